@@ -1,0 +1,69 @@
+# `make` lists the targets. Everything happens in .venv, data/, runs/ and build/.
+MAKEFLAGS += --no-builtin-rules
+.DEFAULT_GOAL := help
+.PHONY: help install data run notebooks test lint lab lock clean
+
+PY := .venv/bin/python
+INSTALLED := .venv/.installed
+JSWS := $(PY) -m jsws_lib.cli
+
+PYTHONS = $(if $(PYTHON),"$(PYTHON)",python3 python3.13 python3.12 python3.11)
+
+# What the shell exported must not change what a test or the course measures.
+CLEAN_ENV := env -u MPLBACKEND -u JSWS_TRAIN -u JSWS_PROFILE -u JSWS_DATA JSWS_STATIC=1 \
+    OMP_WAIT_POLICY=PASSIVE
+
+help:           ## this list
+	@awk -F ' *## ' '/^[a-z]+:.*##/ { sub(/:.*/, "", $$1); \
+	    printf "make %-10s %s\n", $$1, $$2 }' Makefile
+
+install: $(INSTALLED)  ## make .venv with the pinned packages
+
+data: $(INSTALLED)  ## draw the embedded data sets into data/mini
+	$(CLEAN_ENV) $(JSWS) data make-mini
+
+run: data       ## train and measure the whole course on the CPU, into build/course
+	$(CLEAN_ENV) JSWS_TRAIN=1 $(PY) -m jsws_lib.course
+
+notebooks: data  ## the same, and store the outputs in notebooks/
+	$(CLEAN_ENV) JSWS_TRAIN=1 $(PY) -m jsws_lib.course --update
+
+test: data lint  ## tests, and every notebook against its stored outputs
+	$(CLEAN_ENV) $(PY) -m pytest --durations=15 --nbval-lax \
+	    --nbval-current-env --nbval-cell-timeout=300 tests notebooks
+
+lint: $(INSTALLED)  ## ruff
+	$(PY) -m ruff check .
+
+lab: data       ## open the notebooks in JupyterLab
+	$(PY) -m jupyterlab notebooks
+
+lock: $(INSTALLED)  ## renew requirements.txt after a change in pyproject.toml
+	$(PY) -m pip install --quiet uv
+	$(PY) -m uv pip compile --quiet --universal --generate-hashes --no-header \
+	    --no-annotate --all-extras --group build pyproject.toml -o requirements.txt
+
+clean:          ## remove what was made, except .venv and trained runs/
+	rm -rf build data/mini .pytest_cache .ruff_cache *.egg-info
+	find data_utils jsws_lib tests -name __pycache__ -type d -prune -exec rm -rf {} +
+
+# The build tools go in first: pydensecrf2 is C++ source and compiles with them.
+$(INSTALLED): requirements.txt pyproject.toml
+	@python=; for name in $(PYTHONS); do \
+	    "$$name" -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null \
+	        && python=$$name && break; done; \
+	test -n "$$python" || { echo "Python 3.11 or newer not found (tried: $(subst ",,$(PYTHONS)));" \
+	    "install one, or name it: make PYTHON=/path/to/python3"; exit 1; }; \
+	"$${CXX:-c++}" --version >/dev/null 2>&1 || { echo "No C++ compiler" \
+	    "($${CXX:-c++}) found: install g++ or clang (pydensecrf2 needs it)"; exit 1; }; \
+	test -x $(PY) || "$$python" -m venv .venv; \
+	set -e; \
+	if command -v uv >/dev/null; then uv=uv; \
+	else $(PY) -m pip install --quiet uv; uv="$(PY) -m uv"; fi; \
+	pip="$$uv pip install --quiet --python $(PY)"; \
+	echo "Installing the pinned packages into .venv ..."; \
+	$$pip -c requirements.txt cython setuptools wheel; \
+	$$pip --require-hashes --no-build-isolation-package pydensecrf2 \
+	    -r requirements.txt; \
+	$$pip --no-deps --no-build-isolation -e .
+	@touch $@

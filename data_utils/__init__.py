@@ -1,0 +1,1 @@
+"""Everything that touches data sets: formats, loaders and the embedded drawings."""

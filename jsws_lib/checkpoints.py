@@ -1,0 +1,179 @@
+"""Checkpoints: one safetensors file holding weights and the story of the run.
+
+The header carries the setting, recipe, backbone, size, seed, versions and training
+curves as JSON, so a file alone rebuilds its network and draws its curves. Files are
+written under a temporary name and renamed: a reader never meets half a checkpoint.
+"""
+
+import hashlib
+import json
+import os
+import platform
+from dataclasses import asdict
+from importlib.metadata import version
+from pathlib import Path
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save
+
+from data_utils.errors import JswsError
+from jsws_lib.config import ROOT, Recipe, Schedule
+from jsws_lib.ssnet import SSNet, build_ssnet
+
+SHIPPED = ROOT / "checkpoints"
+
+
+def write_bytes(path: Path | str, data: bytes) -> Path:
+    """Write a file so that it appears whole or not at all."""
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        temporary.write_bytes(data)
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
+    return path
+
+
+def sha256(path: Path | str) -> str:
+    """Hex digest of a file."""
+    return hashlib.sha256(Path(path).read_bytes()).hexdigest()
+
+
+def save_weights(path: Path | str, module: torch.nn.Module, story: dict, *,
+                 half: bool = False) -> Path:  # fmt: skip
+    """Save a state dict and `story` (JSON-serialisable) atomically.
+
+    Args:
+        half: store matrices as float16, half the size. Vectors (biases, batch-norm
+            statistics) stay float32: a variance may leave float16's range.
+    """
+    state = {
+        name: (t.half() if half and t.is_floating_point() and t.ndim > 1 else t)
+        .detach().cpu().contiguous()
+        for name, t in module.state_dict().items()
+    }  # fmt: skip
+    machine = {"torch": version("torch"), "python": platform.python_version()}
+    header = {"story": json.dumps({**machine, **story})}
+    return write_bytes(path, save(state, header))
+
+
+def read_weights(path: Path | str) -> tuple[dict[str, torch.Tensor], dict]:
+    """Return a checkpoint's float32 state dict and its story.
+
+    Raises:
+        JswsError: no such file, not safetensors, cut short, or without a story.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise JswsError(f"no checkpoint at {path}; train one with `jsws train`")
+    try:
+        with safe_open(path, "pt") as file:
+            header = file.metadata() or {}
+            state = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+    except (SafetensorError, OSError) as error:
+        raise JswsError(f"{path} is not a whole safetensors file: {error}") from None
+    if "story" not in header:
+        raise JswsError(f"{path} was not written by `jsws train`: its header is empty")
+    state = {k: t.float() if t.dtype == torch.float16 else t for k, t in state.items()}
+    return state, json.loads(header["story"])
+
+
+def describe(net: SSNet, **more) -> dict:
+    """The part of a story that `load_ssnet` needs, plus whatever is passed."""
+    return {"stage": net.stage, "size": net.size, **more}
+
+
+def load_ssnet(path: Path | str, *, expect: dict | None = None,
+               device: torch.device | str = "cpu") -> tuple[SSNet, dict]:  # fmt: skip
+    """Rebuild a network from its checkpoint, in evaluation mode.
+
+    Args:
+        path: the file.
+        expect: values the story must have, such as `{"backbone": "vgg16", "stage": 1}`.
+        device: where the network goes.
+
+    Returns:
+        the network and the story.
+
+    Raises:
+        JswsError: unreadable file, other values than expected, or unfitting weights.
+    """
+    state, story = read_weights(path)
+    for key, wanted in (expect or {}).items():
+        if story.get(key) != wanted:
+            raise JswsError(
+                f"{path} was trained with {key} = {story.get(key)}, but {wanted} is "
+                f"asked for; choose another checkpoint or {key} = {story.get(key)}"
+            )
+    try:
+        recipe = recipe_from(story["recipe"])
+        net = build_ssnet(story["stage"], backbone=story["backbone"], size=story["size"],
+                          recipe=recipe, weights=None)  # fmt: skip
+        net.load_state_dict(state)
+    except (KeyError, TypeError, RuntimeError) as error:
+        raise JswsError(
+            f"{path} does not hold the network its header describes: "
+            f"{str(error).splitlines()[0]}"
+        ) from None
+    return net.to(device).eval(), story
+
+
+def recipe_from(fields: dict) -> Recipe:
+    """Undo `dataclasses.asdict` after a trip through JSON."""
+    schedules = fields.get("schedules")
+    if schedules:
+        schedules = tuple(
+            Schedule(**{**s, "betas": tuple(s["betas"])}) for s in schedules
+        )
+    return Recipe(**{**fields, "schedules": schedules})
+
+
+def shipped(name: str) -> Path | None:
+    """The checkpoint this repository ships under a name, its hash verified.
+
+    Raises:
+        JswsError: the file differs from `checkpoints/manifest.json`.
+    """
+    path, manifest = SHIPPED / f"{name}.safetensors", SHIPPED / "manifest.json"
+    if not (path.is_file() and manifest.is_file()):
+        return None
+    wanted = json.loads(manifest.read_text())["files"].get(path.name)
+    if wanted is None or sha256(path) != wanted["sha256"]:
+        raise JswsError(
+            f"{path} is not the file described in {manifest.name}; restore it with "
+            f"`git checkout -- checkpoints`, or train with JSWS_TRAIN=1"
+        )
+    return path
+
+
+def ship(path: Path | str, name: str, *, command: str, figures: dict) -> Path:
+    """Store a run's checkpoint in half precision and enter it in the manifest."""
+    net, story = load_ssnet(path)
+    target = save_weights(SHIPPED / f"{name}.safetensors", net, story, half=True)
+    enter(target, command=command, seed=story["seed"], figures=figures)
+    return target
+
+
+def enter(path: Path, *, command: str, seed: int, figures: dict):
+    """Write one file's line in `checkpoints/manifest.json`."""
+    manifest = SHIPPED / "manifest.json"
+    files = json.loads(manifest.read_text())["files"] if manifest.is_file() else {}
+    files[path.name] = {
+        "sha256": sha256(path),
+        "bytes": path.stat().st_size,
+        "command": command,
+        "seed": seed,
+        "hardware": f"{platform.machine()}, {torch.get_num_threads()} CPU threads",
+        "torch": version("torch"),
+        "figures": figures,
+    }
+    text = json.dumps({"files": dict(sorted(files.items()))}, indent=2)
+    write_bytes(manifest, (text + "\n").encode())
+
+
+def recipe_fields(recipe: Recipe) -> dict:
+    """A recipe as JSON-ready fields."""
+    return json.loads(json.dumps(asdict(recipe)))

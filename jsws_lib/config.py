@@ -1,0 +1,163 @@
+"""Every setting, in plain frozen dataclasses.
+
+A `Profile` says how large and how long: data, backbone, size, steps, optimiser. A
+`Recipe` says which reading of the paper: where the text leaves a choice, or where the
+authors' released code departs from it.
+"""
+
+import os
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+from data_utils.errors import JswsError
+
+ROOT = Path(__file__).parents[1]
+
+
+@dataclass(frozen=True)
+class Schedule:
+    """Optimiser and learning rate over one training stage."""
+
+    optimiser: str = "adam"  # Section 4.1; or "adamw"
+    lr: float = 1e-4  # Section 4.1: initial learning rate
+    betas: tuple[float, float] = (0.9, 0.999)  # unstated; Adam's own defaults
+    weight_decay: float = 0.0  # unstated
+    kind: str = "step"  # "step": lr * decay ** (step // every); or "onecycle"
+    decay: float = 0.5  # Section 4.1, "decrease by 0.5" read as halving
+    every: int = 1000  # Section 4.1, steps
+    reset_moments: bool = False  # restart Adam at each decay
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """One reading of the method. Defaults are the recommended reading, `anchored`."""
+
+    name: str = "anchored"
+    # t-hat of Eq. 2: "mean_probs" (spatial mean of H) or "mean_logits".
+    class_evidence: str = "mean_logits"
+    class_weight: float = 1.25  # factor on L_c
+    # L_s1: "bce" (Eq. 3), "background" or "nll_probs"; see losses.py.
+    saliency_reading: str = "background"
+    upsample: str = "logits"  # then softmax; "probs": softmax first (Section 3.2)
+    trainable_deconv: bool = False
+    sam_init_std: float | None = None  # None: PyTorch's default
+    stage1_stride: int = 8  # Section 3.2
+    skips: bool = False  # FCN-8s skip connections in stage 1
+    stage2_init: str = "ssnet1"  # unstated; backbone from stage 1, or "imagenet"
+    stage2_class_loss: bool = False  # add L_c to stage 2
+    flip: bool = True  # unstated; mirror images left-right
+    rotate: float = 0.0  # degrees, largest rotation either way
+    suppress: str = "probs"  # what image labels multiply (Section 3.4), or "logits"
+    crf: str = "readme"  # key of crf.CRF_PRESETS; parameters unstated
+    leaky_labels: bool = False  # labels from the cropped pixel mask instead of the XML
+    schedules: tuple[Schedule, Schedule] | None = None  # overrides the profile's
+
+
+ANCHORED = Recipe()
+PAPER = Recipe(
+    name="paper",
+    class_evidence="mean_probs",
+    class_weight=1.0,
+    saliency_reading="bce",
+    upsample="probs",
+    stage2_init="imagenet",
+    flip=False,
+)
+JSWS2020 = Recipe(
+    name="jsws2020",
+    class_evidence="mean_logits",
+    class_weight=1.0,
+    saliency_reading="nll_probs",
+    upsample="logits",
+    trainable_deconv=True,
+    sam_init_std=0.02,
+    stage1_stride=16,
+    skips=True,
+    stage2_init="imagenet",
+    stage2_class_loss=True,
+    rotate=10.0,
+    suppress="logits",
+    schedules=(
+        Schedule(betas=(0.95, 0.999), decay=0.1, every=2000, reset_moments=True),
+        Schedule(lr=5e-6, betas=(0.95, 0.999), every=3000, reset_moments=True),
+    ),
+)
+RECIPES = {r.name: r for r in (ANCHORED, PAPER, JSWS2020)}
+
+
+@dataclass(frozen=True)
+class Profile:
+    """One scale of the experiment. Defaults are Section 4.1, the profile `paper`."""
+
+    name: str = "paper"
+    backbone: str = "densenet169"
+    size: int = 256  # px, side of the square network input
+    crop: float = 0.9  # of each side, random, then resized to `size`
+    steps: tuple[int, int] = (10_000, 10_000)  # stage 1, stage 2
+    batch_class: int = 16  # per data set; the paper's 16 may also mean both together
+    batch_saliency: int = 16
+    schedules: tuple[Schedule, Schedule] = (Schedule(), Schedule())
+    crf_scale: float = 1.0  # shrinks the CRF's spatial ranges with the picture
+    workers: int = 4  # data-loading processes
+    voc: str = "VOCdevkit/VOC2012"  # under the data root
+    train_list: str = "train_aug"  # in ImageSets/Segmentation
+    val_list: str = "val"
+    saliency_images: str = "DUTS-TR/DUTS-TR-Image"
+    saliency_masks: str = "DUTS-TR/DUTS-TR-Mask"
+    saliency_list: str | None = None  # file of ids; None: every image
+    test_images: str = "ECSSD/images"
+    test_masks: str = "ECSSD/ground_truth_mask"
+    test_list: str | None = None
+    data: Path = field(default=ROOT / "data" / "real")
+
+
+def _onecycle(lr: float) -> Schedule:
+    return Schedule("adamw", lr, weight_decay=1e-4, kind="onecycle")
+
+
+PROFILES = {
+    # Embedded data, two CPU cores, minutes.
+    "mini": Profile(
+        "mini",
+        backbone="densenet_mini",
+        size=96,
+        steps=(900, 500),
+        schedules=(_onecycle(4e-3), _onecycle(2e-3)),
+        crf_scale=96 / 500,
+        workers=0,
+        data=ROOT / "data" / "mini",
+    ),
+    # Real data, one 15 GB card, hours.
+    "colab": Profile("colab", steps=(4000, 4000), batch_class=8, batch_saliency=8,
+                     schedules=(Schedule(every=400), Schedule(every=400)), workers=2),
+    "paper": Profile(),
+}  # fmt: skip
+
+
+def get_profile(name: str | None = None, **changes) -> Profile:
+    """Look a profile up by name, `$JSWS_PROFILE`, or `mini`; then apply `changes`.
+
+    `$JSWS_DATA` replaces the data root. A change of None leaves the field as it is.
+
+    Raises:
+        JswsError: no such profile.
+    """
+    name = name or os.environ.get("JSWS_PROFILE") or "mini"
+    if name not in PROFILES:
+        raise JswsError(f"unknown profile '{name}'; choose from {', '.join(PROFILES)}")
+    if "JSWS_DATA" in os.environ:
+        changes = {"data": Path(os.environ["JSWS_DATA"])} | changes
+    changes = {key: value for key, value in changes.items() if value is not None}
+    return replace(PROFILES[name], **changes)
+
+
+def get_recipe(name: str | None = None, **changes) -> Recipe:
+    """Look a recipe up by name (default `anchored`); then apply `changes`.
+
+    Raises:
+        JswsError: no such recipe.
+    """
+    name = name or "anchored"
+    if name not in RECIPES:
+        raise JswsError(f"unknown recipe '{name}'; choose from {', '.join(RECIPES)}")
+    return replace(RECIPES[name], **changes)

@@ -1,0 +1,310 @@
+"""The course, executed: eight notebooks, their HTML, one table of what they measured.
+
+A notebook states what it measured with `report(...)`. `python -m jsws_lib.course`
+runs the notebooks, each in a fresh kernel of this interpreter and on the CPU, and
+holds every reported figure against its expected range.
+"""
+
+import argparse
+import html
+import json
+import math
+import os
+import sys
+import time
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+
+from tqdm.auto import tqdm
+
+from jsws_lib.notebook import FIGURE_MIME, Figure
+
+ROOT = Path(__file__).resolve().parents[1]
+WIDGET_MIME = "application/vnd.jupyter.widget-view+json"
+CELL_TIMEOUT = 3600  # s; training fills most of it on a slow machine
+
+
+@dataclass
+class Result:
+    """What came out of one notebook."""
+
+    notebook: str
+    seconds: float
+    figures: list[Figure] = field(default_factory=list)
+    error: str = ""
+
+    @property
+    def ok(self) -> bool:
+        """Whether it ran through and everything it measured is as expected."""
+        return not self.error and all(figure.ok for figure in self.figures)
+
+
+def run_notebook(path: Path, build: Path, *, update: bool = False) -> Result:
+    """Execute one notebook and write `build/<name>.ipynb` and `.html`.
+
+    Args:
+        path: the notebook; it runs in the folder that holds it.
+        build: folder for the executed notebook and its HTML.
+        update: also store the outputs in the notebook itself, if it ran through.
+
+    Returns:
+        its seconds, figures and, if a cell failed, that cell's source and error.
+    """
+    import nbformat
+    from jupyter_client import AsyncKernelManager
+    from jupyter_client.kernelspec import KernelSpecManager
+    from nbclient import NotebookClient
+    from nbclient.exceptions import (
+        CellExecutionError,
+        CellTimeoutError,
+        DeadKernelError,
+    )
+    from nbconvert import HTMLExporter
+
+    notebook = nbformat.read(path, as_version=4)
+    cells = [c for c in notebook.cells if c.cell_type == "code" and c.source.strip()]
+    # No kernel folders: what remains is ipykernel in this very interpreter.
+    specs = KernelSpecManager(kernel_dirs=[])
+    client = NotebookClient(
+        notebook,
+        km=AsyncKernelManager(kernel_name="python3", kernel_spec_manager=specs),
+        timeout=CELL_TIMEOUT,
+        coalesce_streams=True,
+        record_timing=False,
+        extra_arguments=["--log-level=ERROR"],  # a warning per kernel about TCP
+        resources={"metadata": {"path": str(path.parent)}},
+    )
+    env = {**os.environ, "CUDA_VISIBLE_DEVICES": "", "PYTHONPATH": _python_path()}
+    env.pop("MPLBACKEND", None)  # the kernel's own backend puts figures in the page
+
+    result = Result(path.stem, 0.0)
+    start = time.perf_counter()
+    with tqdm(total=len(cells), desc=f"{path.stem:<24}", unit="cell") as bar:
+        client.on_cell_executed = lambda **_: bar.update()
+        try:
+            client.execute(env=env, cleanup_kc=True)
+        except (CellExecutionError, CellTimeoutError, DeadKernelError) as error:
+            result.error = _failure(notebook, error)
+    result.seconds = time.perf_counter() - start
+
+    _tidy(notebook)
+    result.figures = _figures(notebook)
+    if not result.error and not any(c.execution_count for c in cells):
+        result.error = "executed no cell"
+    elif not result.error and not result.figures:
+        result.error = "reported nothing"
+    text = nbformat.writes(notebook) + "\n"
+    _write(build / path.name, text)
+    page, _ = HTMLExporter().from_notebook_node(
+        notebook, {"metadata": {"name": path.stem}}
+    )
+    _write(build / f"{path.stem}.html", page)
+    if update and not result.error:
+        _write(path, text)
+    return result
+
+
+def run_course(
+    notebooks: Sequence[Path], build: Path, *, update: bool = False
+) -> list[Result]:
+    """Run notebooks one after the other; write pages, index and `results.json`.
+
+    Args:
+        notebooks: the files, in the order of the course.
+        build: folder to write to; made if missing.
+        update: store the outputs in the notebooks themselves.
+
+    Returns:
+        one result each; a failing notebook does not stop the others.
+    """
+    build.mkdir(parents=True, exist_ok=True)
+    results = []
+    for path in notebooks:
+        results.append(run_notebook(path, build, update=update))
+        summary = [
+            {**asdict(r), "seconds": round(r.seconds, 1), "ok": r.ok} for r in results
+        ]
+        _write(build / "results.json", _finite_json(summary))
+        _write(build / "index.html", _index(results))
+    return results
+
+
+def table(results: Sequence[Result]) -> str:
+    """Lay out one line per figure: notebook, seconds, figure, range, verdict."""
+    rows = [("notebook", "seconds", "figure", "measured", "expected", "")]
+    for result in results:
+        head = (result.notebook, f"{result.seconds:.1f}")
+        for f in result.figures:
+            verdict = "OK" if f.ok else "NOT OK"
+            rows.append((*head, f.name, f.measured, f.expected, verdict))
+            head = ("", "")
+        if result.error:
+            first_line = result.error.splitlines()[0]
+            rows.append((*head, first_line, "", "", "NOT OK"))
+    widths = [max(len(row[i]) for row in rows) for i in range(6)]
+    lines = [
+        "  ".join(
+            cell.rjust(w) if i in (1, 3) else cell.ljust(w)
+            for i, (cell, w) in enumerate(zip(row, widths, strict=True))
+        ).rstrip()
+        for row in rows
+    ]
+    lines.insert(1, "-" * max(map(len, lines)))
+    bad = [r.notebook for r in results if not r.ok]
+    total = sum(r.seconds for r in results)
+    verdict = f"NOT OK: {', '.join(bad)}" if bad else "all OK"
+    plural = "" if len(results) == 1 else "s"
+    lines += ["", f"{len(results)} notebook{plural} in {total:.0f} s, {verdict}"]
+    return "\n".join(lines)
+
+
+def _figures(notebook) -> list[Figure]:
+    found = []
+    for cell in notebook.cells:
+        for output in cell.get("outputs", []):
+            data = output.get("data", {}).get(FIGURE_MIME)
+            if data:
+                low, value, high = (float(data[k]) for k in ("low", "value", "high"))
+                found.append(Figure(data["name"], value, low, high, data["unit"]))
+    return found
+
+
+def _failure(notebook, error: Exception) -> str:
+    """Name the error, then show the source of the cell that raised it."""
+    for cell in notebook.cells:
+        for output in cell.get("outputs", []):
+            if output.output_type == "error":
+                return f"{output.ename}: {output.evalue}\n\n{cell.source}"
+    return f"{type(error).__name__}: {error}"
+
+
+def _tidy(notebook) -> None:
+    """Keep what a reader reads; drop what differs from machine to machine."""
+    from nbformat import from_dict
+
+    kernel = {"display_name": "Python 3", "language": "python", "name": "python3"}
+    notebook.metadata = from_dict(
+        {"kernelspec": kernel, "language_info": {"name": "python"}}
+    )
+    for cell in notebook.cells:
+        cell.metadata.pop("execution", None)
+        if "outputs" in cell:
+            # Without the live kernel a widget, a progress bar say, is an empty box.
+            cell.outputs = [
+                from_dict(_relative(output))
+                for output in cell.outputs
+                if WIDGET_MIME not in output.get("data", {})
+            ]
+
+
+def _relative(output):
+    """Cut this machine's folders out of the texts of an output."""
+    if isinstance(output, dict):
+        return {key: _relative(value) for key, value in output.items()}
+    if isinstance(output, list):
+        return [_relative(value) for value in output]
+    if isinstance(output, str):
+        for folder, name in ((ROOT, ""), (Path.home(), "~/")):
+            if folder != Path(folder.anchor):
+                output = output.replace(f"{folder}/", name)
+    return output
+
+
+def _python_path() -> str:
+    """Let a kernel import this checkout, installed or not."""
+    return os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH")]))
+
+
+def _finite_json(value: object) -> str:
+    """Dump to JSON, with NaN and infinities as null."""
+
+    def finite(x):
+        if isinstance(x, dict):
+            return {k: finite(v) for k, v in x.items()}
+        if isinstance(x, list):
+            return [finite(v) for v in x]
+        return None if isinstance(x, float) and not math.isfinite(x) else x
+
+    return json.dumps(finite(value), indent=2) + "\n"
+
+
+def _write(path: Path, text: str) -> None:
+    temporary = path.with_name(f".{path.name}.tmp")
+    temporary.write_text(text, encoding="utf-8")
+    os.replace(temporary, path)
+
+
+PAGE = """<!doctype html>
+<html lang="en"><meta charset="utf-8"><title>SSNet, the course</title>
+<meta name="viewport" content="width=device-width">
+<style>
+body {{ font: 16px/1.5 system-ui, sans-serif; max-width: 60rem; margin: 3rem auto;
+       padding: 0 1rem; color: #222; }}
+table {{ border-collapse: collapse; width: 100%; }}
+th, td {{ text-align: left; vertical-align: top; padding: .5rem .8rem;
+          border-bottom: 1px solid #ddd; }}
+.ok {{ color: #18794e; }} .bad {{ color: #c0262d; }}
+pre {{ white-space: pre-wrap; margin: 0; }}
+</style>
+<h1>SSNet: saliency and weakly supervised segmentation</h1>
+<p>{verdict}</p>
+<table><tr><th>Notebook<th>Seconds<th>What it measured<th>Verdict</tr>
+{rows}
+</table></html>
+"""
+
+
+def _index(results: Sequence[Result]) -> str:
+    rows = []
+    for r in results:
+        mark = '<b class="ok">OK</b>' if r.ok else '<b class="bad">NOT OK</b>'
+        measured = "<br>".join(html.escape(str(figure)) for figure in r.figures)
+        if r.error:
+            measured += f'<pre class="bad">{html.escape(r.error)}</pre>'
+        name = html.escape(r.notebook)
+        rows.append(
+            f'<tr><td><a href="{name}.html">{name}</a><td>{r.seconds:.1f}'
+            f"<td>{measured}<td>{mark}</tr>"
+        )
+    verdict = html.escape(table(results).splitlines()[-1])
+    return PAGE.format(verdict=verdict, rows="\n".join(rows))
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the course; return 0 if every notebook is OK, 1 if not, 2 if none is there.
+
+    Args:
+        argv: command line arguments; those of the process if None.
+    """
+    parser = argparse.ArgumentParser(
+        prog="python -m jsws_lib.course", description=__doc__.splitlines()[0]
+    )
+    parser.add_argument(
+        "only", nargs="*", help="start of a notebook's name, as in 03; all if none"
+    )
+    parser.add_argument("--notebooks", type=Path, default=ROOT / "notebooks")
+    parser.add_argument("--build", type=Path, default=ROOT / "build" / "course")
+    parser.add_argument(
+        "--update", action="store_true", help="store the outputs in the notebooks"
+    )
+    args = parser.parse_args(argv)
+    paths = [
+        p
+        for p in sorted(args.notebooks.resolve().glob("*.ipynb"))
+        if not args.only or p.name.startswith(tuple(args.only))
+    ]
+    if not paths:
+        wanted = ", ".join(args.only) or "*.ipynb"
+        print(f"{args.notebooks}: no notebook {wanted}", file=sys.stderr)
+        return 2
+    results = run_course(paths, args.build, update=args.update)
+    for result in results:
+        if "\n" in result.error:
+            print(f"\n{result.notebook} failed: {result.error}")
+    print(f"\n{table(results)}\nread it: {args.build / 'index.html'}")
+    return 0 if all(result.ok for result in results) else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,110 @@
+"""Pseudo labels for stage 2 (Section 3.4): SSNet-1's maps, suppressed, refined, argmaxed.
+
+One pass over D_c without augmentation. The network hands each image to a pool of CRF
+processes as soon as it is predicted, and its PNG is written at once: nothing is kept.
+"""
+
+import multiprocessing
+from concurrent.futures import FIRST_COMPLETED, ProcessPoolExecutor, wait
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+from tqdm.auto import tqdm
+
+from data_utils.datasets import Augmentation, ClassificationSet, read_image
+from data_utils.mini import available_cores
+from data_utils.voc import write_palette_png
+from jsws_lib.config import Profile, Recipe
+from jsws_lib.crf import crf_probs, crf_segmentation, suppress
+from jsws_lib.inference import predict
+
+
+def pseudo_label(image: np.ndarray, probs: np.ndarray, labels: np.ndarray, *,
+                 rule: str = "probs", preset: str = "readme",
+                 scale: float = 1.0) -> np.ndarray:  # fmt: skip
+    """Make one pseudo label.
+
+    Args:
+        image: (H, W, 3) uint8.
+        probs: H from SSNet-1, (C+1, h, w) float32 in [0, 1].
+        labels: t, (C,) multi-hot.
+        rule: `"probs"` multiplies H by t, Section 3.4. `"logits"` multiplies log H by t
+            as the released code does its logits: a suppressed category scores zero,
+            above any unlikely present one, and may win.
+        preset, scale: of the CRF.
+
+    Returns:
+        (H, W) uint8, 0 background, 1 to C categories.
+    """
+    height, width = image.shape[:2]
+    probs = np.stack(
+        [np.asarray(Image.fromarray(p).resize((width, height), Image.BILINEAR))
+         for p in probs]
+    )  # fmt: skip
+    if rule == "probs":
+        return crf_segmentation(image, probs, labels, preset=preset, scale=scale)
+    logits = np.log(probs.clip(1e-12))
+    logits = suppress(logits - logits.mean(0), labels)
+    exp = np.exp(logits - logits.max(0))
+    refined = crf_probs(image, exp / exp.sum(0), preset=preset, scale=scale)
+    return refined.argmax(0).astype(np.uint8)
+
+
+def _work(path: Path, *args, **kwargs):
+    write_palette_png(path, pseudo_label(*args, **kwargs))
+
+
+def make_pseudo_labels(net, *, profile: Profile, recipe: Recipe, out: Path,
+                       workers: int | None = None) -> Path:  # fmt: skip
+    """Write `<out>/<id>.png` for every image of D_c, skipping those already there.
+
+    Args:
+        net: SSNet-1 in evaluation mode.
+        profile, recipe: data, CRF preset, suppression rule.
+        out: folder; every file in it is whole.
+        workers: CRF processes; default one per core, 0 for none.
+
+    Returns:
+        `out`.
+
+    Raises:
+        JswsError: data are missing or broken, or the CRF is not installed.
+    """
+    out.mkdir(parents=True, exist_ok=True)
+    data = ClassificationSet(
+        profile.data / profile.voc, profile.train_list,
+        augmentation=Augmentation(profile.size),
+    )  # fmt: skip
+    done = {path.stem for path in out.glob("*.png")}
+    todo = [k for k, name in enumerate(data.ids) if name not in done]
+    if not todo:
+        return out
+    options = dict(rule=recipe.suppress, preset=recipe.crf, scale=profile.crf_scale)
+    images = lambda: (  # noqa: E731
+        read_image(data.voc / "JPEGImages" / f"{data.ids[k]}.jpg") for k in todo
+    )
+    bar = tqdm(zip(todo, images(), predict(net, images()), strict=True),
+               total=len(todo), desc="pseudo labels", leave=False)  # fmt: skip
+    workers = available_cores() if workers is None else workers
+    jobs = (
+        ((out / f"{data.ids[k]}.png", np.asarray(image), p.probs, data.labels[k]))
+        for k, image, p in bar
+    )
+    if workers == 0:
+        for job in jobs:
+            _work(*job, **options)
+        return out
+    # Spawned, not forked: forking a process that runs torch threads may hang.
+    context = multiprocessing.get_context("spawn")
+    with ProcessPoolExecutor(workers, mp_context=context) as pool:
+        pending = set()
+        for job in jobs:
+            pending.add(pool.submit(_work, *job, **options))
+            if len(pending) >= 4 * workers:  # the network never runs far ahead
+                finished, pending = wait(pending, return_when=FIRST_COMPLETED)
+                for future in finished:
+                    future.result()
+        for future in pending:
+            future.result()
+    return out

@@ -1,0 +1,272 @@
+"""SSNet: segmentation network plus saliency aggregation module (Sections 3.1 to 3.3).
+
+    image -> backbone -> F -> SegmentationNetwork -> H, a map per category
+                          \\-> SaliencyAggregation -> v, a score per category
+                                                     S = sum_i v_i H_i      (Eq. 1)
+
+Channel 0 is the background, channel i + 1 the category `VOC_CLASSES[i + 1]`, while v and
+the image labels have no background: `foreground` and `aggregate` own that shift.
+"""
+
+from typing import NamedTuple
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from data_utils.errors import JswsError
+from data_utils.voc import NUM_CLASSES
+from jsws_lib.backbones import Backbone, build_backbone
+from jsws_lib.config import Recipe
+
+
+def foreground(maps: Tensor) -> Tensor:
+    """Drop the background: (B, C+1, ...) to the (B, C, ...) that v and t speak of."""
+    return maps[:, 1:]
+
+
+def aggregate(probs: Tensor, class_saliency: Tensor) -> Tensor:
+    """S = sum_i v_i H_i, Eq. 1.
+
+    Args:
+        probs: H, (B, C+1, H, W) float in [0, 1].
+        class_saliency: v, (B, C) float in [0, 1].
+
+    Returns:
+        S, (B, H, W) float in [0, 1].
+    """
+    return torch.einsum("bc,bchw->bhw", class_saliency, foreground(probs))
+
+
+class SSNetOutput(NamedTuple):
+    """What SSNet predicts: logs and logits, so that losses need no clamp."""
+
+    log_probs: Tensor  # log H, (B, C+1, H, W) float32
+    seg_logits_low: Tensor  # before upsampling, (B, C+1, H/8, W/8) float32
+    sal_logits: Tensor  # a, with v = sigmoid(a), (B, C) float32
+
+    @property
+    def probs(self) -> Tensor:
+        """H, (B, C+1, H, W) float32; sums to one over channels."""
+        return self.log_probs.exp()
+
+    @property
+    def class_saliency(self) -> Tensor:
+        """v, (B, C) float32 in [0, 1]."""
+        return self.sal_logits.sigmoid()
+
+    @property
+    def sal_map(self) -> Tensor:
+        """S, (B, H, W) float32 in [0, 1]."""
+        return aggregate(self.probs, self.class_saliency)
+
+
+class Deconvolution(nn.Module):
+    """Upsampling by transposed convolution, bilinear at the start (Section 3.2).
+
+    With kernel 2s, stride s and padding s/2 it equals bilinear interpolation inside the
+    map. At the rim a transposed convolution sees zeros, which dims edges to .5625 and
+    corners to .3164 of their value at s = 8; repeating the rim first mends that.
+
+    Args:
+        channels: maps to upsample.
+        factor: s, even.
+        trainable: learn one full `channels` x `channels` kernel, as the released code
+            does, instead of keeping one fixed kernel per channel. A trained kernel gives
+            up sum(H) = 1 if it follows the softmax.
+        border: `"replicate"`, or `"zeros"` for the plain layer.
+    """
+
+    def __init__(self, channels: int, factor: int, *, trainable: bool = False,
+                 border: str = "replicate"):  # fmt: skip
+        super().__init__()
+        self.factor, self.border = factor, border
+        self.groups = 1 if trainable else channels
+        ramp = 1 - (torch.arange(2 * factor) + 0.5 - factor).abs() / factor
+        weight = torch.zeros(channels, channels // self.groups, 2 * factor, 2 * factor)
+        own = range(channels) if trainable else [0] * channels
+        weight[range(channels), own] = torch.outer(ramp, ramp)
+        if trainable:
+            self.weight = nn.Parameter(weight)
+        else:
+            self.register_buffer("weight", weight, persistent=False)
+
+    def forward(self, maps: Tensor) -> Tensor:
+        """(B, channels, h, w) float to (B, channels, h * factor, w * factor)."""
+        pad, crop = self.factor // 2, 0
+        if self.border == "replicate":
+            maps, crop = F.pad(maps, (1, 1, 1, 1), mode="replicate"), self.factor
+        return F.conv_transpose2d(
+            maps,
+            self.weight,
+            stride=self.factor,
+            padding=pad + crop,
+            groups=self.groups,
+        )
+
+
+class DilatedHead(nn.Module):
+    """SSNet-2's four 3x3 convolutions at rates 6, 12, 18, 24, summed (Section 3.2)."""
+
+    RATES = (6, 12, 18, 24)
+
+    def __init__(self, in_channels: int, out_channels: int):
+        super().__init__()
+        self.branches = nn.ModuleList(
+            nn.Conv2d(in_channels, out_channels, 3, padding=rate, dilation=rate)
+            for rate in self.RATES
+        )
+
+    def forward(self, feats: Tensor) -> Tensor:
+        """(B, in_channels, h, w) float to (B, out_channels, h, w)."""
+        return sum(branch(feats) for branch in self.branches)
+
+
+class SegmentationNetwork(nn.Module):
+    """SN behind the features: a head, upsampling, softmax (Section 3.2).
+
+    Args:
+        head: features to (B, C+1, h, w) logits.
+        factor: the backbone's stride.
+        skip_channels: channels of finer stages to add FCN-8s style, coarse to fine.
+        upsample: `"logits"` interpolates logits and then takes the log-softmax, so that
+            H sums to one everywhere; `"probs"` takes the softmax first, as the paper
+            describes.
+        trainable: learn the deconvolution.
+    """
+
+    def __init__(self, head: nn.Module, *, factor: int, skip_channels=(),
+                 upsample: str = "logits", trainable: bool = False):  # fmt: skip
+        super().__init__()
+        self.head, self.upsample = head, upsample
+        channels = NUM_CLASSES + 1
+        self.skips = nn.ModuleList(nn.Conv2d(c, channels, 1) for c in skip_channels)
+        factor = min(factor, 8) if skip_channels else factor
+        self.deconv = Deconvolution(channels, factor, trainable=trainable)
+
+    def forward(self, feats: Tensor, skips=()) -> tuple[Tensor, Tensor]:
+        """Return log H at input size and the logits at feature size.
+
+        Args:
+            feats: F, (B, channels, h, w) float.
+            skips: the stages' maps `skip_channels` announced.
+        """
+        logits = self.head(feats)
+        for score, finer in zip(self.skips, skips, strict=True):
+            logits = F.interpolate(logits, finer.shape[-2:], mode="bilinear")
+            logits = logits + score(finer)
+        logits = logits.float()
+        if self.upsample == "logits":
+            return self.deconv(logits).log_softmax(1), logits
+        # 1e-12 is far above float32's smallest number and far below any probability
+        # that matters; below it the gradient is lost, which "logits" never does.
+        return self.deconv(logits.softmax(1)).clamp_min(1e-12).log(), logits
+
+
+class SaliencyAggregation(nn.Module):
+    """SAM: a convolution as large as the feature map, then a sigmoid (Section 3.3).
+
+    Args:
+        channels: feature channels F.
+        kernel: k, side of the feature map; 32 at 256 px and stride 8.
+        init_std: standard deviation of a normal initialisation; None keeps PyTorch's,
+            which starts near v = .5. The released code's .02 saturates at once.
+    """
+
+    def __init__(self, channels: int, kernel: int, *, init_std: float | None = None):
+        super().__init__()
+        self.conv = nn.Conv2d(channels, NUM_CLASSES, kernel)
+        if init_std is not None:
+            nn.init.normal_(self.conv.weight, std=init_std)
+            nn.init.zeros_(self.conv.bias)
+
+    def forward(self, feats: Tensor) -> Tensor:
+        """(B, channels, k, k) float to the logits a of v, (B, C) float32.
+
+        Raises:
+            JswsError: the feature map is not k x k.
+        """
+        k = self.conv.kernel_size[0]
+        if feats.shape[-2:] != (k, k):
+            h, w = feats.shape[-2:]
+            raise JswsError(
+                f"the features are {h} x {w} but the saliency aggregation module was "
+                f"built for {k} x {k}: resize the image to the size the network was "
+                "trained at, or build SSNet with another size"
+            )
+        return self.conv(feats).flatten(1).float()
+
+
+class SSNet(nn.Module):
+    """SN and SAM on shared features; `SSNet1` and `SSNet2` differ in the head.
+
+    Args:
+        backbone: feature extractor.
+        size: side of the square input, pixels.
+        recipe: the readings of the paper that shape the network.
+
+    Raises:
+        JswsError: `size` is not a multiple of the backbone's stride.
+    """
+
+    stage: int
+
+    def __init__(self, backbone: Backbone, *, size: int, recipe: Recipe):
+        super().__init__()
+        if size % backbone.stride:
+            raise JswsError(
+                f"size {size} is not a multiple of the stride {backbone.stride}"
+            )
+        self.backbone, self.size = backbone, size
+        self.use_skips = recipe.skips and self.stage == 1
+        self.sn = SegmentationNetwork(
+            self.make_head(backbone.channels, NUM_CLASSES + 1),
+            factor=backbone.stride,
+            skip_channels=[c for _, c in backbone.skip_stages]
+            if self.use_skips
+            else (),
+            upsample=recipe.upsample,
+            trainable=recipe.trainable_deconv,
+        )
+        self.sam = SaliencyAggregation(
+            backbone.channels, size // backbone.stride, init_std=recipe.sam_init_std
+        )
+
+    def forward(self, image: Tensor) -> SSNetOutput:
+        """Segment and weigh.
+
+        Args:
+            image: (B, 3, size, size) uint8, or float in [0, 1].
+
+        Raises:
+            JswsError: the image has another size.
+        """
+        feats, skips = self.backbone(image, skips=True)
+        log_probs, logits = self.sn(feats, skips if self.use_skips else ())
+        return SSNetOutput(log_probs, logits, self.sam(feats))
+
+
+class SSNet1(SSNet):
+    """First stage: a 1x1 convolution, for labels that say little about place."""
+
+    stage = 1
+
+    @staticmethod
+    def make_head(in_channels: int, out_channels: int) -> nn.Module:
+        """One 1x1 convolution."""
+        return nn.Conv2d(in_channels, out_channels, 1)
+
+
+class SSNet2(SSNet):
+    """Second stage: `DilatedHead`, for pseudo labels that can teach a larger model."""
+
+    stage = 2
+    make_head = DilatedHead
+
+
+def build_ssnet(stage: int, *, backbone: str, size: int, recipe: Recipe,
+                weights="default") -> SSNet:  # fmt: skip
+    """Build SSNet-1 or SSNet-2 with a pre-trained (`weights="default"`) backbone."""
+    stride = recipe.stage1_stride if stage == 1 else 8
+    features = build_backbone(backbone, stride=stride, weights=weights)
+    return (SSNet1 if stage == 1 else SSNet2)(features, size=size, recipe=recipe)
