@@ -1,7 +1,7 @@
 # `make` lists the targets. Everything happens in .venv, data/, runs/ and build/.
 MAKEFLAGS += --no-builtin-rules
 .DEFAULT_GOAL := help
-.PHONY: help install data run notebooks test lint lab lock clean
+.PHONY: help install data run notebooks checkpoints test lint lab lock clean
 
 PY := .venv/bin/python
 INSTALLED := .venv/.installed
@@ -15,7 +15,7 @@ CLEAN_ENV := env -u MPLBACKEND -u JSWS_TRAIN -u JSWS_PROFILE -u JSWS_DATA JSWS_S
 
 help:           ## this list
 	@awk -F ' *## ' '/^[a-z]+:.*##/ { sub(/:.*/, "", $$1); \
-	    printf "make %-10s %s\n", $$1, $$2 }' Makefile
+	    printf "make %-12s %s\n", $$1, $$2 }' Makefile
 
 install: $(INSTALLED)  ## make .venv with the pinned packages
 
@@ -27,6 +27,11 @@ run: data       ## train and measure the whole course on the CPU, into build/cou
 
 notebooks: data  ## the same, and store the outputs in notebooks/
 	$(CLEAN_ENV) JSWS_TRAIN=1 $(PY) -m jsws_lib.course --update
+
+checkpoints: data  ## train what is shipped: the mini backbone, then S, M and MM
+	$(CLEAN_ENV) $(JSWS) pretrain
+	$(CLEAN_ENV) JSWS_TRAIN=1 $(JSWS) ship S M MM
+	$(CLEAN_ENV) $(PY) -m jsws_lib.results
 
 test: data lint  ## tests, and every notebook against its stored outputs
 	$(CLEAN_ENV) $(PY) -m pytest --durations=15 --nbval-lax \

@@ -109,7 +109,7 @@ class Augmentation:
             picture = picture.resize((self.size, self.size), resample, box=box)
             array = np.asarray(picture)
             array = array[:, ::-1] if mirror else array
-            return torch.from_numpy(np.ascontiguousarray(array))
+            return torch.from_numpy(array.copy())  # a picture's own array is read-only
 
         nearest = Image.Resampling.NEAREST
         bilinear = Image.Resampling.BILINEAR

@@ -6,15 +6,10 @@ nor the size of the set changes it.
 
 import hashlib
 import json
-import multiprocessing
-import os
 import platform
 import shutil
-import sys
 import tempfile
 from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import ProcessPoolExecutor
-from concurrent.futures.process import BrokenProcessPool
 from functools import partial
 from importlib import metadata
 from pathlib import Path
@@ -25,6 +20,7 @@ from PIL import Image
 from tqdm.auto import tqdm
 
 from data_utils.errors import JswsError
+from data_utils.parallel import in_parallel
 from data_utils.scenes import Scene, class_scene, saliency_scene, single_object
 from data_utils.voc import VOID, write_palette_png
 
@@ -120,30 +116,7 @@ def _in_chunks(
 ) -> Iterator:
     """Yield `work(chunk)` per chunk of tasks, in order, from `workers` processes."""
     chunks = [tasks[i : i + CHUNK] for i in range(0, len(tasks), CHUNK)]
-    workers = min(workers or available_cores(), len(chunks))
-    script = getattr(sys.modules["__main__"], "__file__", None)
-    if workers <= 1 or (script and not Path(script).is_file()):
-        # a script read from standard input cannot be imported by other processes
-        yield from map(work, chunks)
-        return
-    # spawn: a fork of a process that runs threads (torch, Jupyter) may hang
-    context = multiprocessing.get_context("spawn")
-    pool = ProcessPoolExecutor(workers, mp_context=context)
-    try:
-        yield from pool.map(work, chunks)
-    except BrokenProcessPool:
-        raise JswsError(
-            "the drawing processes died; in a script, call from below "
-            "`if __name__ == '__main__':`, or pass workers=1"
-        ) from None
-    finally:
-        pool.shutdown(cancel_futures=True)  # an interrupt need not wait for the rest
-
-
-def available_cores() -> int:
-    """Return how many cores this process may use, 8 at most."""
-    affinity = getattr(os, "sched_getaffinity", None)
-    return min(8, len(affinity(0)) if affinity else os.cpu_count() or 1)
+    return in_parallel(work, chunks, workers=workers)
 
 
 def _progress(batches: Iterable, *, total: int, shown: bool, title: str) -> Iterator:
@@ -155,7 +128,7 @@ def _progress(batches: Iterable, *, total: int, shown: bool, title: str) -> Iter
 
 def _recipe() -> str:
     """Hash the code that draws: data made by older code is made again."""
-    names = ("openmoji.py", "landscapes.py", "scenes.py", "mini.py")
+    names = ("openmoji.py", "landscapes.py", "scenes.py")
     sources = b"".join((Path(__file__).parent / n).read_bytes() for n in names)
     return hashlib.sha256(sources).hexdigest()[:12]
 

@@ -102,8 +102,8 @@ def make_mini_command(
 
 @app.command()
 def pretrain(
-    images: Annotated[int, option("drawings to train on")] = 24_000,
-    epochs: Annotated[int, option("passes over them")] = 6,
+    images: Annotated[int, option("drawings to train on")] = 16_000,
+    epochs: Annotated[int, option("passes over them")] = 5,
     size: Annotated[int, option("px")] = 64,
     seed: Seed = 0,
     out: Annotated[Path | None, option("default: the shipped file")] = None,
@@ -219,7 +219,8 @@ def pseudo_label_command(
     p, r = _settings(profile, recipe, backbone=backbone, size=size, data=data, voc=voc,
                      train_list=train_list, crf=crf, crf_scale=crf_scale)  # fmt: skip
     if checkpoint:
-        net, _ = load_ssnet(checkpoint, expect={"stage": 1}, device=pick_device())
+        expect = {"stage": 1} | ({"backbone": str(backbone)} if backbone else {})
+        net, _ = load_ssnet(checkpoint, expect=expect, device=pick_device())
         out = out or checkpoint.parent / "pseudo_labels"
     else:
         net = train_or_load("M", profile=p, recipe=r).net
@@ -244,12 +245,11 @@ def evaluate_segmentation(
     """MIoU over 21 classes, 255 ignored, per-category table."""
     from jsws_lib.metrics import evaluate_segmentation_folder
 
-    matrix = evaluate_segmentation_folder(pred, gt, ids=_ids(list))
-    scores = matrix.compute()
+    scores = evaluate_segmentation_folder(pred, gt, ids=_ids(list))
     record = {"miou": scores.miou, "pixel_accuracy": scores.pixel_accuracy,
               "iou": [None if i != i else i for i in scores.iou.tolist()],
               "absent": scores.absent}  # fmt: skip
-    typer.echo(json.dumps(record) if as_json else str(matrix))
+    typer.echo(json.dumps(record) if as_json else str(scores))
 
 
 @evaluate_app.command("saliency")
@@ -302,6 +302,32 @@ def predict(
     for file in tqdm(files, desc="predicting", leave=False):
         save(next(predictions), read_image(file), out, file.stem)
     typer.echo(f"{len(files)} pictures segmented in {out}")
+
+
+@app.command()
+def ship(
+    settings: Annotated[list[str], typer.Argument(help="settings to ship: S M MM")],
+    seed: Seed = 0,
+):
+    """Measure trained `mini` networks and store them in checkpoints/ (maintainers)."""
+    from jsws_lib import checkpoints, training
+    from jsws_lib.inference import evaluate
+
+    p, r = get_profile("mini"), get_recipe()
+    for setting in settings:
+        trained = training.train_or_load(setting, profile=p, recipe=r, seed=seed)
+        folder = training.run_folder(setting, profile=p, recipe=r, seed=seed)
+        figures = evaluate(trained.net, profile=p, recipe=r, crf=True).figures()
+        if "L_s1" not in training.SETTINGS[setting].losses:
+            figures = {"miou": figures["miou"]}  # its SAM is untrained
+        stage = f"stage{training.SETTINGS[setting].stage}"
+        choice = {"S": " --labels-only", "M": ""}.get(setting, f" --setting {setting}")
+        path = checkpoints.ship(
+            folder / "weights.safetensors", f"mini_{setting}",
+            command=f"JSWS_TRAIN=1 jsws train {stage}{choice} --seed {seed}",
+            figures={name: round(value, 4) for name, value in figures.items()},
+        )  # fmt: skip
+        typer.echo(f"{path.name}: {figures}")
 
 
 @app.command()

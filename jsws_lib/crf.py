@@ -76,7 +76,7 @@ def crf_probs(
     crf.addPairwiseBilateral(
         sxy=settings.bilateral_sxy * scale,
         srgb=settings.bilateral_srgb,
-        rgbim=np.ascontiguousarray(image),
+        rgbim=np.require(image, requirements=["C", "W"]),  # Pillow's are read-only
         compat=settings.bilateral_compat,
     )
     refined = np.array(crf.inference(settings.iterations), np.float32)

@@ -69,12 +69,12 @@ def draw_segmentation(ax: Axes, segmentation, *, image=None, title: str = "",
     ax.set_title(title, fontsize=9)
     ax.set_axis_off()
     for i in np.unique(segmentation) if names else ():
-        if i in (0, VOID):
+        if i in (0, VOID) or (segmentation == i).mean() < 0.01:  # too small to name
             continue
         y, x = (np.median(axis) for axis in np.nonzero(segmentation == i))
         frame = {"boxstyle": "round,pad=.15", "fc": (0, 0, 0, 0.6), "lw": 0}
         ax.text(x, y, SHORT[i], color="white", fontsize=7, ha="center", va="center",
-                bbox=frame)  # fmt: skip
+                bbox=frame, clip_on=True)  # fmt: skip
 
 
 def gallery(rows: Sequence[Sequence[np.ndarray]], *, titles: Sequence[str] = (),
@@ -255,3 +255,32 @@ def show_method(part: str):
     _, ax = plt.subplots(figsize=(10.5, 3), layout="constrained")
     draw_method(ax, part)
     plt.show()
+
+
+# Case: colour and hatching; VOID stays white.
+_CASES = {"both right": ("#DDDDDD", ""), "student only (fixed)": ("#009E73", "////"),
+          "teacher only (broken)": ("#D55E00", "xxxx"),
+          "both wrong": ("#555555", "....")}  # fmt: skip
+
+
+def draw_cases(ax: Axes, truth, teacher, student, *, title: str = ""):
+    """Where teacher, student, both or none are right; arguments (H, W) categories."""
+    was, now, known = teacher == truth, student == truth, truth != VOID
+    masks = (was & now, ~was & now, was & ~now, ~was & ~now)
+    for mask, (ink, hatch) in zip(masks, _CASES.values(), strict=True):
+        shape = np.pad(mask & known, 1).astype(float)
+        if shape.any():
+            ax.contourf(shape, [0.5, 1.5], colors=[ink], hatches=[hatch],
+                        antialiased=False)  # fmt: skip
+    height, width = truth.shape
+    ax.set(xlim=(0.5, width + 0.5), ylim=(height + 0.5, 0.5), aspect="equal",
+           xticks=[], yticks=[])  # fmt: skip
+    ax.set_title(title, fontsize=9)
+
+
+def case_legend(fig: Figure):
+    """Explain `draw_cases` below a figure."""
+    patches = [Patch(fc=ink, hatch=hatch, ec="black", lw=0.5, label=name)
+               for name, (ink, hatch) in _CASES.items()]  # fmt: skip
+    fig.legend(handles=patches, loc="outside lower center", ncols=4, fontsize=8,
+               frameon=False)  # fmt: skip

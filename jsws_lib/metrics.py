@@ -38,6 +38,17 @@ class SegmentationScores(NamedTuple):
     pixel_accuracy: float
     absent: str
 
+    def __str__(self) -> str:
+        names = VOC_CLASSES if len(self.iou) == len(VOC_CLASSES) else ()
+        names = names or [f"class {i}" for i in range(len(self.iou))]
+        rows = [*zip(names, self.iou, strict=True)]
+        rows.append(("pixel accuracy", self.pixel_accuracy))
+        rows.append((f"mean IoU (absent: {self.absent})", self.miou))
+        return "\n".join(
+            f"{name:<24}{'–' if np.isnan(value) else f'{100 * value:.1f}':>6}"
+            for name, value in rows
+        )
+
 
 class ConfusionMatrix:
     """Pixel counts ``matrix[target, pred]`` over a whole set, and the IoU from them.
@@ -109,15 +120,7 @@ class ConfusionMatrix:
     def __str__(self) -> str:
         if not self.matrix.any():
             return "ConfusionMatrix: empty"
-        miou, iou, accuracy, absent = self.compute()
-        names = VOC_CLASSES if self.num_classes == len(VOC_CLASSES) else ()
-        names = names or [f"class {i}" for i in range(self.num_classes)]
-        rows = [*zip(names, iou, strict=True), ("pixel accuracy", accuracy)]
-        rows.append((f"mean IoU (absent: {absent})", miou))
-        return "\n".join(
-            f"{name:<24}{'–' if np.isnan(value) else f'{100 * value:.1f}':>6}"
-            for name, value in rows
-        )
+        return str(self.compute())
 
 
 # --- saliency -----------------------------------------------------------------------

@@ -24,8 +24,8 @@ from jsws_lib.training import (
 )
 
 
-def pretrain(*, images: int = 24_000, val_images: int = 1_000, size: int = 64,
-             epochs: int = 6, batch: int = 64, seed: int = 0,
+def pretrain(*, images: int = 16_000, val_images: int = 1_000, size: int = 64,
+             epochs: int = 5, batch: int = 64, seed: int = 0,
              out: Path = MINI_WEIGHTS) -> float:  # fmt: skip
     """Train the mini DenseNet to name drawings and store its features.
 

@@ -4,8 +4,7 @@ One pass over D_c without augmentation. The network hands each image to a pool o
 processes as soon as it is predicted, and its PNG is written at once: nothing is kept.
 """
 
-import multiprocessing
-from concurrent.futures import FIRST_COMPLETED, ProcessPoolExecutor, wait
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -13,7 +12,7 @@ from PIL import Image
 from tqdm.auto import tqdm
 
 from data_utils.datasets import Augmentation, ClassificationSet, read_image
-from data_utils.mini import available_cores
+from data_utils.parallel import in_parallel
 from data_utils.voc import write_palette_png
 from jsws_lib.config import Profile, Recipe
 from jsws_lib.crf import crf_probs, crf_segmentation, suppress
@@ -51,8 +50,11 @@ def pseudo_label(image: np.ndarray, probs: np.ndarray, labels: np.ndarray, *,
     return refined.argmax(0).astype(np.uint8)
 
 
-def _work(path: Path, *args, **kwargs):
-    write_palette_png(path, pseudo_label(*args, **kwargs))
+def _write(job: tuple[Path, Path, np.ndarray, np.ndarray], **options):
+    """Make one pseudo label and write it; runs in a worker process."""
+    out, image_path, probs, labels = job
+    image = np.asarray(read_image(image_path))
+    write_palette_png(out, pseudo_label(image, probs, labels, **options))
 
 
 def make_pseudo_labels(net, *, profile: Profile, recipe: Recipe, out: Path,
@@ -80,31 +82,14 @@ def make_pseudo_labels(net, *, profile: Profile, recipe: Recipe, out: Path,
     todo = [k for k, name in enumerate(data.ids) if name not in done]
     if not todo:
         return out
-    options = dict(rule=recipe.suppress, preset=recipe.crf, scale=profile.crf_scale)
-    images = lambda: (  # noqa: E731
-        read_image(data.voc / "JPEGImages" / f"{data.ids[k]}.jpg") for k in todo
-    )
-    bar = tqdm(zip(todo, images(), predict(net, images()), strict=True),
-               total=len(todo), desc="pseudo labels", leave=False)  # fmt: skip
-    workers = available_cores() if workers is None else workers
+    work = partial(_write, rule=recipe.suppress, preset=recipe.crf, scale=profile.crf_scale)
+    paths = [data.voc / "JPEGImages" / f"{data.ids[k]}.jpg" for k in todo]
+    predictions = predict(net, map(read_image, paths))
     jobs = (
-        ((out / f"{data.ids[k]}.png", np.asarray(image), p.probs, data.labels[k]))
-        for k, image, p in bar
+        (out / f"{data.ids[k]}.png", path, prediction.probs, data.labels[k])
+        for k, path, prediction in zip(todo, paths, predictions, strict=True)
     )
-    if workers == 0:
-        for job in jobs:
-            _work(*job, **options)
-        return out
-    # Spawned, not forked: forking a process that runs torch threads may hang.
-    context = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(workers, mp_context=context) as pool:
-        pending = set()
-        for job in jobs:
-            pending.add(pool.submit(_work, *job, **options))
-            if len(pending) >= 4 * workers:  # the network never runs far ahead
-                finished, pending = wait(pending, return_when=FIRST_COMPLETED)
-                for future in finished:
-                    future.result()
-        for future in pending:
-            future.result()
+    results = in_parallel(work, jobs, workers=workers)
+    for _ in tqdm(results, total=len(todo), desc="pseudo labels", leave=False):
+        pass
     return out

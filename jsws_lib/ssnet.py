@@ -160,7 +160,9 @@ class SegmentationNetwork(nn.Module):
             return self.deconv(logits).log_softmax(1), logits
         # 1e-12 is far above float32's smallest number and far below any probability
         # that matters; below it the gradient is lost, which "logits" never does.
-        return self.deconv(logits.softmax(1)).clamp_min(1e-12).log(), logits
+        probs = self.deconv(logits.softmax(1)).clamp_min(1e-12)
+        # Contiguous: on the CPU nll_loss has no backward pass for channels_last maps.
+        return probs.log().contiguous(), logits
 
 
 class SaliencyAggregation(nn.Module):

@@ -181,7 +181,8 @@ def train(net: SSNet, losses: tuple[str, ...], *, profile: Profile, recipe: Reci
 
     bar = tqdm(range(start, steps), initial=start, total=steps, desc=title, leave=False)
     for step in bar:
-        rate = learning_rate(schedule, step, steps)
+        # A plain float: torch.load refuses NumPy's when a run is taken up again.
+        rate = float(learning_rate(schedule, step, steps))
         if schedule.reset_moments and step and step % schedule.every == 0:
             optimiser = make_optimiser(net, schedule)
         for group in optimiser.param_groups:
@@ -195,7 +196,7 @@ def train(net: SSNet, losses: tuple[str, ...], *, profile: Profile, recipe: Reci
             batch = _to(next(saliency_batches), device)
             values |= _backward(losses_on_saliency_set(net, batch, recipe), step)
         optimiser.step()
-        history.append({"step": step, "lr": float(rate), **values})
+        history.append({"step": step, "lr": rate, **values})
         bar.set_postfix({name: f"{value:.3f}" for name, value in values.items()})
         if on_step:
             on_step(step, net, history[-1])
@@ -273,7 +274,8 @@ def train_or_load(setting: str, *, profile: Profile, recipe: Recipe, seed: int =
     folder = out or run_folder(setting, profile=profile, recipe=recipe, seed=seed)
     file = folder / "weights.safetensors"
     if file.is_file():
-        net, story = load_ssnet(file, device=pick_device())
+        expect = {"setting": setting, "backbone": profile.backbone}
+        net, story = load_ssnet(file, expect=expect, device=pick_device())
         return Trained(net, story["history"], f"loaded from runs/{folder.name}")
     if os.environ.get("JSWS_TRAIN") != "1" and out is None:
         path = shipped(f"{profile.name}_{setting}")
@@ -285,7 +287,10 @@ def train_or_load(setting: str, *, profile: Profile, recipe: Recipe, seed: int =
     plan, first = SETTINGS[setting], None
     if plan.teacher:
         if teacher:
-            first, _ = load_ssnet(teacher, expect={"stage": 1}, device=pick_device())
+            expect = {"stage": 1}
+            if recipe.stage2_init == "ssnet1":  # its features are taken over
+                expect["backbone"] = profile.backbone
+            first, _ = load_ssnet(teacher, expect=expect, device=pick_device())
             where = folder / "pseudo_labels"
         else:
             first = train_or_load(

@@ -172,7 +172,7 @@ def test_scripts_without_a_main_guard(tmp_path, stdin):
     if stdin:
         assert done.stdout == "50\n", done.stderr
     else:
-        assert "call from below `if __name__" in done.stderr
+        assert 'put the work of' in done.stderr
 
 
 def test_an_interrupted_run_leaves_nothing(tmp_path, monkeypatch):

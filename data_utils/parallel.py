@@ -1,0 +1,59 @@
+"""Work on several cores: jobs in, results out in order, never many in flight."""
+
+import multiprocessing
+import os
+import sys
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
+from pathlib import Path
+
+from data_utils.errors import JswsError
+
+
+def available_cores() -> int:
+    """Return how many cores this process may use, 8 at most."""
+    affinity = getattr(os, "sched_getaffinity", None)
+    return min(8, len(affinity(0)) if affinity else os.cpu_count() or 1)
+
+
+def in_parallel(work: Callable, jobs: Iterable, *, workers: int | None = None) -> Iterator:
+    """Yield `work(job)` for each job, in order.
+
+    Jobs are drawn from their iterable only as they are needed, so a producer that is
+    faster than the workers fills no memory.
+
+    Args:
+        work: a picklable function of one argument.
+        jobs: picklable arguments.
+        workers: processes; default one per core, 0 or 1 for none.
+
+    Raises:
+        JswsError: the calling script starts itself anew in each worker, because its
+            work is not behind `if __name__ == "__main__":`.
+    """
+    workers = available_cores() if workers is None else workers
+    script = getattr(sys.modules["__main__"], "__file__", None)
+    if workers <= 1 or (script and not Path(script).is_file()):
+        # A script read from standard input cannot be imported by other processes.
+        yield from map(work, jobs)
+        return
+    # Spawned, not forked: a fork of a process that runs threads (torch, Jupyter) may hang.
+    context = multiprocessing.get_context("spawn")
+    pool = ProcessPoolExecutor(workers, mp_context=context)
+    try:
+        pending: deque = deque()
+        for job in jobs:
+            pending.append(pool.submit(work, job))
+            if len(pending) >= 4 * workers:
+                yield pending.popleft().result()
+        while pending:
+            yield pending.popleft().result()
+    except BrokenProcessPool:
+        raise JswsError(
+            f"the worker processes stopped at their start: put the work of {script} behind "
+            'if __name__ == "__main__":, or ask for workers=1'
+        ) from None
+    finally:
+        pool.shutdown(cancel_futures=True)

@@ -1,0 +1,324 @@
+"""`jsws`: help that teaches, one line and status 2 for a mistake, and the whole way."""
+
+import json
+import re
+import subprocess
+import sys
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+import typer
+from PIL import Image
+
+from data_utils.voc import read_ids, write_palette_png
+from jsws_lib import checkpoints, cli, training
+from jsws_lib.checkpoints import describe, recipe_fields, save_weights
+from jsws_lib.config import ANCHORED, PROFILES
+from jsws_lib.ssnet import build_ssnet
+
+
+def commands():
+    """Every command as its words, `("train", "stage1")`."""
+
+    def walk(command, words):
+        if getattr(command, "commands", None):
+            for name, child in command.commands.items():
+                yield from walk(child, (*words, name))
+        yield words
+
+    return sorted(walk(typer.main.get_command(cli.app), ()))
+
+
+class Result:
+    def __init__(self, status, out, err):
+        self.status, self.out, self.err = status, out, err
+
+
+@pytest.fixture
+def jsws(monkeypatch, capsys, tmp_path):
+    """Run the command line in this process, with runs in a folder of the test."""
+    monkeypatch.setattr(training, "ROOT", tmp_path)
+    monkeypatch.setattr(checkpoints, "SHIPPED", tmp_path / "checkpoints")
+    for name in ("JSWS_PROFILE", "JSWS_DATA", "JSWS_TRAIN"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("TQDM_DISABLE", "1")
+    monkeypatch.setenv("COLUMNS", "200")
+
+    def run(*words):
+        monkeypatch.setattr(sys, "argv", ["jsws", *map(str, words)])
+        with pytest.raises(SystemExit) as stopped:
+            cli.main()
+            raise SystemExit(0)
+        captured = capsys.readouterr()
+        err = "\n".join(
+            line for line in captured.err.replace("\r", "\n").split("\n")
+            if line.strip() and "it/s" not in line and "s/it" not in line
+            and "%|" not in line and "?it" not in line
+        )  # fmt: skip
+        return Result(stopped.value.code or 0, captured.out, err)
+
+    return run
+
+
+@pytest.fixture(scope="module")
+def checkpoint(tmp_path_factory):
+    """An untrained SSNet-1 of 64 px with a story as `jsws train` writes it."""
+    torch.manual_seed(0)
+    net = build_ssnet(1, backbone="densenet_mini", size=64, recipe=ANCHORED)
+    story = describe(net, setting="M", backbone="densenet_mini", seed=0, profile="mini",
+                     recipe=recipe_fields(ANCHORED), run="none", history=[])  # fmt: skip
+    return save_weights(tmp_path_factory.mktemp("net") / "m.safetensors", net, story)
+
+
+def refused(result, *words):
+    """One line, status 2, and every word in it."""
+    assert result.status == 2, (result.out, result.err)
+    lines = result.err.split("\n")
+    assert len(lines) == 1 and lines[0].startswith("jsws: "), result.err
+    for word in words:
+        assert str(word) in lines[0]
+
+
+# --- help ----------------------------------------------------------------------------
+
+
+def test_the_commands():
+    assert {" ".join(words) for words in commands()} >= {
+        "", "data make-mini", "pretrain", "train stage1", "train stage2", "pseudo-label",
+        "evaluate segmentation", "evaluate saliency", "predict", "doctor",
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize("words", commands(), ids=" ".join)
+def test_help_teaches(jsws, words):
+    result = jsws(*words, "--help")
+    assert result.status == 0
+    command = typer.main.get_command(cli.app)
+    for word in words:
+        command = command.commands[word]
+    assert len(command.help or "") > 20
+    for parameter in command.params:
+        if parameter.name not in ("help", "install_completion", "show_completion"):
+            assert parameter.help, f"{' '.join(words)} {parameter.name} has no help"
+            shown = parameter.opts[0]
+            if shown.startswith("--"):
+                assert shown in result.out
+
+
+def test_as_a_program(tmp_path):
+    command = [sys.executable, "-m", "jsws_lib.cli", "evaluate", "segmentation"]
+    done = subprocess.run(
+        [*command, "--pred", tmp_path / "nowhere", "--gt", tmp_path],
+        capture_output=True, text=True, cwd=cli.__file__.rsplit("/", 2)[0],
+    )  # fmt: skip
+    assert (done.returncode, done.stdout) == (2, "")
+    assert re.fullmatch(r"jsws: .*\n", done.stderr)
+
+
+# --- mistakes ------------------------------------------------------------------------
+
+
+def test_unknown_names(jsws, checkpoint, tmp_path):
+    refused(jsws("train", "stage1", "--profile", "huge"), "'huge'", "mini, colab, paper")
+    refused(jsws("train", "stage1", "--recipe", "mine"), "'mine'", "anchored, paper")
+    refused(jsws("train", "stage2", "--setting", "S"), "'S'", "MM")
+    refused(jsws("train", "stage2", "--setting", "X"), "'X'", "MM")
+    refused(jsws("pseudo-label", "--checkpoint", checkpoint, "--recipe", "x"), "'x'")
+    assert jsws("train", "stage1", "--backbone", "resnet").status == 2
+    assert jsws("bake").status == 2
+
+
+def test_an_unknown_profile_in_the_environment(jsws, monkeypatch):
+    monkeypatch.setenv("JSWS_PROFILE", "giant")
+    refused(jsws("train", "stage1"), "'giant'", "mini, colab, paper")
+
+
+def test_missing_data(jsws, tmp_path):
+    refused(jsws("train", "stage1", "--data", tmp_path / "none"), "none", "train_aug.txt")
+    refused(jsws("train", "stage2", "--teacher", tmp_path / "t.safetensors", "--out",
+                 tmp_path / "out"), "no checkpoint", "t.safetensors")  # fmt: skip
+
+
+def damaged(jsws, own_data, *words):
+    return jsws("train", "stage1", "--data", own_data, "--size", 64, "--steps", 8,
+                "--batch", 4, *words)  # fmt: skip
+
+
+def test_a_truncated_jpeg(jsws, own_data):
+    voc = own_data / "VOCdevkit/VOC2012"
+    name = read_ids(voc / "ImageSets/Segmentation/train_aug.txt")[5]
+    path = voc / f"JPEGImages/{name}.jpg"
+    path.write_bytes(path.read_bytes()[:700])
+    refused(damaged(jsws, own_data, "--labels-only"), path, "cannot be decoded")
+
+
+def test_an_id_list_naming_a_missing_image(jsws, own_data):
+    voc = own_data / "VOCdevkit/VOC2012"
+    with (voc / "ImageSets/Segmentation/train_aug.txt").open("a") as file:
+        file.write("2007_000032\n")
+    refused(damaged(jsws, own_data), "train_aug.txt", "2007_000032.jpg")
+
+
+def test_a_saliency_mask_of_the_wrong_size(jsws, own_data):
+    for path in (own_data / "DUTS-TR/DUTS-TR-Mask").glob("*.png"):
+        Image.new("L", (60, 64)).save(path)
+    refused(damaged(jsws, own_data), ".png is 60 x 64 px", "64 x 64 px")
+
+
+@pytest.mark.parametrize(
+    ("mask", "words"),
+    [(Image.new("L", (64, 64), 77), "value 77"), (Image.new("L", (60, 64)), "60 x 64")],
+)
+def test_bad_pseudo_labels(jsws, own_data, checkpoint, tmp_path, mask, words):
+    voc = own_data / "VOCdevkit/VOC2012"
+    for name in read_ids(voc / "ImageSets/Segmentation/train_aug.txt"):
+        mask.save(tmp_path / f"{name}.png")
+    result = jsws("train", "stage2", "--setting", "MS", "--data", own_data, "--size", 64,
+                  "--steps", 1, "--batch", 2, "--teacher", checkpoint,
+                  "--pseudo-labels", tmp_path, "--out", tmp_path / "out")  # fmt: skip
+    refused(result, words, ".png")
+
+
+def test_bad_masks_in_evaluation(jsws, tmp_path):
+    for folder in ("pred", "gt"):
+        (tmp_path / folder).mkdir()
+        write_palette_png(tmp_path / folder / "a.png", np.zeros((5, 6), np.uint8))
+
+    def evaluate(*more):
+        return jsws("evaluate", "segmentation", "--pred", tmp_path / "pred", "--gt",
+                    tmp_path / "gt", *more)  # fmt: skip
+
+    assert evaluate().status == 0
+    refused(evaluate("--list", tmp_path / "none.txt"), "none.txt")
+    (tmp_path / "some.txt").write_text("a\nb\n")
+    refused(evaluate("--list", tmp_path / "some.txt"), "gt", "b")
+    Image.new("L", (6, 5), 77).save(tmp_path / "gt/a.png")
+    refused(evaluate(), "a.png", "77")
+    Image.new("L", (6, 4)).save(tmp_path / "gt/a.png")
+    refused(evaluate(), "a.png", "6 x 4 px")
+    (tmp_path / "pred/a.png").unlink()
+    refused(evaluate(), "pred", "lacks predictions of a")
+
+
+def test_bad_input_of_predict(jsws, checkpoint, mini_data, tmp_path):
+    photo = sorted((mini_data / "ECSSD/images").glob("*.jpg"))[0]
+    out = ("--out", tmp_path / "out")
+    cut = tmp_path / "cut.jpg"
+    cut.write_bytes(photo.read_bytes()[:700])
+    half = tmp_path / "half.safetensors"
+    half.write_bytes(checkpoint.read_bytes()[:-100])
+    given = ("--checkpoint", checkpoint)
+    refused(jsws("predict", tmp_path / "no.jpg", *given, *out), "no.jpg")
+    refused(jsws("predict", cut, *given, *out), "cut.jpg", "cannot be decoded")
+    refused(jsws("predict", photo, *given, "--backbone", "vgg16", *out),
+            checkpoint, "densenet_mini", "vgg16")  # fmt: skip
+    refused(jsws("predict", photo, "--checkpoint", half, *out), "half.safetensors")
+    refused(jsws("predict", photo, "--checkpoint", photo, *out), photo, "safetensors")
+    missing = tmp_path / "no.safetensors"
+    refused(jsws("predict", photo, "--checkpoint", missing, *out), missing)
+
+
+def test_a_checkpoint_of_another_architecture(jsws, checkpoint, tmp_path):
+    given = ("--checkpoint", checkpoint, "--backbone", "vgg16")
+    refused(jsws("pseudo-label", *given, "--out", tmp_path / "p"), "densenet_mini", "vgg16")
+    result = jsws("train", "stage2", "--teacher", checkpoint, "--backbone", "vgg16",
+                  "--out", tmp_path / "o")  # fmt: skip
+    refused(result, checkpoint, "densenet_mini", "vgg16")
+
+
+# --- the whole way -------------------------------------------------------------------
+
+
+def test_from_data_to_figures(jsws, mini_data, tmp_path):
+    """Both stages, prediction and measures on 64 px images, three steps each."""
+    own = ("--data", mini_data, "--size", 64)
+    short = ("--steps", 3, "--batch", 3)
+    one, two = tmp_path / "one", tmp_path / "two"
+    weights = "weights.safetensors"
+
+    result = jsws("train", "stage1", *own, *short, "--out", one, "--json")
+    assert result.status == 0, result.err
+    record = json.loads(result.out)
+    assert record["setting"] == "M" and record["step"] == 2
+    assert {"L_c", "L_s1"} <= set(record)
+
+    labels = tmp_path / "labels"
+    result = jsws("pseudo-label", *own, "--checkpoint", one / weights, "--out", labels,
+                  "--processes", 0)  # fmt: skip
+    assert result.status == 0 and "24 pseudo labels" in result.out, result.err
+
+    result = jsws("train", "stage2", *own, *short, "--teacher", one / weights,
+                  "--pseudo-labels", labels, "--out", two)  # fmt: skip
+    assert result.status == 0 and "L_s2" in result.out, result.err
+
+    voc = mini_data / "VOCdevkit/VOC2012"
+    val = read_ids(voc / "ImageSets/Segmentation/val.txt")
+    photos = [voc / f"JPEGImages/{i}.jpg" for i in val]
+    maps = tmp_path / "maps"
+    result = jsws("predict", *photos, mini_data / "ECSSD/images", "--checkpoint",
+                  two / weights, "--out", maps, "--plain")  # fmt: skip
+    assert result.status == 0 and "16 pictures" in result.out, result.err
+
+    # ECSSD's predictions lie beside VOC's: a list says which ones count.
+    segmentation = ("evaluate", "segmentation", "--pred", maps / "segmentation", "--gt",
+                    voc / "SegmentationClass")  # fmt: skip
+    refused(jsws(*segmentation), "stale")
+    listed = (*segmentation, "--list", voc / "ImageSets/Segmentation/val.txt")
+    record = json.loads(jsws(*listed, "--json").out)
+    assert 0 <= record["miou"] <= 1 and len(record["iou"]) == 21
+    assert f"{100 * record['miou']:.1f}" in jsws(*listed).out
+    assert "aeroplane" in jsws(*listed).out
+
+    ids = tmp_path / "ecssd.txt"
+    ids.write_text("\n".join(p.stem for p in (mini_data / "ECSSD/images").glob("*.jpg")))
+    saliency = ("evaluate", "saliency", "--pred", maps / "saliency", "--gt",
+                mini_data / "ECSSD/ground_truth_mask", "--list", ids)  # fmt: skip
+    for protocol in ("toolbox", "pysod"):
+        record = json.loads(jsws(*saliency, "--protocol", protocol, "--json").out)
+        assert record["protocol"] == protocol and record["images"] == 8
+        assert 0 <= record["mae"] <= 1 and 0 <= record["max_f"] <= 1
+        assert protocol in jsws(*saliency, "--protocol", protocol).out
+
+    result = jsws("predict", photos[0], "--checkpoint", one / weights, "--out", maps)
+    names = {p.name.removeprefix(val[0]) for p in maps.glob("*.png")}
+    assert result.status == 0 and names == {".png", "_saliency.png", "_overlay.png"}
+
+
+def test_a_second_call_loads_the_finished_run(jsws, mini_data, tmp_path):
+    words = ("train", "stage1", "--labels-only", "--data", mini_data, "--size", 64,
+             "--steps", 1, "--batch", 2, "--json")  # fmt: skip
+    first, second = (json.loads(jsws(*words).out) for _ in range(2))
+    assert first["source"] == "trained" and second["source"].startswith("loaded from")
+    assert first["folder"] == second["folder"]
+    assert first["folder"].startswith(str(tmp_path / "runs"))
+
+
+def test_make_mini_passes_its_options_on(jsws, monkeypatch, tmp_path):
+    from data_utils import mini
+
+    seen = {}
+    monkeypatch.setattr(mini, "make_mini", lambda root, **k: seen.update(k) or root)
+    words = ("data", "make-mini", tmp_path / "d", "--seed", 3, "--size", 64, "--workers", 1)
+    assert jsws(*words).status == 0
+    assert seen == {"seed": 3, "size": 64, "workers": 1}
+
+
+def test_a_foreign_folder_is_not_overwritten(jsws, tmp_path):
+    (tmp_path / "precious.txt").write_text("x")
+    refused(jsws("data", "make-mini", tmp_path), tmp_path, "not written by make-mini")
+    assert (tmp_path / "precious.txt").exists()
+
+
+def test_options_reach_the_profile():
+    p, r = cli._settings(
+        "mini", "paper", stage=2, steps=7, batch=3, lr=0.5, size=64, backbone="vgg16",
+        workers=None, crf="deeplab",
+    )  # fmt: skip
+    mini = PROFILES["mini"]
+    expected = replace(
+        mini, steps=(mini.steps[0], 7), batch_class=3, batch_saliency=3, size=64,
+        backbone="vgg16", schedules=tuple(replace(s, lr=0.5) for s in mini.schedules),
+    )  # fmt: skip
+    assert (p, r.name, r.crf) == (expected, "paper", "deeplab")
