@@ -1,6 +1,7 @@
 """`jsws`, the command line: data, pre-training, both stages, measures, prediction."""
 
 import json
+from collections import Counter
 from dataclasses import replace
 from enum import StrEnum
 from pathlib import Path
@@ -219,7 +220,8 @@ def pseudo_label_command(
     p, r = _settings(profile, recipe, backbone=backbone, size=size, data=data, voc=voc,
                      train_list=train_list, crf=crf, crf_scale=crf_scale)  # fmt: skip
     if checkpoint:
-        expect = {"stage": 1} | ({"backbone": str(backbone)} if backbone else {})
+        asked = {"backbone": backbone and str(backbone), "size": size}
+        expect = {"stage": 1} | {k: v for k, v in asked.items() if v is not None}
         net, _ = load_ssnet(checkpoint, expect=expect, device=pick_device())
         out = out or checkpoint.parent / "pseudo_labels"
     else:
@@ -294,7 +296,15 @@ def predict(
     files = []
     for path in images:
         inside = sorted([*path.glob("*.jpg"), *path.glob("*.png")])
+        if path.is_dir() and not inside:
+            raise JswsError(f"no *.jpg or *.png in {path}")
         files += inside if path.is_dir() else [path]
+    twice = [name for name, n in Counter(f.stem for f in files).items() if n > 1]
+    if twice:
+        raise JswsError(
+            f"{len(twice)} names occur twice, the first is {twice[0]}: their results would "
+            "overwrite each other; predict them into two folders"
+        )
     expect = {"backbone": str(backbone)} if backbone else None
     net, _ = load_ssnet(checkpoint, expect=expect, device=pick_device())
     save = save_plain if plain else save_prediction

@@ -176,6 +176,8 @@ def _figures(notebook) -> list[Figure]:
 def _failure(notebook, error: Exception) -> str:
     """Name the error, then show the source of the cell that raised it."""
     for cell in notebook.cells:
+        if "raises-exception" in cell.metadata.get("tags", []):
+            continue  # it fails to make a point
         for output in cell.get("outputs", []):
             if output.output_type == "error":
                 return f"{output.ename}: {output.evalue}\n\n{cell.source}"

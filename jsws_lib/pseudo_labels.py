@@ -11,12 +11,10 @@ import numpy as np
 from PIL import Image
 from tqdm.auto import tqdm
 
-from data_utils.datasets import Augmentation, ClassificationSet, read_image
 from data_utils.parallel import in_parallel
 from data_utils.voc import write_palette_png
 from jsws_lib.config import Profile, Recipe
 from jsws_lib.crf import crf_probs, crf_segmentation, suppress
-from jsws_lib.inference import predict
 
 
 def pseudo_label(image: np.ndarray, probs: np.ndarray, labels: np.ndarray, *,
@@ -50,10 +48,9 @@ def pseudo_label(image: np.ndarray, probs: np.ndarray, labels: np.ndarray, *,
     return refined.argmax(0).astype(np.uint8)
 
 
-def _write(job: tuple[Path, Path, np.ndarray, np.ndarray], **options):
+def _write(job: tuple[Path, np.ndarray, np.ndarray, np.ndarray], **options):
     """Make one pseudo label and write it; runs in a worker process."""
-    out, image_path, probs, labels = job
-    image = np.asarray(read_image(image_path))
+    out, image, probs, labels = job
     write_palette_png(out, pseudo_label(image, probs, labels, **options))
 
 
@@ -73,6 +70,10 @@ def make_pseudo_labels(net, *, profile: Profile, recipe: Recipe, out: Path,
     Raises:
         JswsError: data are missing or broken, or the CRF is not installed.
     """
+    # Imported here because each worker imports this file, and PyTorch takes it seconds.
+    from data_utils.datasets import Augmentation, ClassificationSet, read_image
+    from jsws_lib.inference import predict
+
     out.mkdir(parents=True, exist_ok=True)
     data = ClassificationSet(
         profile.data / profile.voc, profile.train_list,
@@ -86,9 +87,10 @@ def make_pseudo_labels(net, *, profile: Profile, recipe: Recipe, out: Path,
     paths = [data.voc / "JPEGImages" / f"{data.ids[k]}.jpg" for k in todo]
     predictions = predict(net, map(read_image, paths))
     jobs = (
-        (out / f"{data.ids[k]}.png", path, prediction.probs, data.labels[k])
+        (out / f"{data.ids[k]}.png", np.asarray(read_image(path)), prediction.probs,
+         data.labels[k])
         for k, path, prediction in zip(todo, paths, predictions, strict=True)
-    )
+    )  # fmt: skip
     results = in_parallel(work, jobs, workers=workers)
     for _ in tqdm(results, total=len(todo), desc="pseudo labels", leave=False):
         pass

@@ -14,6 +14,7 @@ import hashlib
 import json
 import os
 import random
+import shutil
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -156,10 +157,7 @@ def train(net: SSNet, losses: tuple[str, ...], *, profile: Profile, recipe: Reci
     net.to(device, memory_format=torch.channels_last).train()
     optimiser, history = make_optimiser(net, schedule), []
     if resume_file and resume_file.is_file():
-        state = torch.load(resume_file, map_location=device, weights_only=True)
-        net.load_state_dict(state["net"])
-        optimiser.load_state_dict(state["optimiser"])
-        history = state["history"]
+        history = _resume(resume_file, net, optimiser)
     start = len(history)
     augmentation = Augmentation(profile.size, profile.crop, recipe.flip, recipe.rotate)
     shared = dict(augmentation=augmentation, cache=profile.workers == 0)
@@ -222,6 +220,19 @@ def _backward(values: dict[str, torch.Tensor], step: int) -> dict[str, float]:
     return {name: value.item() for name, value in values.items()}
 
 
+def _resume(path: Path, net: SSNet, optimiser) -> list[dict]:
+    try:
+        state = torch.load(path, map_location=pick_device(), weights_only=True)
+        net.load_state_dict(state["net"])
+        optimiser.load_state_dict(state["optimiser"])
+        return state["history"]
+    except Exception as error:  # torch raises a different one for each kind of damage
+        raise JswsError(
+            f"{path} is not a resume point of this network "
+            f"({str(error).splitlines()[0]}); delete it to start anew"
+        ) from None
+
+
 def _save_resume(path: Path, net: SSNet, optimiser, history: list[dict]):
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_suffix(f".{os.getpid()}.tmp")
@@ -271,17 +282,24 @@ def train_or_load(setting: str, *, profile: Profile, recipe: Recipe, seed: int =
         raise JswsError(
             f"unknown setting '{setting}'; choose from {', '.join(SETTINGS)}"
         )
-    folder = out or run_folder(setting, profile=profile, recipe=recipe, seed=seed)
+    run = run_folder(setting, profile=profile, recipe=recipe, seed=seed)
+    folder = out or run
     file = folder / "weights.safetensors"
     if file.is_file():
-        expect = {"setting": setting, "backbone": profile.backbone}
-        net, story = load_ssnet(file, expect=expect, device=pick_device())
-        return Trained(net, story["history"], f"loaded from runs/{folder.name}")
+        net, story = load_ssnet(file, device=pick_device())
+        if story.get("run") != run.name:
+            raise JswsError(
+                f"{folder} holds the finished run {story.get('run')}, but {run.name} is "
+                "asked for (another setting, profile, recipe or seed); choose another "
+                "folder, or delete this one"
+            )
+        source = f"loaded from {folder.parent.name}/{folder.name}"
+        return Trained(net, story["history"], source)
     if os.environ.get("JSWS_TRAIN") != "1" and out is None:
         path = shipped(f"{profile.name}_{setting}")
         if path:
             net, story = load_ssnet(path, device=pick_device())
-            if story["run"] == folder.name:
+            if story["run"] == run.name:
                 return Trained(net, story["history"], f"shipped as {path.name}")
 
     plan, first = SETTINGS[setting], None
@@ -310,7 +328,9 @@ def train_or_load(setting: str, *, profile: Profile, recipe: Recipe, seed: int =
                     title=f"{setting} ({' + '.join(plan.losses)})")  # fmt: skip
     story = describe(net, setting=setting, backbone=profile.backbone, seed=seed,
                      recipe=recipe_fields(recipe), profile=profile.name,
-                     run=folder.name, history=thin(history))  # fmt: skip
+                     run=run.name, history=thin(history))  # fmt: skip
+    if plan.stage == 1:  # pseudo labels there came from other weights, say shipped ones
+        shutil.rmtree(folder / "pseudo_labels", ignore_errors=True)
     save_weights(file, net, story)
     write_bytes(folder / "history.json", json.dumps(history).encode())
     (folder / "resume.pt").unlink(missing_ok=True)

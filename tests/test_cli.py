@@ -322,3 +322,14 @@ def test_options_reach_the_profile():
         backbone="vgg16", schedules=tuple(replace(s, lr=0.5) for s in mini.schedules),
     )  # fmt: skip
     assert (p, r.name, r.crf) == (expected, "paper", "deeplab")
+
+
+def test_predict_refuses_what_would_overwrite_itself(jsws, checkpoint, tmp_path):
+    for folder in ("a", "b", "empty"):
+        (tmp_path / folder).mkdir()
+    for folder in ("a", "b"):
+        Image.new("RGB", (20, 20)).save(tmp_path / folder / "cat.jpg")
+    given = ("--checkpoint", checkpoint, "--out", tmp_path / "out")
+    refused(jsws("predict", tmp_path / "a", tmp_path / "b", *given), "cat", "twice")
+    refused(jsws("predict", tmp_path / "empty", *given), tmp_path / "empty")
+    assert not (tmp_path / "out").exists()

@@ -96,6 +96,17 @@ def test_a_class_the_background_drowns_keeps_its_gradient():
     np.testing.assert_allclose(logits.grad[0, 5], -0.0625, atol=1e-6)
 
 
+def test_an_absent_class_that_fills_the_image_keeps_its_gradient():
+    """log(1 - t-hat) is a sum over the others, never 1 - t-hat."""
+    logits = torch.zeros(1, C + 1, 4, 4)
+    logits[:, 5] = 120
+    logits.requires_grad_()
+    nll = -class_evidence(output(logits)).no[0, 4]
+    assert nll.item() == pytest.approx(120 - math.log(20), abs=1e-4)
+    nll.backward()
+    np.testing.assert_allclose(logits.grad[0, 5], 0.0625, atol=1e-6)
+
+
 def test_only_mean_logits_let_every_class_be_present():
     """Under the mean softmax, the evidence of all classes sums to one at most."""
     logits, *_ = sample(3)

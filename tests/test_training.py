@@ -517,7 +517,7 @@ def test_a_run_folder_of_another_setting_is_not_taken_for_this_one(tiny, home):
     out = home / "mine"
     kwargs = dict(profile=replace(tiny, steps=(1, 1)), recipe=ANCHORED, out=out)
     train_or_load("S", **kwargs)
-    with pytest.raises(JswsError, match="setting = S, but M is asked for"):
+    with pytest.raises(JswsError, match="run tiny-anchored-S-.*, but tiny-anchored-M-"):
         train_or_load("M", **kwargs)
 
 
@@ -541,3 +541,11 @@ def test_thin_averages_the_history():
     assert len(short) == 100 and {r["L_c"] for r in short} == {0.5}
     assert short[0]["step"] == 1.5
     assert thin(history[:5]) == history[:5]
+
+
+def test_a_damaged_resume_point_is_named(tiny, tmp_path):
+    damaged = tmp_path / "resume.pt"
+    damaged.write_bytes(b"PK\x03\x04 cut short")
+    net = build_ssnet(1, backbone=tiny.backbone, size=tiny.size, recipe=ANCHORED)
+    with pytest.raises(JswsError, match="resume.pt is not a resume point .* delete it"):
+        train(net, ("L_c",), profile=tiny, recipe=ANCHORED, steps=2, resume_file=damaged)
