@@ -26,8 +26,6 @@ app.add_typer(data_app, name="data")
 app.add_typer(train_app, name="train")
 app.add_typer(evaluate_app, name="evaluate")
 
-Profiles = StrEnum("Profiles", {name: name for name in PROFILES})
-Recipes = StrEnum("Recipes", {name: name for name in RECIPES})
 Backbones = StrEnum(
     "Backbones",
     {n: n for n in ("densenet169", "vgg16", "efficientnet_lite0", "densenet_mini")},

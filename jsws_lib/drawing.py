@@ -8,7 +8,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patches import FancyBboxPatch, Patch
 
-from data_utils.voc import VOC_CLASSES, VOID, palette
+from data_utils.voc import VOID, palette
 
 # Short names fit under bars and into legends.
 SHORT = ("bkg", "aero", "bike", "bird", "boat", "bottle", "bus", "car", "cat", "chair",
@@ -103,19 +103,6 @@ def gallery(rows: Sequence[Sequence[np.ndarray]], *, titles: Sequence[str] = (),
     return fig
 
 
-def draw_scores(ax: Axes, scores, *, labels=None, title: str = "", ylabel: str = "v"):
-    """Bars of one number per category, (C,); categories in the image are hatched."""
-    scores = np.asarray(scores)
-    present = np.zeros(len(scores)) if labels is None else np.asarray(labels)
-    for i, (score, here) in enumerate(zip(scores, present, strict=True)):
-        ax.bar(i, score, color=colour(i + 1), hatch="///" if here else None,
-               edgecolor="black" if here else "none", linewidth=1)  # fmt: skip
-    ax.set_xticks(range(len(scores)), SHORT[1:], rotation=90, fontsize=7)
-    ax.set_ylabel(ylabel)
-    ax.set_title(title, fontsize=9)
-    ax.spines[["top", "right"]].set_visible(False)
-
-
 def draw_curves(ax: Axes, history: Sequence[dict], *, smooth: int = 0, title: str = ""):
     """Losses over steps; `smooth` averages that many records."""
     smooth = smooth or max(1, len(history) // 50)
@@ -169,13 +156,6 @@ def draw_precision_recall(ax: Axes, curves: dict[str, tuple], *, title: str = ""
     ax.set_title(title, fontsize=9)
     ax.legend(frameon=False, fontsize=8)
     ax.spines[["top", "right"]].set_visible(False)
-
-
-def draw_legend(ax: Axes, *, ncols: int = 7):
-    """VOC's categories and their colours."""
-    patches = [Patch(color=colour(i), label=name) for i, name in enumerate(VOC_CLASSES)]
-    ax.legend(handles=patches, ncols=ncols, fontsize=7, loc="center", frameon=False)
-    ax.set_axis_off()
 
 
 # Box: name -> (x, y, width, height, text). Notebook n lights the n-th group.

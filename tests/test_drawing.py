@@ -62,21 +62,13 @@ def test_curves_show_each_loss_once(ax):
     assert ax.lines[0].get_color() == INK["L_c"]
 
 
-def test_scores_hatch_present_categories(ax):
-    drawing.draw_scores(ax, np.linspace(0, 1, 20), labels=np.eye(20)[4])
-    hatched = [k for k, bar in enumerate(ax.patches) if bar.get_hatch()]
-    assert hatched == [4]
-    assert ax.patches[19].get_height() == 1
-
-
-def test_iou_confusion_curves_and_legend(ax):
+def test_iou_confusion_and_curves(ax):
     drawing.draw_iou(ax, {"M": np.full(21, 0.5), "MM": np.r_[np.nan, np.full(20, 0.6)]})
     assert len(ax.patches) == 42
     shown = drawing.draw_confusion(plt.figure().gca(), np.diag(np.arange(21)))
     assert shown.get_array().max() == 1 and np.isfinite(shown.get_array()).all()
     pr = {"a": (np.ones(5), np.linspace(0, 1, 5))}
     drawing.draw_precision_recall(plt.figure().gca(), pr)
-    drawing.draw_legend(plt.figure().gca())
 
 
 def test_gallery_tells_pictures_categories_and_maps_apart():
