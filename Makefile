@@ -10,8 +10,8 @@ JSWS := $(PY) -m jsws_lib.cli
 PYTHONS = $(if $(PYTHON),"$(PYTHON)",python3 python3.13 python3.12 python3.11)
 
 # What the shell exported must not change what a test or the course measures.
-CLEAN_ENV := env -u MPLBACKEND -u JSWS_TRAIN -u JSWS_PROFILE -u JSWS_DATA JSWS_STATIC=1 \
-    OMP_WAIT_POLICY=PASSIVE
+CLEAN_ENV := env -u MPLBACKEND -u JSWS_TRAIN -u JSWS_PROFILE -u JSWS_DATA \
+    OMP_WAIT_POLICY=PASSIVE GOMP_SPINCOUNT=2000
 
 help:           ## this list
 	@awk -F ' *## ' '/^[a-z]+:.*##/ { sub(/:.*/, "", $$1); \
@@ -29,12 +29,13 @@ notebooks: data  ## the same, and store the outputs in notebooks/
 	$(CLEAN_ENV) JSWS_TRAIN=1 $(PY) -m jsws_lib.course --update
 
 checkpoints: data  ## train what is shipped: the mini backbone, then S, M and MM
-	$(CLEAN_ENV) $(JSWS) pretrain
+	rm -rf runs/mini-anchored-S-0-* runs/mini-anchored-M-0-* runs/mini-anchored-MM-0-*
+	$(CLEAN_ENV) $(JSWS) pretrain --out checkpoints/densenet_mini.safetensors
 	$(CLEAN_ENV) JSWS_TRAIN=1 $(JSWS) ship S M MM
 	$(CLEAN_ENV) $(PY) -m jsws_lib.results
 
 test: data lint  ## tests, and every notebook against its stored outputs
-	$(CLEAN_ENV) $(PY) -m pytest --durations=15 --nbval-lax \
+	$(CLEAN_ENV) JSWS_STRICT=1 $(PY) -m pytest --durations=15 --nbval-lax \
 	    --nbval-current-env --nbval-cell-timeout=300 tests notebooks
 
 lint: $(INSTALLED)  ## ruff
@@ -61,7 +62,7 @@ $(INSTALLED): requirements.txt pyproject.toml
 	    "install one, or name it: make PYTHON=/path/to/python3"; exit 1; }; \
 	"$${CXX:-c++}" --version >/dev/null 2>&1 || { echo "No C++ compiler" \
 	    "($${CXX:-c++}) found: install g++ or clang (pydensecrf2 needs it)"; exit 1; }; \
-	test -x $(PY) || "$$python" -m venv .venv; \
+	test -x $(PY) || "$$python" -m venv .venv || { rm -rf .venv; exit 1; }; \
 	set -e; \
 	if command -v uv >/dev/null; then uv=uv; \
 	else $(PY) -m pip install --quiet uv; uv="$(PY) -m uv"; fi; \

@@ -44,11 +44,12 @@ def read_image(path: Path | str) -> Image.Image:
 def read_saliency_mask(path: Path | str) -> Image.Image:
     """Read Y as a picture of mode L with values 0 and 1.
 
-    Masks in the wild are 1-bit, 0/255 or graded; half of full scale decides.
+    Masks in the wild are 1-bit, 0/1, 0/255 or graded; half of full scale decides.
     """
-    picture = open_picture(path)
     # convert("L") of a 1-bit picture gives 0 and 255.
-    return picture.convert("L").point(lambda value: int(value > 127))
+    values = np.asarray(open_picture(path).convert("L"))
+    half = 127 if values.max() > 1 else 0
+    return Image.fromarray((values > half).astype(np.uint8))
 
 
 def read_class_mask(path: Path | str) -> Image.Image:

@@ -230,14 +230,16 @@ BACKBONES: dict[str, Callable[..., Backbone]] = {
 
 
 def build_backbone(
-    name: str, *, stride: int = 8, weights: str | Path | None = "default"
-) -> Backbone:
+    name: str, *, stride: int = 8, weights: str | Path | None = "default",
+    final_relu: bool = True,
+) -> Backbone:  # fmt: skip
     """Build a backbone by name.
 
     Args:
         name: a key of `BACKBONES`.
         stride: 8 (the paper) or 16 (the released code's first stage).
         weights: `"default"` for the pre-trained ones, a local file, or None for random.
+        final_relu: keep the ReLU behind a DenseNet's last batch norm.
 
     Raises:
         JswsError: unknown name or stride, missing or unfitting weights.
@@ -248,7 +250,10 @@ def build_backbone(
         )
     if (name, stride) not in SURGERY:
         raise JswsError(f"stride {stride} is not built for {name}; choose 8 or 16")
-    return BACKBONES[name](stride=stride, weights=weights)
+    backbone = BACKBONES[name](stride=stride, weights=weights)
+    if not final_relu and name.startswith("densenet"):
+        del backbone.features.relu5
+    return backbone
 
 
 def _load(net: nn.Module, weights: str | Path | None, hub: Callable | None = None):
@@ -256,7 +261,14 @@ def _load(net: nn.Module, weights: str | Path | None, hub: Callable | None = Non
     if weights is None:
         return
     if weights == "default":
-        state, source = hub().get_state_dict(progress=True, check_hash=True), "the hub"
+        source = "torchvision's file"
+        try:
+            state = hub().get_state_dict(progress=True, check_hash=True)
+        except (OSError, RuntimeError) as error:
+            raise JswsError(
+                f"the ImageNet weights cannot be downloaded ({error}); go online, or name "
+                "a file you have: --weights FILE"
+            ) from None
     else:
         source = Path(weights)
         if not source.is_file():

@@ -7,7 +7,6 @@ written under a temporary name and renamed: a reader never meets half a checkpoi
 
 import hashlib
 import json
-import os
 import platform
 from dataclasses import asdict
 from importlib.metadata import version
@@ -18,23 +17,11 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 
 from data_utils.errors import JswsError
+from data_utils.files import write_bytes
 from jsws_lib.config import ROOT, Recipe, Schedule
 from jsws_lib.ssnet import SSNet, build_ssnet
 
 SHIPPED = ROOT / "checkpoints"
-
-
-def write_bytes(path: Path | str, data: bytes) -> Path:
-    """Write a file so that it appears whole or not at all."""
-    path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        temporary.write_bytes(data)
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
-    return path
 
 
 def sha256(path: Path | str) -> str:

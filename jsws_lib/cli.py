@@ -1,7 +1,7 @@
 """`jsws`, the command line: data, pre-training, both stages, measures, prediction."""
 
 import json
-from collections import Counter
+import math
 from dataclasses import replace
 from enum import StrEnum
 from pathlib import Path
@@ -11,7 +11,8 @@ import typer
 
 from data_utils.errors import JswsError
 from jsws_lib.config import PROFILES, RECIPES, get_profile, get_recipe
-from jsws_lib.metrics import PROTOCOLS
+from jsws_lib.crf import CRF_PRESETS, crf_saliency
+from jsws_lib.metrics import PROTOCOLS, SaliencyMeasure
 
 app = typer.Typer(
     no_args_is_help=True, pretty_exceptions_show_locals=False, rich_markup_mode="markdown",
@@ -21,7 +22,7 @@ app = typer.Typer(
 )  # fmt: skip
 data_app = typer.Typer(no_args_is_help=True, help="Make or inspect data sets.")
 train_app = typer.Typer(no_args_is_help=True, help="Train SSNet-1 or SSNet-2.")
-evaluate_app = typer.Typer(no_args_is_help=True, help="Compare folders of PNG files.")
+evaluate_app = typer.Typer(no_args_is_help=True, help="Measure a network or its files.")
 app.add_typer(data_app, name="data")
 app.add_typer(train_app, name="train")
 app.add_typer(evaluate_app, name="evaluate")
@@ -31,51 +32,89 @@ Backbones = StrEnum(
     {n: n for n in ("densenet169", "vgg16", "efficientnet_lite0", "densenet_mini")},
 )
 Protocols = StrEnum("Protocols", {name: name for name in PROTOCOLS})
+Presets = StrEnum("Presets", {name: name for name in CRF_PRESETS})
 
 
-def option(help: str, *names: str):
+def option(help: str, *names: str, **more):
     """A documented option."""
-    return typer.Option(*names, help=help)
+    return typer.Option(*names, help=help, **more)
+
+
+def _positive(value: float | None) -> float | None:
+    if value is not None and not 0 < value < math.inf:
+        raise typer.BadParameter(f"{value} is not a positive number")
+    return value
 
 
 Profile = Annotated[str, option(f"how large and how long: {', '.join(PROFILES)}; "
                                 "default $JSWS_PROFILE, else mini")]  # fmt: skip
 Recipe = Annotated[str, option(f"which reading of the paper: {', '.join(RECIPES)}")]
 Backbone = Annotated[Backbones | None, option("instead of the profile's")]
-Size = Annotated[int | None, option("px, side of the square input; a multiple of 8")]
-Steps = Annotated[int | None, option("training steps, instead of the profile's")]
-Batch = Annotated[int | None, option("images a step from each set")]
-Workers = Annotated[int | None, option("data-loading processes")]
+Weights = Annotated[Path | None, option(
+    "file of backbone weights; default: the published ones, or the shipped",
+    exists=True, dir_okay=False, resolve_path=True)]  # fmt: skip
+Size = Annotated[int | None, option("px, side of the square input; a multiple of 8",
+                                    min=8)]  # fmt: skip
+Steps = Annotated[int | None, option("training steps, instead of the profile's", min=1)]
+Batch = Annotated[int | None, option("images a step from each set", min=1)]
+Rate = Annotated[float | None, option("(peak) learning rate of this stage",
+                                      callback=_positive)]  # fmt: skip
+Workers = Annotated[int | None, option("data-loading processes", min=0)]
 Data = Annotated[Path | None, option("data root; default $JSWS_DATA or the profile's")]
 Voc = Annotated[str | None, option("VOC2012 folder, under the data root or absolute")]
 TrainList = Annotated[str | None, option("id list in ImageSets/Segmentation")]
 SalImages = Annotated[str | None, option("folder of saliency training images")]
 SalMasks = Annotated[str | None, option("folder of saliency training masks")]
-SalList = Annotated[str | None, option("file of saliency training ids; default: all")]
-Seed = Annotated[int, option("of weights, image order and crops")]
+SalList = Annotated[str | None, option("file of saliency training ids, under the data "
+                                       "root or absolute; default: all")]  # fmt: skip
+Leaky = Annotated[bool, option(
+    "labels from the cropped pixel masks, as the released code does: leaks "
+    "ground truth, for comparison only")]  # fmt: skip
+RecipeCrf = Annotated[Presets | None, option("CRF preset, instead of the recipe's")]
+SaliencyCrf = Annotated[Presets | None, option(
+    "refine saliency maps by the CRF of this preset")]  # fmt: skip
+CrfScale = Annotated[float | None, option(
+    "factor on the CRF's ranges, which suit photographs of 500 px",
+    callback=_positive)]  # fmt: skip
+Seed = Annotated[int, option("of weights, image order and crops",
+                             min=0, max=2**32 - 1)]  # fmt: skip
+Processes = Annotated[int | None, option("CRF processes; default: one per core", min=0)]
 Checkpoint = Annotated[Path, option("a *.safetensors file that `jsws train` wrote")]
 Out = Annotated[Path, option("where results go")]
 Json = Annotated[bool, option("print one JSON object", "--json")]
 
 
-def _settings(profile, recipe, **changes):
-    stage = changes.pop("stage", None)
-    steps, batch = changes.pop("steps", None), changes.pop("batch", None)
-    backbone = changes.pop("backbone", None)
-    lr = changes.pop("lr", None)
-    crf = changes.pop("crf", None)
-    base = get_profile(profile)
-    if lr is not None:
-        changes["schedules"] = tuple(replace(s, lr=lr) for s in base.schedules)
-    if steps is not None:
-        changes["steps"] = tuple(
-            steps if k == stage - 1 else old for k, old in enumerate(base.steps)
-        )
-    profile = get_profile(
-        profile, backbone=backbone and str(backbone), batch_class=batch,
-        batch_saliency=batch, **changes,
+def _settings(profile, recipe="", *, stage=1, steps=None, batch=None, lr=None,
+              backbone=None, weights=None, crf=None, leaky_labels=False,
+              **changes):  # fmt: skip
+    """The profile and recipe that the options ask for; None leaves a field as it is."""
+    p = get_profile(
+        profile, backbone=backbone and str(backbone), weights=weights and str(weights),
+        batch_class=batch, batch_saliency=batch, **changes,
     )  # fmt: skip
-    return profile, get_recipe(recipe, **({"crf": crf} if crf else {}))
+    r = get_recipe(recipe)
+    if crf:
+        r = replace(r, crf=str(crf))
+    if leaky_labels:
+        r = replace(r, leaky_labels=True)
+    if steps is not None:
+        p = replace(p, steps=_swap(p.steps, stage, steps))
+    if lr is not None:  # in the profile, unless the recipe overrides its schedules
+        owner = r if r.schedules else p
+        schedule = replace(owner.schedules[stage - 1], lr=lr)
+        owner = replace(owner, schedules=_swap(owner.schedules, stage, schedule))
+        p, r = (p, owner) if r.schedules else (owner, r)
+    return p, r
+
+
+def _swap(pair: tuple, stage: int, value) -> tuple:
+    """One stage's entry replaced: the other stage's run stays what it was."""
+    return (value, pair[1]) if stage == 1 else (pair[0], value)
+
+
+def _echo(record: dict, as_json: bool):
+    typer.echo(json.dumps(record) if as_json else
+               "\n".join(f"{key}: {value}" for key, value in record.items()))  # fmt: skip
 
 
 @data_app.command("make-mini")
@@ -83,9 +122,11 @@ def make_mini_command(
     root: Annotated[Path, typer.Argument(help="folder to make")] = PROFILES[
         "mini"
     ].data,
-    seed: Annotated[int, option("another seed, other scenes")] = 0,
-    size: Annotated[int, option("px, side of the images")] = 96,
-    workers: Annotated[int | None, option("processes; default: one per core")] = None,
+    seed: Annotated[int, option("another seed, other scenes", min=0)] = 0,
+    size: Annotated[int, option("px, side of the images", min=32)] = 96,
+    workers: Annotated[
+        int | None, option("processes; default: one per core", min=0)
+    ] = None,
 ):
     """Draw the embedded data: VOC, DUTS and ECSSD layouts from OpenMoji drawings.
 
@@ -101,17 +142,22 @@ def make_mini_command(
 
 @app.command()
 def pretrain(
-    images: Annotated[int, option("drawings to train on")] = 16_000,
-    epochs: Annotated[int, option("passes over them")] = 5,
-    size: Annotated[int, option("px")] = 64,
+    images: Annotated[int, option("drawings to train on", min=1)] = 16_000,
+    epochs: Annotated[int, option("passes over them", min=1)] = 5,
+    size: Annotated[int, option("px", min=32)] = 64,
     seed: Seed = 0,
-    out: Annotated[Path | None, option("default: the shipped file")] = None,
+    out: Annotated[
+        Path | None, option("file; default runs/pretrain/densenet_mini.safetensors")
+    ] = None,
 ):
-    """Pre-train the mini backbone on single drawings, which play ImageNet."""
-    from jsws_lib.pretrain import MINI_WEIGHTS
+    """Pre-train the mini backbone on single drawings, which play ImageNet.
+
+    `jsws train stage1 --weights FILE` starts from its features.
+    """
+    from jsws_lib.pretrain import OUT
     from jsws_lib.pretrain import pretrain as run
 
-    out = out or MINI_WEIGHTS
+    out = out or OUT
     accuracy = run(images=images, epochs=epochs, size=size, seed=seed, out=out)
     typer.echo(f"accuracy {accuracy:.4f} on new pictures; features in {out}")
 
@@ -125,28 +171,20 @@ def _train(setting: str, profile, recipe, seed: int, out: Path | None, as_json: 
     )
     folder = out or run_folder(setting, profile=profile, recipe=recipe, seed=seed)
     last = {k: round(v, 4) for k, v in trained.history[-1].items()}
-    record = {
-        "setting": setting,
-        "source": trained.source,
-        "folder": str(folder),
-        **last,
-    }
-    typer.echo(json.dumps(record) if as_json else
-               "\n".join(f"{key}: {value}" for key, value in record.items()))  # fmt: skip
+    record = {"setting": setting, "source": trained.source, "folder": str(folder)}
+    _echo(record | last, as_json)
 
 
 @train_app.command("stage1")
 def train_stage1(
     profile: Profile = "", recipe: Recipe = "anchored",
     labels_only: Annotated[bool, option("setting S: L_c alone, no saliency")] = False,
-    backbone: Backbone = None, size: Size = None, steps: Steps = None, batch: Batch = None,
-    lr: Annotated[float | None, option("peak learning rate")] = None,
-    workers: Workers = None, data: Data = None, voc: Voc = None,
+    backbone: Backbone = None, weights: Weights = None, size: Size = None,
+    steps: Steps = None, batch: Batch = None, lr: Rate = None, workers: Workers = None,
+    data: Data = None, voc: Voc = None,
     train_list: TrainList = None, saliency_images: SalImages = None,
     saliency_masks: SalMasks = None, saliency_list: SalList = None, seed: Seed = 0,
-    leaky_labels: Annotated[bool, option(
-        "labels from the cropped pixel masks, as the released code does: leaks "
-        "ground truth, for comparison only")] = False,
+    leaky_labels: Leaky = False,
     out: Annotated[Path | None, option("run folder; default runs/...")] = None,
     as_json: Json = False,
 ):  # fmt: skip
@@ -155,13 +193,12 @@ def train_stage1(
     A finished run in the same folder is loaded, an interrupted one continued.
     """
     p, r = _settings(
-        profile, recipe, stage=1, backbone=backbone, size=size, steps=steps, batch=batch,
-        lr=lr, workers=workers, data=data, voc=voc, train_list=train_list,
-        saliency_images=saliency_images, saliency_masks=saliency_masks,
-        saliency_list=saliency_list,
+        profile, recipe, stage=1, backbone=backbone, weights=weights, size=size,
+        steps=steps, batch=batch, lr=lr, workers=workers, data=data, voc=voc,
+        train_list=train_list, saliency_images=saliency_images,
+        saliency_masks=saliency_masks, saliency_list=saliency_list,
+        leaky_labels=leaky_labels,
     )  # fmt: skip
-    if leaky_labels:
-        r = get_recipe(recipe, leaky_labels=True)
     _train("S" if labels_only else "M", p, r, seed, out, as_json)
 
 
@@ -173,11 +210,12 @@ def train_stage2(
         "SSNet-1 checkpoint; default: trained or loaded")] = None,
     pseudo_labels: Annotated[Path | None, option(
         "folder `jsws pseudo-label` wrote; default: made")] = None,
-    backbone: Backbone = None, size: Size = None, steps: Steps = None, batch: Batch = None,
-    lr: Annotated[float | None, option("peak learning rate")] = None,
-    workers: Workers = None, data: Data = None, voc: Voc = None,
+    backbone: Backbone = None, weights: Weights = None, size: Size = None,
+    steps: Steps = None, batch: Batch = None, lr: Rate = None, workers: Workers = None,
+    data: Data = None, voc: Voc = None,
     train_list: TrainList = None, saliency_images: SalImages = None,
     saliency_masks: SalMasks = None, saliency_list: SalList = None, seed: Seed = 0,
+    crf: RecipeCrf = None, leaky_labels: Leaky = False,
     out: Annotated[Path | None, option("run folder; default runs/...")] = None,
     as_json: Json = False,
 ):  # fmt: skip
@@ -185,10 +223,11 @@ def train_stage2(
     from jsws_lib.training import SETTINGS
 
     p, r = _settings(
-        profile, recipe, stage=2, backbone=backbone, size=size, steps=steps, batch=batch,
-        lr=lr, workers=workers, data=data, voc=voc, train_list=train_list,
-        saliency_images=saliency_images, saliency_masks=saliency_masks,
-        saliency_list=saliency_list,
+        profile, recipe, stage=2, backbone=backbone, weights=weights, size=size,
+        steps=steps, batch=batch, lr=lr, workers=workers, data=data, voc=voc,
+        train_list=train_list, saliency_images=saliency_images,
+        saliency_masks=saliency_masks, saliency_list=saliency_list,
+        leaky_labels=leaky_labels, crf=crf,
     )  # fmt: skip
     if SETTINGS.get(setting, SETTINGS["S"]).stage != 2:
         raise JswsError(f"setting '{setting}' is not of stage 2; choose SS, MS, MM, 2S")
@@ -204,11 +243,9 @@ def pseudo_label_command(
         "SSNet-1 checkpoint; default: setting M, trained or loaded")] = None,
     out: Annotated[Path | None, option("folder; default beside the run")] = None,
     profile: Profile = "", recipe: Recipe = "anchored",
-    crf: Annotated[str | None, option("CRF preset, instead of the recipe's")] = None,
-    crf_scale: Annotated[float | None, option("factor on the CRF's ranges")] = None,
+    crf: RecipeCrf = None, crf_scale: CrfScale = None, seed: Seed = 0,
     backbone: Backbone = None, size: Size = None, data: Data = None, voc: Voc = None,
-    train_list: TrainList = None,
-    processes: Annotated[int | None, option("CRF processes; default one a core")] = None,
+    train_list: TrainList = None, processes: Processes = None,
 ):  # fmt: skip
     """Write a palette PNG per training image: probabilities x labels, CRF, argmax."""
     from jsws_lib.checkpoints import load_ssnet
@@ -223,8 +260,8 @@ def pseudo_label_command(
         net, _ = load_ssnet(checkpoint, expect=expect, device=pick_device())
         out = out or checkpoint.parent / "pseudo_labels"
     else:
-        net = train_or_load("M", profile=p, recipe=r).net
-        out = out or pseudo_label_folder("M", p, r)
+        net = train_or_load("M", profile=p, recipe=r, seed=seed).net
+        out = out or pseudo_label_folder("M", p, r, seed)
     make_pseudo_labels(net, profile=p, recipe=r, out=out, workers=processes)
     typer.echo(f"{len(list(out.glob('*.png')))} pseudo labels in {out}")
 
@@ -233,6 +270,55 @@ def _ids(file: Path | None) -> list[str] | None:
     from data_utils.voc import read_ids
 
     return read_ids(file) if file else None
+
+
+@evaluate_app.command("network")
+def evaluate_network(
+    checkpoint: Checkpoint, profile: Profile = "", data: Data = None, voc: Voc = None,
+    val_list: Annotated[str | None, option(
+        "id list in ImageSets/Segmentation; default: val")] = None,
+    test_images: Annotated[str | None, option(
+        "folder of saliency test images <id>.jpg; default: ECSSD's")] = None,
+    test_masks: Annotated[str | None, option(
+        "folder of their masks <id>.png; default: ECSSD's")] = None,
+    test_list: Annotated[str | None, option(
+        "file of saliency test ids, under the data root or absolute; default: all")] = None,
+    crf: SaliencyCrf = None, crf_scale: CrfScale = None, as_json: Json = False,
+):  # fmt: skip
+    """Measure a checkpoint: mIoU on VOC val, MAE and max F on a saliency set.
+
+    Max F is the toolbox protocol's. With `--crf`, both saliency measures also after it. A
+    network that saw no saliency mask gives no saliency map: only its mIoU is told.
+    """
+    from jsws_lib.checkpoints import load_ssnet
+    from jsws_lib.training import pick_device
+
+    _crf_scale_needs_crf(crf, crf_scale)
+    p, r = _settings(
+        profile, data=data, voc=voc, val_list=val_list, test_images=test_images,
+        test_masks=test_masks, test_list=test_list, crf=crf, crf_scale=crf_scale,
+    )  # fmt: skip
+    net, story = load_ssnet(checkpoint, device=pick_device())
+    record = {"checkpoint": str(checkpoint), "setting": story["setting"]}
+    record |= _figures(net, story["setting"], p, r, crf=bool(crf))
+    if "max_f" in record:
+        record["protocol"] = SaliencyMeasure().name
+    _echo(record | ({"crf": r.crf, "crf_scale": p.crf_scale} if crf else {}), as_json)
+
+
+def _crf_scale_needs_crf(crf, crf_scale):
+    if crf_scale and not crf:
+        raise JswsError("--crf-scale needs --crf: name the CRF preset")
+
+
+def _figures(net, setting: str, profile, recipe, *, crf: bool) -> dict[str, float]:
+    from jsws_lib.inference import evaluate
+    from jsws_lib.training import SETTINGS
+
+    figures = evaluate(net, profile=profile, recipe=recipe, crf=crf).figures()
+    if "L_s1" not in SETTINGS[setting].losses:
+        figures = {"miou": figures["miou"]}  # its SAM is untrained
+    return {name: round(value, 4) for name, value in figures.items()}
 
 
 @evaluate_app.command("segmentation")
@@ -277,12 +363,17 @@ def predict(
     images: Annotated[list[Path], typer.Argument(help="pictures or folders of them")],
     checkpoint: Checkpoint,
     out: Out,
+    list: Annotated[Path | None, option(
+        "file of ids: only <id>.jpg of the one folder given")] = None,
     backbone: Annotated[Backbones | None, option("fail unless trained with it")] = None,
+    crf: SaliencyCrf = None,
+    crf_scale: CrfScale = None,
     plain: Annotated[bool, option(
         "write <id>.png into out/segmentation and out/saliency, as `jsws evaluate` "
         "reads them")] = False,
 ):  # fmt: skip
     """Segment pictures of any size: palette PNG, saliency PNG, overlay."""
+    import numpy as np
     from tqdm.auto import tqdm
 
     from data_utils.datasets import read_image
@@ -291,25 +382,63 @@ def predict(
     from jsws_lib.inference import save_plain, save_prediction
     from jsws_lib.training import pick_device
 
-    files = []
-    for path in images:
-        inside = sorted([*path.glob("*.jpg"), *path.glob("*.png")])
-        if path.is_dir() and not inside:
-            raise JswsError(f"no *.jpg or *.png in {path}")
-        files += inside if path.is_dir() else [path]
-    twice = [name for name, n in Counter(f.stem for f in files).items() if n > 1]
-    if twice:
-        raise JswsError(
-            f"{len(twice)} names occur twice, the first is {twice[0]}: their results would "
-            "overwrite each other; predict them into two folders"
-        )
+    _crf_scale_needs_crf(crf, crf_scale)
+    files = _pictures(images, list)
+    _refuse_overwriting(files, out, PLAIN if plain else BESIDE)
     expect = {"backbone": str(backbone)} if backbone else None
     net, _ = load_ssnet(checkpoint, expect=expect, device=pick_device())
     save = save_plain if plain else save_prediction
     predictions = stream(net, (read_image(f) for f in files))
     for file in tqdm(files, desc="predicting", leave=False):
-        save(next(predictions), read_image(file), out, file.stem)
-    typer.echo(f"{len(files)} pictures segmented in {out}")
+        image, prediction = read_image(file), next(predictions)
+        if crf:
+            refined = crf_saliency(np.asarray(image), prediction.sal_map,
+                                   preset=str(crf), scale=crf_scale or 1)  # fmt: skip
+            prediction = prediction._replace(sal_map=refined)
+        save(prediction, image, out, file.stem)
+    after = f"; saliency refined by the CRF preset {crf}" if crf else ""
+    typer.echo(f"{len(files)} pictures segmented in {out}{after}")
+
+
+# What `save_plain` and `save_prediction` write of a picture.
+PLAIN = ("segmentation/{}.png", "saliency/{}.png")
+BESIDE = ("{}.png", "{}_saliency.png", "{}_overlay.png")
+
+
+def _pictures(given: list[Path], ids: Path | None) -> list[Path]:
+    """The pictures that `jsws predict` is asked for."""
+    from data_utils.voc import read_ids
+
+    if ids:
+        if len(given) != 1 or not given[0].is_dir():
+            raise JswsError("--list needs one folder of pictures <id>.jpg")
+        return [given[0] / f"{i}.jpg" for i in read_ids(ids, image_dir=given[0])]
+    files = []
+    for path in given:
+        inside = sorted([*path.glob("*.jpg"), *path.glob("*.png")])
+        if path.is_dir() and not inside:
+            raise JswsError(f"no *.jpg or *.png in {path}")
+        files += inside if path.is_dir() else [path]
+    return files
+
+
+def _refuse_overwriting(files: list[Path], out: Path, names: tuple[str, ...]):
+    """Raise JswsError if a result would replace a picture or another result."""
+    pictures, source = {file.resolve() for file in files}, {}
+    for file in files:
+        for name in names:
+            target = (out / name.format(file.stem)).resolve()
+            if target in pictures:
+                raise JswsError(
+                    f"the results of {file} would overwrite the picture {target}; "
+                    "choose another --out"
+                )
+            if target in source:
+                raise JswsError(
+                    f"{source[target]} and {file} would both be predicted into {target}; "
+                    "predict them into two folders"
+                )
+            source[target] = file
 
 
 @app.command()
@@ -319,21 +448,18 @@ def ship(
 ):
     """Measure trained `mini` networks and store them in checkpoints/ (maintainers)."""
     from jsws_lib import checkpoints, training
-    from jsws_lib.inference import evaluate
 
     p, r = get_profile("mini"), get_recipe()
     for setting in settings:
         trained = training.train_or_load(setting, profile=p, recipe=r, seed=seed)
         folder = training.run_folder(setting, profile=p, recipe=r, seed=seed)
-        figures = evaluate(trained.net, profile=p, recipe=r, crf=True).figures()
-        if "L_s1" not in training.SETTINGS[setting].losses:
-            figures = {"miou": figures["miou"]}  # its SAM is untrained
+        figures = _figures(trained.net, setting, p, r, crf=True)
         stage = f"stage{training.SETTINGS[setting].stage}"
         choice = {"S": " --labels-only", "M": ""}.get(setting, f" --setting {setting}")
         path = checkpoints.ship(
             folder / "weights.safetensors", f"mini_{setting}",
             command=f"JSWS_TRAIN=1 jsws train {stage}{choice} --seed {seed}",
-            figures={name: round(value, 4) for name, value in figures.items()},
+            figures=figures,
         )  # fmt: skip
         typer.echo(f"{path.name}: {figures}")
 

@@ -42,6 +42,7 @@ class Recipe:
     trainable_deconv: bool = False
     sam_init_std: float | None = None  # None: PyTorch's default
     stage1_stride: int = 8  # Section 3.2
+    final_relu: bool = True  # unstated; behind DenseNet's last batch norm, as pre-trained
     skips: bool = False  # FCN-8s skip connections in stage 1
     stage2_init: str = "ssnet1"  # unstated; backbone from stage 1, or "imagenet"
     stage2_class_loss: bool = False  # add L_c to stage 2
@@ -63,6 +64,10 @@ PAPER = Recipe(
     stage2_init="imagenet",
     flip=False,
 )
+# Not reproduced: the second classification head, batches of 8 + 8 and 4 + 4 (set the
+# profile's), ten augmented copies per pseudo label, masks resized bicubically, truncated
+# saliency maps, and the choice of the best checkpoint on val. The start of stage 2 and
+# the CRF preset are our choice.
 JSWS2020 = Recipe(
     name="jsws2020",
     class_evidence="mean_logits",
@@ -91,6 +96,7 @@ class Profile:
 
     name: str = "paper"
     backbone: str = "densenet169"
+    weights: str = "default"  # of the backbone: its pre-training, or a local file
     size: int = 256  # px, side of the square network input
     crop: float = 0.9  # of each side, random, then resized to `size`
     steps: tuple[int, int] = (10_000, 10_000)  # stage 1, stage 2
@@ -99,6 +105,7 @@ class Profile:
     schedules: tuple[Schedule, Schedule] = (Schedule(), Schedule())
     crf_scale: float = 1.0  # shrinks the CRF's spatial ranges with the picture
     workers: int = 4  # data-loading processes
+    cache: bool = False  # keep decoded pictures in memory
     voc: str = "VOCdevkit/VOC2012"  # under the data root
     train_list: str = "train_aug"  # in ImageSets/Segmentation
     val_list: str = "val"
@@ -125,6 +132,7 @@ PROFILES = {
         schedules=(_onecycle(4e-3), _onecycle(2e-3)),
         crf_scale=96 / 500,
         workers=0,
+        cache=True,
         data=ROOT / "data" / "mini",
     ),
     # Real data, one 15 GB card, hours.
@@ -145,9 +153,9 @@ def get_profile(name: str | None = None, **changes) -> Profile:
     name = name or os.environ.get("JSWS_PROFILE") or "mini"
     if name not in PROFILES:
         raise JswsError(f"unknown profile '{name}'; choose from {', '.join(PROFILES)}")
-    if "JSWS_DATA" in os.environ:
-        changes = {"data": Path(os.environ["JSWS_DATA"])} | changes
     changes = {key: value for key, value in changes.items() if value is not None}
+    if os.environ.get("JSWS_DATA"):
+        changes.setdefault("data", Path(os.environ["JSWS_DATA"]))
     return replace(PROFILES[name], **changes)
 
 

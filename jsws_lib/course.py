@@ -78,7 +78,7 @@ def run_notebook(path: Path, build: Path, *, update: bool = False) -> Result:
         extra_arguments=["--log-level=ERROR"],  # a warning per kernel about TCP
         resources={"metadata": {"path": str(path.parent)}},
     )
-    env = {**os.environ, "CUDA_VISIBLE_DEVICES": "", "PYTHONPATH": _python_path()}
+    env = {**os.environ, "JSWS_DEVICE": "cpu", "PYTHONPATH": _python_path()}
     env.pop("MPLBACKEND", None)  # the kernel's own backend puts figures in the page
 
     result = Result(path.stem, 0.0)

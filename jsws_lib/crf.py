@@ -110,8 +110,8 @@ def crf_segmentation(
 ) -> np.ndarray:
     """Pseudo-label of one training image (section 3.4).
 
-    Suppress absent classes, run the CRF over background and present classes only (same
-    result as with all of them, in half the time), argmax.
+    Suppress absent classes, run the CRF over background and present classes only (all but
+    some .04 % of pixels come out as with all 21, in half the time), argmax.
 
     ``image`` H x W x 3 uint8, ``probs`` (C+1) x H x W, ``labels`` (C,) multi-hot.
     Returns H x W uint8 channel numbers, 0 = background; all 0 for an image without

@@ -14,9 +14,9 @@ from PIL import Image
 from tqdm.auto import tqdm
 
 from data_utils.datasets import (
+    open_picture,
     read_class_mask,
     read_image,
-    read_saliency_mask,
     saliency_pairs,
     same_size,
 )
@@ -37,7 +37,6 @@ class Prediction(NamedTuple):
     probs: np.ndarray  # H at the network's size, (C+1, size, size) float32
 
 
-@torch.inference_mode()
 def predict(net: SSNet, images: Image.Image | Iterable[Image.Image], *,
             batch: int = 16) -> Iterator[Prediction] | Prediction:  # fmt: skip
     """Predict one RGB picture, or a stream of them in batches.
@@ -138,7 +137,8 @@ def evaluate(net: SSNet, *, profile: Profile, recipe: Recipe, crf: bool = False,
     for (image_path, mask_path), prediction in tqdm(
         zip(pairs, stream, strict=True), total=len(pairs), desc="saliency", leave=False
     ):
-        image, mask = read_image(image_path), read_saliency_mask(mask_path)
+        # Not `read_saliency_mask`: where a graded mask is cut belongs to the protocol.
+        image, mask = read_image(image_path), open_picture(mask_path).convert("L")
         same_size(image, mask, mask_path)
         saliency.update(np.asarray(to_grey(prediction.sal_map)), np.asarray(mask))
         if refined:

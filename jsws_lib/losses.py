@@ -4,7 +4,8 @@ Sums over pixels in Eq. 3 and 4 are read as means: taken literally they make the
 gradient thousands of times the class gradient. The sum over categories in Eq. 2 stays.
 
 Everything takes log H, never H: log t-hat, log S and log(1 - S) are log-sum-exps of log H,
-so no probability is ever clamped and a missing category keeps its gradient.
+so nothing is clamped here and a missing category keeps its gradient. (The recipe `paper`
+upsamples probabilities, and has to clamp those in ssnet.py.)
 """
 
 import math
@@ -93,13 +94,13 @@ def saliency_loss(
             probabilities where logs belong. v can only rise.
     """
     log_probs, a = out.log_probs.float(), out.sal_logits.float()
-    log_s = log_saliency(log_probs, a)
     if reading == "bce":
-        yes, no = log_s
-    elif reading == "background":
-        yes, no = log_s.yes, log_probs[:, 0]
-    else:
-        yes, no = log_s.yes.exp(), log_probs[:, 0].exp()
+        yes, no = log_saliency(log_probs, a)
+    else:  # log(1 - S) is not needed
+        yes = (foreground(log_probs) + F.logsigmoid(a)[..., None, None]).logsumexp(1)
+        no = log_probs[:, 0]
+    if reading == "nll_probs":
+        yes, no = yes.exp(), no.exp()
     per_pixel = torch.where(sal_mask == 1, yes, no)
     return -per_pixel[sal_mask != VOID].mean()
 

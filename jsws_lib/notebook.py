@@ -73,8 +73,9 @@ class Figure:
 def report(name: str, value: float, low: float, high: float, unit: str = "") -> None:
     """Show one key figure of a notebook and hand it to whoever runs the notebook.
 
-    Never raises on a bad value: a learner who changed something reads NOT OK and goes
-    on. The line holds a measured value, so its cell must not be compared by nbval.
+    A bad value does not stop a learner who changed something: the line reads NOT OK.
+    Only under JSWS_STRICT=1, as in the tests, is it an AssertionError. The line holds a
+    measured value, so its cell must not be compared by nbval.
 
     Args:
         name: what was measured, as in "mIoU of M".
@@ -87,6 +88,8 @@ def report(name: str, value: float, low: float, high: float, unit: str = "") -> 
     # JSON has no NaN and no infinity: they travel as text.
     data = {k: v if isinstance(v, str) else repr(v) for k, v in asdict(figure).items()}
     display({"text/plain": str(figure), FIGURE_MIME: data}, raw=True)
+    if os.environ.get("JSWS_STRICT") == "1" and not figure.ok:
+        raise AssertionError(str(figure))
 
 
 def _number(x: float) -> str:

@@ -11,11 +11,12 @@ import torch
 from torch import Tensor, nn
 from tqdm.auto import tqdm
 
+from data_utils.errors import JswsError
 from data_utils.mini import pretraining_images
 from data_utils.openmoji import CATEGORIES
 from jsws_lib.backbones import MINI_WEIGHTS, Backbone, mini_classifier
 from jsws_lib.checkpoints import enter, save_weights
-from jsws_lib.config import Schedule
+from jsws_lib.config import ROOT, Schedule
 from jsws_lib.training import (
     learning_rate,
     make_optimiser,
@@ -23,10 +24,12 @@ from jsws_lib.training import (
     seed_everything,
 )
 
+OUT = ROOT / "runs" / "pretrain" / MINI_WEIGHTS.name
+
 
 def pretrain(*, images: int = 16_000, val_images: int = 1_000, size: int = 64,
              epochs: int = 5, batch: int = 64, seed: int = 0,
-             out: Path = MINI_WEIGHTS) -> float:  # fmt: skip
+             out: Path = OUT) -> float:  # fmt: skip
     """Train the mini DenseNet to name drawings and store its features.
 
     Args:
@@ -37,7 +40,12 @@ def pretrain(*, images: int = 16_000, val_images: int = 1_000, size: int = 64,
 
     Returns:
         top-1 accuracy on new pictures of the same drawings, in [0, 1].
+
+    Raises:
+        JswsError: fewer images than fill a batch.
     """
+    if images < batch:
+        raise JswsError(f"{images} images do not fill a batch; choose {batch} or more")
     pixels, targets = map(
         torch.from_numpy, pretraining_images(images, seed=seed, size=size)
     )
@@ -81,7 +89,7 @@ def pretrain(*, images: int = 16_000, val_images: int = 1_000, size: int = 64,
     )
     figures = {"accuracy": round(accuracy, 4), "categories": len(CATEGORIES)}
     save_weights(out, net.features, {"seed": seed, "command": command, **figures})
-    if out == MINI_WEIGHTS:
+    if out.resolve() == MINI_WEIGHTS.resolve():
         enter(out, command=command, seed=seed, figures=figures)
     return accuracy
 

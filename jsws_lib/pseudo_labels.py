@@ -4,6 +4,7 @@ One pass over D_c without augmentation. The network hands each image to a pool o
 processes as soon as it is predicted, and its PNG is written at once: nothing is kept.
 """
 
+import hashlib
 from functools import partial
 from pathlib import Path
 
@@ -11,6 +12,8 @@ import numpy as np
 from PIL import Image
 from tqdm.auto import tqdm
 
+from data_utils.errors import JswsError
+from data_utils.files import write_bytes
 from data_utils.parallel import in_parallel
 from data_utils.voc import write_palette_png
 from jsws_lib.config import Profile, Recipe
@@ -27,8 +30,9 @@ def pseudo_label(image: np.ndarray, probs: np.ndarray, labels: np.ndarray, *,
         probs: H from SSNet-1, (C+1, h, w) float32 in [0, 1].
         labels: t, (C,) multi-hot.
         rule: `"probs"` multiplies H by t, Section 3.4. `"logits"` multiplies log H by t
-            as the released code does its logits: a suppressed category scores zero,
-            above any unlikely present one, and may win.
+            as the released code does its logits (log H less its mean over channels, the
+            logits up to a constant): a suppressed category scores zero, above any
+            unlikely present one, and may win.
         preset, scale: of the CRF.
 
     Returns:
@@ -54,6 +58,23 @@ def _write(job: tuple[Path, np.ndarray, np.ndarray, np.ndarray], **options):
     write_palette_png(out, pseudo_label(image, probs, labels, **options))
 
 
+def _claim(out: Path, net, *, profile: Profile, recipe: Recipe):
+    """Note whose labels a folder holds; refuse one that holds another network's."""
+    digest = hashlib.sha256(
+        repr((net.size, recipe.suppress, recipe.crf, profile.crf_scale)).encode()
+    )
+    for tensor in net.state_dict().values():
+        digest.update(tensor.detach().cpu().numpy().tobytes())
+    note, source = out.with_name(f"{out.name}.source"), digest.hexdigest()
+    known = note.read_text() if note.is_file() else None
+    if known != source and any(out.glob("*.png")):
+        raise JswsError(
+            f"{out} holds pseudo labels of another network, CRF preset or scale; choose "
+            "another folder, or delete this one"
+        )
+    write_bytes(note, source.encode())
+
+
 def make_pseudo_labels(net, *, profile: Profile, recipe: Recipe, out: Path,
                        workers: int | None = None) -> Path:  # fmt: skip
     """Write `<out>/<id>.png` for every image of D_c, skipping those already there.
@@ -68,7 +89,8 @@ def make_pseudo_labels(net, *, profile: Profile, recipe: Recipe, out: Path,
         `out`.
 
     Raises:
-        JswsError: data are missing or broken, or the CRF is not installed.
+        JswsError: data are missing or broken, the CRF is not installed, or `out` holds
+            labels of another network or CRF.
     """
     # Imported here because each worker imports this file, and PyTorch takes it seconds.
     from data_utils.datasets import Augmentation, ClassificationSet, read_image
@@ -79,6 +101,7 @@ def make_pseudo_labels(net, *, profile: Profile, recipe: Recipe, out: Path,
         profile.data / profile.voc, profile.train_list,
         augmentation=Augmentation(profile.size),
     )  # fmt: skip
+    _claim(out, net, profile=profile, recipe=recipe)
     done = {path.stem for path in out.glob("*.png")}
     todo = [k for k, name in enumerate(data.ids) if name not in done]
     if not todo:

@@ -9,8 +9,9 @@ import matplotlib
 import numpy as np
 
 from data_utils.datasets import read_class_mask, read_image
+from data_utils.files import write_bytes
 from data_utils.voc import read_ids
-from jsws_lib.checkpoints import SHIPPED, load_ssnet, shipped, write_bytes
+from jsws_lib.checkpoints import SHIPPED, load_ssnet, shipped
 from jsws_lib.config import ROOT, get_profile
 from jsws_lib.drawing import gallery
 from jsws_lib.inference import predict

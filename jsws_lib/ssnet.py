@@ -144,18 +144,23 @@ class SegmentationNetwork(nn.Module):
         factor = min(factor, 8) if skip_channels else factor
         self.deconv = Deconvolution(channels, factor, trainable=trainable)
 
-    def forward(self, feats: Tensor, skips=()) -> tuple[Tensor, Tensor]:
+    def forward(
+        self, feats: Tensor, skips=(), *, full_size: bool = True
+    ) -> tuple[Tensor, Tensor]:
         """Return log H at input size and the logits at feature size.
 
         Args:
             feats: F, (B, channels, h, w) float.
             skips: the stages' maps `skip_channels` announced.
+            full_size: False leaves log H at the logits' size.
         """
         logits = self.head(feats)
         for score, finer in zip(self.skips, skips, strict=True):
             logits = F.interpolate(logits, finer.shape[-2:], mode="bilinear")
             logits = logits + score(finer)
         logits = logits.float()
+        if not full_size:
+            return logits.log_softmax(1), logits
         if self.upsample == "logits":
             return self.deconv(logits).log_softmax(1), logits
         # 1e-12 is far above float32's smallest number and far below any probability
@@ -234,17 +239,21 @@ class SSNet(nn.Module):
             backbone.channels, size // backbone.stride, init_std=recipe.sam_init_std
         )
 
-    def forward(self, image: Tensor) -> SSNetOutput:
+    def forward(self, image: Tensor, *, full_size: bool = True) -> SSNetOutput:
         """Segment and weigh.
 
         Args:
             image: (B, 3, size, size) uint8, or float in [0, 1].
+            full_size: upsample log H to the image's size; a loss on mean logits does
+                not look at it.
 
         Raises:
             JswsError: the image has another size.
         """
         feats, skips = self.backbone(image, skips=True)
-        log_probs, logits = self.sn(feats, skips if self.use_skips else ())
+        log_probs, logits = self.sn(
+            feats, skips if self.use_skips else (), full_size=full_size
+        )
         return SSNetOutput(log_probs, logits, self.sam(feats))
 
 
@@ -270,5 +279,7 @@ def build_ssnet(stage: int, *, backbone: str, size: int, recipe: Recipe,
                 weights="default") -> SSNet:  # fmt: skip
     """Build SSNet-1 or SSNet-2 with a pre-trained (`weights="default"`) backbone."""
     stride = recipe.stage1_stride if stage == 1 else 8
-    features = build_backbone(backbone, stride=stride, weights=weights)
+    features = build_backbone(
+        backbone, stride=stride, weights=weights, final_relu=recipe.final_relu
+    )
     return (SSNet1 if stage == 1 else SSNet2)(features, size=size, recipe=recipe)

@@ -28,15 +28,16 @@ from tqdm.auto import tqdm
 from data_utils.datasets import Augmentation, ClassificationSet, SaliencySet, batches
 from data_utils.errors import JswsError
 from data_utils.voc import read_ids
+from jsws_lib.backbones import MINI_WEIGHTS
 from jsws_lib.checkpoints import (
     describe,
     load_ssnet,
     recipe_fields,
     save_weights,
+    sha256,
     shipped,
-    write_bytes,
 )
-from jsws_lib.config import PROFILES, ROOT, Profile, Recipe, Schedule
+from jsws_lib.config import ROOT, Profile, Recipe, Schedule
 from jsws_lib.losses import class_loss, pseudo_label_loss, saliency_loss
 from jsws_lib.pseudo_labels import make_pseudo_labels
 from jsws_lib.ssnet import SSNet, build_ssnet
@@ -66,7 +67,7 @@ class Trained(NamedTuple):
     """What training, or loading, gives."""
 
     net: SSNet  # in evaluation mode
-    history: list[dict[str, float]]  # per step: step, lr and each loss
+    history: list[dict[str, float]]  # step, lr and losses; averaged if loaded
     source: str  # "trained", "loaded from ..." or "shipped"
 
 
@@ -78,7 +79,9 @@ def seed_everything(seed: int):
 
 
 def pick_device() -> torch.device:
-    """CUDA, else Apple's MPS, else the CPU."""
+    """What `$JSWS_DEVICE` names, else CUDA, else Apple's MPS, else the CPU."""
+    if os.environ.get("JSWS_DEVICE"):
+        return torch.device(os.environ["JSWS_DEVICE"])
     if torch.cuda.is_available():
         return torch.device("cuda")
     return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
@@ -103,7 +106,8 @@ def learning_rate(schedule: Schedule, step: int, steps: int) -> float:
 
 def losses_on_class_set(net: SSNet, batch: dict, losses, recipe: Recipe) -> dict:
     """One forward on D_c: L_c, L_s2, or both."""
-    out, values = net(batch["image"]), {}
+    full_size = "L_s2" in losses or recipe.class_evidence == "mean_probs"
+    out, values = net(batch["image"], full_size=full_size), {}
     if "L_c" in losses:
         values["L_c"] = recipe.class_weight * class_loss(
             out, batch["labels"], reading=recipe.class_evidence
@@ -122,7 +126,7 @@ def losses_on_saliency_set(net: SSNet, batch: dict, recipe: Recipe) -> dict:
 
 def train(net: SSNet, losses: tuple[str, ...], *, profile: Profile, recipe: Recipe,
           seed: int = 0, steps: int | None = None, pseudo_labels: Path | None = None,
-          resume_file: Path | None = None,
+          resume_file: Path | None = None, tag: str = "",
           on_step: Callable[[int, SSNet, dict], None] | None = None,
           title: str = "training") -> list[dict[str, float]]:  # fmt: skip
     """Train a network in place.
@@ -140,11 +144,13 @@ def train(net: SSNet, losses: tuple[str, ...], *, profile: Profile, recipe: Reci
         pseudo_labels: folder of `<id>.png`, for L_s2.
         resume_file: written every `SAVE_EVERY` steps; if it exists, training goes on
             from there.
+        tag: names the run in the resume file; another run's is refused.
         on_step: called after each step with step, network and the step's record.
         title: of the progress bar.
 
     Returns:
-        one record per step.
+        one record per step: step, lr and each loss as it was minimised, L_c with its
+        weight.
 
     Raises:
         JswsError: data are missing or broken, or a loss is not finite.
@@ -157,10 +163,10 @@ def train(net: SSNet, losses: tuple[str, ...], *, profile: Profile, recipe: Reci
     net.to(device, memory_format=torch.channels_last).train()
     optimiser, history = make_optimiser(net, schedule), []
     if resume_file and resume_file.is_file():
-        history = _resume(resume_file, net, optimiser)
+        history = _resume(resume_file, net, optimiser, tag)
     start = len(history)
     augmentation = Augmentation(profile.size, profile.crop, recipe.flip, recipe.rotate)
-    shared = dict(augmentation=augmentation, cache=profile.workers == 0)
+    shared = dict(augmentation=augmentation, cache=profile.cache)
     run = dict(steps=steps, start=start, seed=seed, workers=profile.workers)
     class_batches = saliency_batches = None
     if {"L_c", "L_s2"} & set(losses):
@@ -188,10 +194,10 @@ def train(net: SSNet, losses: tuple[str, ...], *, profile: Profile, recipe: Reci
         optimiser.zero_grad()
         values = {}
         if class_batches:
-            batch = _to(next(class_batches), device)
+            batch = _to(_next(class_batches), device)
             values |= _backward(losses_on_class_set(net, batch, losses, recipe), step)
         if saliency_batches:
-            batch = _to(next(saliency_batches), device)
+            batch = _to(_next(saliency_batches), device)
             values |= _backward(losses_on_saliency_set(net, batch, recipe), step)
         optimiser.step()
         history.append({"step": step, "lr": rate, **values})
@@ -199,9 +205,18 @@ def train(net: SSNet, losses: tuple[str, ...], *, profile: Profile, recipe: Reci
         if on_step:
             on_step(step, net, history[-1])
         if resume_file and (step + 1) % SAVE_EVERY == 0 and step + 1 < steps:
-            _save_resume(resume_file, net, optimiser, history)
+            _save_resume(resume_file, net, optimiser, history, tag)
     net.eval()
     return history
+
+
+def _next(loader) -> dict:
+    try:
+        return next(loader)
+    except JswsError as error:
+        # A loader process wraps its error in a traceback; the last line is ours.
+        words = str(error).strip().rpartition("JswsError: ")[2]
+        raise JswsError(words) from None
 
 
 def _to(batch: dict, device: torch.device) -> dict:
@@ -220,9 +235,11 @@ def _backward(values: dict[str, torch.Tensor], step: int) -> dict[str, float]:
     return {name: value.item() for name, value in values.items()}
 
 
-def _resume(path: Path, net: SSNet, optimiser) -> list[dict]:
+def _resume(path: Path, net: SSNet, optimiser, tag: str) -> list[dict]:
     try:
-        state = torch.load(path, map_location=pick_device(), weights_only=True)
+        state = torch.load(path, map_location="cpu", weights_only=True)
+        if state["tag"] != tag:
+            raise ValueError(f"it belongs to {state['tag']}, not to {tag}")
         net.load_state_dict(state["net"])
         optimiser.load_state_dict(state["optimiser"])
         return state["history"]
@@ -233,31 +250,41 @@ def _resume(path: Path, net: SSNet, optimiser) -> list[dict]:
         ) from None
 
 
-def _save_resume(path: Path, net: SSNet, optimiser, history: list[dict]):
+def _save_resume(path: Path, net: SSNet, optimiser, history: list[dict], tag: str):
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_suffix(f".{os.getpid()}.tmp")
     state = {"net": net.state_dict(), "optimiser": optimiser.state_dict()}
-    torch.save({**state, "history": history}, temporary)
+    torch.save({**state, "history": history, "tag": tag}, temporary)
     os.replace(temporary, path)
 
 
-def run_folder(
-    setting: str, *, profile: Profile, recipe: Recipe, seed: int = 0
-) -> Path:
+def run_folder(setting: str, *, profile: Profile, recipe: Recipe, seed: int = 0,
+               given: dict | None = None) -> Path:  # fmt: skip
     """Where a run lives: `runs/<profile>-<recipe>-<setting>-<seed>-<digest>`.
 
-    The digest covers every setting that changes the result, so two different runs
+    The digest covers every setting that changes the result, the embedded data's seed,
+    the mini backbone's weights and whatever stage 2 is `given`, so two different runs
     never share a folder.
     """
-    fields = asdict(profile) | {"recipe": recipe_fields(recipe)}
-    known = profile.name in PROFILES and profile.data == PROFILES[profile.name].data
-    fields |= {"workers": None, "data": None if known else str(profile.data)}
+    fields = asdict(profile) | {"recipe": recipe_fields(recipe), "given": given or {}}
+    fields |= {"workers": None, "cache": None, "data": _data_identity(profile.data)}
+    if (profile.backbone, profile.weights) == ("densenet_mini", "default"):
+        fields["weights"] = sha256(MINI_WEIGHTS)
     if SETTINGS[setting].stage == 1:
         fields["steps"] = fields["steps"][:1]
         fields["schedules"] = fields["schedules"][:1]
     digest = hashlib.sha256(json.dumps(fields, sort_keys=True).encode()).hexdigest()[:8]
     parts = (profile.name, recipe.name, setting, seed, digest)
     return ROOT / "runs" / "-".join(map(str, parts))
+
+
+def _data_identity(root: Path):
+    """How embedded data were drawn, wherever they lie; for other data their folder."""
+    note = root / "mini.json"
+    if not note.is_file():
+        return str(root.resolve())
+    drawn = json.loads(note.read_text())["parameters"]
+    return {name: drawn[name] for name in ("seed", "size", "images")}
 
 
 def train_or_load(setting: str, *, profile: Profile, recipe: Recipe, seed: int = 0,
@@ -282,7 +309,12 @@ def train_or_load(setting: str, *, profile: Profile, recipe: Recipe, seed: int =
         raise JswsError(
             f"unknown setting '{setting}'; choose from {', '.join(SETTINGS)}"
         )
-    run = run_folder(setting, profile=profile, recipe=recipe, seed=seed)
+    given = {}
+    if teacher:
+        given["teacher"] = load_ssnet(teacher)[1].get("run", str(teacher))
+    if pseudo_labels:
+        given["pseudo_labels"] = str(Path(pseudo_labels).resolve())
+    run = run_folder(setting, profile=profile, recipe=recipe, seed=seed, given=given)
     folder = out or run
     file = folder / "weights.safetensors"
     if file.is_file():
@@ -290,8 +322,8 @@ def train_or_load(setting: str, *, profile: Profile, recipe: Recipe, seed: int =
         if story.get("run") != run.name:
             raise JswsError(
                 f"{folder} holds the finished run {story.get('run')}, but {run.name} is "
-                "asked for (another setting, profile, recipe or seed); choose another "
-                "folder, or delete this one"
+                "asked for (another setting, profile, recipe, seed or teacher); choose "
+                "another folder, or delete this one"
             )
         source = f"loaded from {folder.parent.name}/{folder.name}"
         return Trained(net, story["history"], source)
@@ -319,20 +351,22 @@ def train_or_load(setting: str, *, profile: Profile, recipe: Recipe, seed: int =
             first, profile=profile, recipe=recipe, out=where
         )
     seed_everything(seed)
+    inherit = first is not None and recipe.stage2_init == "ssnet1"
+    weights = None if inherit else profile.weights
     net = build_ssnet(plan.stage, backbone=profile.backbone, size=profile.size,
-                      recipe=recipe)  # fmt: skip
-    if first and recipe.stage2_init == "ssnet1":
+                      recipe=recipe, weights=weights)  # fmt: skip
+    if inherit:
         net.backbone.load_state_dict(first.backbone.state_dict())
     history = train(net, plan.losses, profile=profile, recipe=recipe, seed=seed,
                     pseudo_labels=pseudo_labels, resume_file=folder / "resume.pt",
+                    tag=run.name,
                     title=f"{setting} ({' + '.join(plan.losses)})")  # fmt: skip
     story = describe(net, setting=setting, backbone=profile.backbone, seed=seed,
                      recipe=recipe_fields(recipe), profile=profile.name,
                      run=run.name, history=thin(history))  # fmt: skip
-    if plan.stage == 1:  # pseudo labels there came from other weights, say shipped ones
+    if plan.stage == 1 and out is None:  # those labels came from other, shipped weights
         shutil.rmtree(folder / "pseudo_labels", ignore_errors=True)
     save_weights(file, net, story)
-    write_bytes(folder / "history.json", json.dumps(history).encode())
     (folder / "resume.pt").unlink(missing_ok=True)
     return Trained(net, history, "trained")
 

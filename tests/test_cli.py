@@ -15,7 +15,7 @@ from PIL import Image
 from data_utils.voc import read_ids, write_palette_png
 from jsws_lib import checkpoints, cli, training
 from jsws_lib.checkpoints import describe, recipe_fields, save_weights
-from jsws_lib.config import ANCHORED, PROFILES
+from jsws_lib.config import ANCHORED, JSWS2020, PROFILES, ROOT
 from jsws_lib.ssnet import build_ssnet
 
 
@@ -87,7 +87,8 @@ def refused(result, *words):
 def test_the_commands():
     assert {" ".join(words) for words in commands()} >= {
         "", "data make-mini", "pretrain", "train stage1", "train stage2", "pseudo-label",
-        "evaluate segmentation", "evaluate saliency", "predict", "doctor",
+        "evaluate network", "evaluate segmentation", "evaluate saliency", "predict",
+        "doctor",
     }  # fmt: skip
 
 
@@ -228,6 +229,24 @@ def test_a_checkpoint_of_another_architecture(jsws, checkpoint, tmp_path):
     refused(result, checkpoint, "densenet_mini", "vgg16")
 
 
+STAGE1 = ("train", "stage1")
+
+
+@pytest.mark.parametrize(
+    ("words", "option", "value"),
+    [(STAGE1, "--steps", 0), (STAGE1, "--batch", 0), (STAGE1, "--size", 0),
+     (STAGE1, "--seed", -1), (STAGE1, "--workers", -1), (STAGE1, "--lr", 0),
+     (STAGE1, "--lr", "nan"), (STAGE1, "--weights", "none.pth"),
+     (("pseudo-label",), "--crf-scale", -1), (("pseudo-label",), "--processes", -1),
+     (("pseudo-label",), "--crf", "best"), (("train", "stage2"), "--crf", "best"),
+     (("pretrain",), "--images", 0), (("pretrain",), "--epochs", 0)],
+)  # fmt: skip
+def test_impossible_values(jsws, words, option, value):
+    result = jsws(*words, option, value)
+    assert (result.status, result.out) == (2, "")
+    assert result.err.count("Invalid value") == result.err.count(option) == 1
+
+
 # --- the whole way -------------------------------------------------------------------
 
 
@@ -256,6 +275,10 @@ def test_from_data_to_figures(jsws, mini_data, tmp_path):
     voc = mini_data / "VOCdevkit/VOC2012"
     val = read_ids(voc / "ImageSets/Segmentation/val.txt")
     photos = [voc / f"JPEGImages/{i}.jpg" for i in val]
+    network = ("evaluate", "network", "--checkpoint", two / weights, "--data", mini_data)
+    direct = json.loads(jsws(*network, "--json").out)
+    assert direct["setting"] == "MM" and {"miou", "mae", "max_f"} <= set(direct)
+
     maps = tmp_path / "maps"
     result = jsws("predict", *photos, mini_data / "ECSSD/images", "--checkpoint",
                   two / weights, "--out", maps, "--plain")  # fmt: skip
@@ -268,6 +291,7 @@ def test_from_data_to_figures(jsws, mini_data, tmp_path):
     listed = (*segmentation, "--list", voc / "ImageSets/Segmentation/val.txt")
     record = json.loads(jsws(*listed, "--json").out)
     assert 0 <= record["miou"] <= 1 and len(record["iou"]) == 21
+    assert record["miou"] == pytest.approx(direct["miou"], abs=1e-4)
     assert f"{100 * record['miou']:.1f}" in jsws(*listed).out
     assert "aeroplane" in jsws(*listed).out
 
@@ -279,6 +303,8 @@ def test_from_data_to_figures(jsws, mini_data, tmp_path):
         record = json.loads(jsws(*saliency, "--protocol", protocol, "--json").out)
         assert record["protocol"] == protocol and record["images"] == 8
         assert 0 <= record["mae"] <= 1 and 0 <= record["max_f"] <= 1
+        if protocol == "toolbox":
+            assert record["max_f"] == pytest.approx(direct["max_f"], abs=1e-4)
         assert protocol in jsws(*saliency, "--protocol", protocol).out
 
     result = jsws("predict", photos[0], "--checkpoint", one / weights, "--out", maps)
@@ -311,17 +337,106 @@ def test_a_foreign_folder_is_not_overwritten(jsws, tmp_path):
     assert (tmp_path / "precious.txt").exists()
 
 
-def test_options_reach_the_profile():
+def test_options_reach_the_profile_and_the_recipe():
     p, r = cli._settings(
         "mini", "paper", stage=2, steps=7, batch=3, lr=0.5, size=64, backbone="vgg16",
-        workers=None, crf="deeplab",
+        weights="file.pth", workers=None, crf="deeplab", leaky_labels=True,
     )  # fmt: skip
     mini = PROFILES["mini"]
+    one, two = mini.schedules
     expected = replace(
         mini, steps=(mini.steps[0], 7), batch_class=3, batch_saliency=3, size=64,
-        backbone="vgg16", schedules=tuple(replace(s, lr=0.5) for s in mini.schedules),
+        backbone="vgg16", weights="file.pth", schedules=(one, replace(two, lr=0.5)),
     )  # fmt: skip
-    assert (p, r.name, r.crf) == (expected, "paper", "deeplab")
+    assert p == expected
+    assert (r.name, r.crf, r.leaky_labels) == ("paper", "deeplab", True)
+
+
+@pytest.mark.parametrize("stage", [1, 2])
+def test_lr_reaches_a_recipe_with_its_own_schedules(stage):
+    p, r = cli._settings("mini", "jsws2020", stage=stage, lr=0.5)
+    rates = [schedule.lr for schedule in JSWS2020.schedules]
+    rates[stage - 1] = 0.5
+    assert [schedule.lr for schedule in r.schedules] == rates
+    assert p == PROFILES["mini"]  # else stage 1 would count as another run
+
+
+@pytest.mark.parametrize("stage", ["stage1", "stage2"])
+def test_weights_leak_and_crf_reach_training(jsws, monkeypatch, checkpoint, stage):
+    seen = {}
+    monkeypatch.setattr(cli, "_train", lambda setting, p, r, *a, **k: seen.update(p=p, r=r))
+    crf = ("--crf", "oaa") if stage == "stage2" else ()
+    words = ("train", stage, "--weights", checkpoint, "--leaky-labels", *crf)
+    assert jsws(*words).status == 0
+    assert seen["p"].weights == str(checkpoint.resolve()) and seen["r"].leaky_labels
+    assert seen["r"].crf == (crf or (None, ANCHORED.crf))[1]
+
+
+def test_pseudo_labels_of_another_seed(jsws, monkeypatch, tmp_path):
+    from jsws_lib import pseudo_labels
+
+    seen = []
+    monkeypatch.setattr(
+        training, "train_or_load",
+        lambda *a, seed, **k: seen.append(seed) or training.Trained(None, [], ""),
+    )  # fmt: skip
+    monkeypatch.setattr(
+        pseudo_labels, "make_pseudo_labels", lambda *a, out, **k: seen.append(out)
+    )
+    result = jsws("pseudo-label", "--seed", 3)
+    assert result.status == 0, result.err
+    assert seen[0] == 3 and "mini-anchored-M-3-" in str(seen[1])
+
+
+def test_pretrain_leaves_the_shipped_file_alone(jsws, monkeypatch):
+    from jsws_lib import pretrain
+
+    seen = {}
+    refused(jsws("pretrain", "--images", 20), "20 images", "64 or more")
+    monkeypatch.setattr(pretrain, "pretrain", lambda **k: seen.update(k) or 0.5)
+    assert jsws("pretrain").status == 0
+    assert seen["out"] == ROOT / "runs/pretrain/densenet_mini.safetensors"
+
+
+def test_evaluate_network(jsws, checkpoint, mini_data, tmp_path):
+    """Lists and folders of one's own, and the CRF by name."""
+    voc = mini_data / "VOCdevkit/VOC2012/ImageSets/Segmentation"
+    photos = sorted((mini_data / "ECSSD/images").glob("*.jpg"))
+    (tmp_path / "two.txt").write_text("\n".join(p.stem for p in photos[:2]))
+    given = ("evaluate", "network", "--checkpoint", checkpoint, "--data", mini_data)
+    own = ("--test-images", mini_data / "ECSSD/images", "--test-masks",
+           mini_data / "ECSSD/ground_truth_mask", "--test-list", tmp_path / "two.txt",
+           "--val-list", "val")  # fmt: skip
+    result = jsws(*given, *own, "--crf", "oaa", "--crf-scale", 0.2, "--json")
+    assert result.status == 0, result.err
+    record = json.loads(result.out)
+    assert {"miou", "mae", "max_f", "mae_crf", "max_f_crf"} <= set(record)
+    assert (record["protocol"], record["crf"], record["crf_scale"]) == ("toolbox", "oaa", 0.2)
+    refused(jsws(*given, "--val-list", "mine"), voc / "mine.txt")
+    refused(jsws(*given, "--test-list", "mine.txt"), mini_data / "mine.txt")
+    refused(jsws(*given, "--test-images", tmp_path), "no *.jpg", tmp_path)
+    refused(jsws(*given, "--crf-scale", 1), "--crf")
+
+
+def test_predict_a_list_and_refine(jsws, checkpoint, mini_data, tmp_path):
+    folder, ids = mini_data / "ECSSD/images", tmp_path / "ids.txt"
+    name = min(p.stem for p in folder.glob("*.jpg"))
+    ids.write_text(f"{name}\n")
+
+    def predict(out, *more):
+        return jsws("predict", *more, "--checkpoint", checkpoint, "--plain", "--list", ids,
+                    "--out", tmp_path / out)  # fmt: skip
+
+    assert "1 pictures" in predict("raw", folder).out
+    result = predict("crf", folder, "--crf", "readme", "--crf-scale", 0.2)
+    assert result.status == 0 and "preset readme" in result.out, result.err
+    for kind, same in (("segmentation", True), ("saliency", False)):
+        raw, crf = (tmp_path / out / f"{kind}/{name}.png" for out in ("raw", "crf"))
+        assert (raw.read_bytes() == crf.read_bytes()) is same
+    refused(predict("no", folder, folder), "--list", "one folder")
+    ids.write_text(f"{name}\nabsent\n")
+    refused(predict("no", folder), ids, "absent.jpg")
+    assert not (tmp_path / "no").exists()
 
 
 def test_predict_refuses_what_would_overwrite_itself(jsws, checkpoint, tmp_path):
@@ -330,6 +445,23 @@ def test_predict_refuses_what_would_overwrite_itself(jsws, checkpoint, tmp_path)
     for folder in ("a", "b"):
         Image.new("RGB", (20, 20)).save(tmp_path / folder / "cat.jpg")
     given = ("--checkpoint", checkpoint, "--out", tmp_path / "out")
-    refused(jsws("predict", tmp_path / "a", tmp_path / "b", *given), "cat", "twice")
+    refused(jsws("predict", tmp_path / "a", tmp_path / "b", *given), "cat.png", "both")
     refused(jsws("predict", tmp_path / "empty", *given), tmp_path / "empty")
     assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("plain", [(), ("--plain",)])
+def test_predict_never_overwrites_a_picture(jsws, checkpoint, tmp_path, plain):
+    folder = tmp_path / "pics" / ("saliency" if plain else "")
+    folder.mkdir(parents=True)
+    cat, over = folder / "cat.png", folder / "cat_overlay.png"
+    for path in (cat, over):
+        Image.new("RGB", (20, 20)).save(path)
+    before = cat.read_bytes()
+    given = ("--checkpoint", checkpoint, *plain, "--out")
+    there = tmp_path / "x" / ".." / "pics"  # the same folder by another name
+    refused(jsws("predict", cat, *given, there), "overwrite", cat)
+    assert cat.read_bytes() == before
+    if not plain:
+        out = tmp_path / "out"
+        refused(jsws("predict", cat, over, *given, out), out / "cat_overlay.png", "both")

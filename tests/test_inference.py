@@ -1,5 +1,6 @@
 """Prediction at original size, pseudo labels, and what both write."""
 
+from copy import deepcopy
 from dataclasses import replace
 
 import numpy as np
@@ -213,15 +214,28 @@ def test_pseudo_labels_do_not_depend_on_workers(net, written, tmp_path):
 
 def test_pseudo_labels_resume(net, written, tmp_path):
     profile, done = written
-    files = sorted(done.iterdir())
-    for path in files[2:]:
-        (tmp_path / path.name).write_bytes(b"there already")
-    kwargs = dict(profile=profile, recipe=ANCHORED, out=tmp_path, workers=0)
+    files, out = sorted(done.iterdir()), tmp_path / "labels"
+    kwargs = dict(profile=profile, recipe=ANCHORED, out=out, workers=0)
     make_pseudo_labels(net, **kwargs)
-    assert {p.name for p in tmp_path.iterdir()} == {p.name for p in files}
+    for path in files[:2]:
+        (out / path.name).unlink()
+    for path in files[2:]:
+        (out / path.name).write_bytes(b"there already")
+    make_pseudo_labels(net, **kwargs)
+    assert {p.name for p in out.iterdir()} == {p.name for p in files}
     for path in files:
-        data = (tmp_path / path.name).read_bytes()
+        data = (out / path.name).read_bytes()
         assert (data == b"there already") == (path in files[2:])
-    before = {p: p.stat().st_mtime_ns for p in tmp_path.iterdir()}
-    make_pseudo_labels(None, **kwargs)  # nothing left to do: no network needed
-    assert before == {p: p.stat().st_mtime_ns for p in tmp_path.iterdir()}
+
+
+def test_labels_of_another_network_or_crf_are_not_taken_for_these(net, written, tmp_path):
+    profile, _ = written
+    kwargs = dict(profile=profile, out=tmp_path / "labels", workers=0)
+    make_pseudo_labels(net, recipe=ANCHORED, **kwargs)
+    with pytest.raises(JswsError, match="labels holds pseudo labels of another network"):
+        make_pseudo_labels(net, recipe=replace(ANCHORED, crf="deeplab"), **kwargs)
+    other = deepcopy(net)
+    other.sn.head.bias.data += 1e-3
+    with pytest.raises(JswsError, match="choose another folder, or delete this one"):
+        make_pseudo_labels(other, recipe=ANCHORED, **kwargs)
+

@@ -325,7 +325,7 @@ def test_every_profile_field_names_another_run(name):
     base = PROFILES["mini"]
     other = replace(base, **{name: changed(base, name)})
     folders = {run_folder("MM", profile=p, recipe=ANCHORED) for p in (base, other)}
-    assert len(folders) == (1 if name == "workers" else 2)
+    assert len(folders) == (1 if name in ("workers", "cache") else 2)
 
 
 @pytest.mark.parametrize("name", [f.name for f in fields(Recipe)])
@@ -357,8 +357,7 @@ def test_a_finished_run_is_loaded(tiny, home):
     assert first.source == "trained" and not first.net.training
     folder = run_folder("M", **kwargs)
     assert folder.parent == home / "runs"
-    assert {p.name for p in folder.iterdir()} == {"weights.safetensors", "history.json"}
-    assert json.loads((folder / "history.json").read_text()) == first.history
+    assert [p.name for p in folder.iterdir()] == ["weights.safetensors"]
     again = train_or_load("M", **kwargs)
     assert again.source == f"loaded from runs/{folder.name}"
     assert same(state(first.net), state(again.net))
