@@ -10,7 +10,7 @@ JSWS := $(PY) -m jsws_lib.cli
 PYTHONS = $(if $(PYTHON),"$(PYTHON)",python3 python3.13 python3.12 python3.11)
 
 # What the shell exported must not change what a test or the course measures.
-CLEAN_ENV := env -u MPLBACKEND -u JSWS_TRAIN -u JSWS_PROFILE -u JSWS_DATA \
+CLEAN_ENV := env -u MPLBACKEND -u JSWS_DEVICE -u JSWS_TRAIN -u JSWS_PROFILE -u JSWS_DATA \
     OMP_WAIT_POLICY=PASSIVE GOMP_SPINCOUNT=2000
 
 help:           ## this list

@@ -278,9 +278,9 @@ def evaluate_network(
     val_list: Annotated[str | None, option(
         "id list in ImageSets/Segmentation; default: val")] = None,
     test_images: Annotated[str | None, option(
-        "folder of saliency test images <id>.jpg; default: ECSSD's")] = None,
+        "folder of saliency test images `<id>.jpg`; default: ECSSD's")] = None,
     test_masks: Annotated[str | None, option(
-        "folder of their masks <id>.png; default: ECSSD's")] = None,
+        "folder of their masks `<id>.png`; default: ECSSD's")] = None,
     test_list: Annotated[str | None, option(
         "file of saliency test ids, under the data root or absolute; default: all")] = None,
     crf: SaliencyCrf = None, crf_scale: CrfScale = None, as_json: Json = False,
@@ -323,8 +323,8 @@ def _figures(net, setting: str, profile, recipe, *, crf: bool) -> dict[str, floa
 
 @evaluate_app.command("segmentation")
 def evaluate_segmentation(
-    pred: Annotated[Path, option("folder of predicted <id>.png")],
-    gt: Annotated[Path, option("folder of true <id>.png")],
+    pred: Annotated[Path, option("folder of predicted `<id>.png`")],
+    gt: Annotated[Path, option("folder of true `<id>.png`")],
     list: Annotated[Path | None, option("ids to evaluate; default: all of gt")] = None,
     as_json: Json = False,
 ):
@@ -340,8 +340,8 @@ def evaluate_segmentation(
 
 @evaluate_app.command("saliency")
 def evaluate_saliency(
-    pred: Annotated[Path, option("folder of predicted <id>.png")],
-    gt: Annotated[Path, option("folder of masks <id>.png")],
+    pred: Annotated[Path, option("folder of predicted `<id>.png`")],
+    gt: Annotated[Path, option("folder of masks `<id>.png`")],
     list: Annotated[Path | None, option("ids to evaluate; default: all of gt")] = None,
     protocol: Annotated[Protocols, option(
         "definition of max F; they differ by whole points on the same maps"
@@ -364,12 +364,12 @@ def predict(
     checkpoint: Checkpoint,
     out: Out,
     list: Annotated[Path | None, option(
-        "file of ids: only <id>.jpg of the one folder given")] = None,
+        "file of ids: only `<id>.jpg` of the one folder given")] = None,
     backbone: Annotated[Backbones | None, option("fail unless trained with it")] = None,
     crf: SaliencyCrf = None,
     crf_scale: CrfScale = None,
     plain: Annotated[bool, option(
-        "write <id>.png into out/segmentation and out/saliency, as `jsws evaluate` "
+        "write `<id>.png` into out/segmentation and out/saliency, as `jsws evaluate` "
         "reads them")] = False,
 ):  # fmt: skip
     """Segment pictures of any size: palette PNG, saliency PNG, overlay."""

@@ -128,7 +128,7 @@ PROFILES = {
         "mini",
         backbone="densenet_mini",
         size=96,
-        steps=(900, 500),
+        steps=(600, 350),
         schedules=(_onecycle(4e-3), _onecycle(2e-3)),
         crf_scale=96 / 500,
         workers=0,

@@ -72,7 +72,7 @@ def pretrain(*, images: int = 16_000, val_images: int = 1_000, size: int = 64,
         optimiser.zero_grad()
         loss.backward()
         optimiser.step()
-        bar.set_postfix(loss=f"{loss.item():.2f}")
+        bar.set_postfix(loss=f"{loss.item():.2f}", refresh=False)
 
     pixels, targets = map(
         torch.from_numpy,

@@ -201,7 +201,8 @@ def train(net: SSNet, losses: tuple[str, ...], *, profile: Profile, recipe: Reci
             values |= _backward(losses_on_saliency_set(net, batch, recipe), step)
         optimiser.step()
         history.append({"step": step, "lr": rate, **values})
-        bar.set_postfix({name: f"{value:.3f}" for name, value in values.items()})
+        shown = {name: f"{value:.3f}" for name, value in values.items()}
+        bar.set_postfix(shown, refresh=False)  # in a notebook each refresh costs messages
         if on_step:
             on_step(step, net, history[-1])
         if resume_file and (step + 1) % SAVE_EVERY == 0 and step + 1 < steps:

@@ -103,6 +103,8 @@ def test_help_teaches(jsws, words):
     for parameter in command.params:
         if parameter.name not in ("help", "install_completion", "show_completion"):
             assert parameter.help, f"{' '.join(words)} {parameter.name} has no help"
+            if "<id>" in parameter.help:  # Markdown takes a bare one for HTML
+                assert "<id>" in result.out
             shown = parameter.opts[0]
             if shown.startswith("--"):
                 assert shown in result.out
@@ -411,7 +413,8 @@ def test_evaluate_network(jsws, checkpoint, mini_data, tmp_path):
     assert result.status == 0, result.err
     record = json.loads(result.out)
     assert {"miou", "mae", "max_f", "mae_crf", "max_f_crf"} <= set(record)
-    assert (record["protocol"], record["crf"], record["crf_scale"]) == ("toolbox", "oaa", 0.2)
+    named = [record[key] for key in ("protocol", "crf", "crf_scale")]
+    assert named == ["toolbox", "oaa", 0.2]
     refused(jsws(*given, "--val-list", "mine"), voc / "mine.txt")
     refused(jsws(*given, "--test-list", "mine.txt"), mini_data / "mine.txt")
     refused(jsws(*given, "--test-images", tmp_path), "no *.jpg", tmp_path)

@@ -262,7 +262,7 @@ def test_a_stored_value_that_differs_is_noticed(tmp_path):
         cell.metadata["tags"] = ["nbval-ignore-output"]
     (tmp_path / "notebooks").mkdir()
     nbformat.write(notebook, tmp_path / "notebooks" / "altered.ipynb")
-    env = {**os.environ, "PYTHONPATH": str(ROOT), "JSWS_STATIC": "1"}
+    env = {**os.environ, "PYTHONPATH": str(ROOT)}
     for variable in ("JSWS_TRAIN", "MPLBACKEND", "PYTEST_ADDOPTS"):
         env.pop(variable, None)
     done = subprocess.run(
