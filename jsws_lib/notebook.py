@@ -29,7 +29,7 @@ def start(*, seed: int = 0) -> tuple[Profile, Recipe]:
     print(f"Python {platform.python_version()}, torch {version('torch')} on {device}")
     print(f"profile {profile.name}, recipe {recipe.name}, seed {seed}")
     if os.environ.get("JSWS_TRAIN") == "1":
-        print("JSWS_TRAIN=1: networks are trained here, not loaded")
+        print("JSWS_TRAIN=1: what is not in runs/ yet is trained here")
     return profile, recipe
 
 
