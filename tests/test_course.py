@@ -118,3 +118,14 @@ def test_report_accepts_what_float_accepts(capsys):
     np = pytest.importorskip("numpy")
     report("mIoU", np.float32(0.5), 0, 1)
     assert "mIoU = 0.500" in capsys.readouterr().out
+
+
+def test_a_figure_out_of_range_is_an_error_only_when_strict(monkeypatch):
+    monkeypatch.delenv("JSWS_STRICT", raising=False)
+    report("mIoU", 0.2, 0.45, 1)
+    monkeypatch.setenv("JSWS_STRICT", "1")
+    report("mIoU", 0.5, 0.45, 1)
+    with pytest.raises(AssertionError, match="NOT OK"):
+        report("mIoU", 0.2, 0.45, 1)
+    with pytest.raises(AssertionError, match="NOT OK"):
+        report("mIoU", float("nan"), 0.45, 1)
