@@ -153,7 +153,7 @@ def test_tree_names_no_registry_and_no_home(root):
     """No registry host and no folder of one machine in any tracked text."""
     private = [
         "pypi" + ".org",
-        "pythonhosted" + ".org",
+        "python" + "hosted" + ".org",
         "download.pytorch" + ".org",
         "debian" + ".org",
         "/ho" + "me/",
