@@ -156,6 +156,8 @@ def get_profile(name: str | None = None, **changes) -> Profile:
     changes = {key: value for key, value in changes.items() if value is not None}
     if os.environ.get("JSWS_DATA"):
         changes.setdefault("data", Path(os.environ["JSWS_DATA"]))
+    if "data" in changes:  # photographs, decoded, would fill the memory
+        changes.setdefault("cache", False)
     return replace(PROFILES[name], **changes)
 
 

@@ -548,3 +548,12 @@ def test_a_damaged_resume_point_is_named(tiny, tmp_path):
     net = build_ssnet(1, backbone=tiny.backbone, size=tiny.size, recipe=ANCHORED)
     with pytest.raises(JswsError, match="resume.pt is not a resume point .* delete it"):
         train(net, ("L_c",), profile=tiny, recipe=ANCHORED, steps=2, resume_file=damaged)
+
+
+def test_only_the_profile_s_own_data_are_kept_in_memory(tmp_path, monkeypatch):
+    monkeypatch.delenv("JSWS_DATA", raising=False)
+    assert get_profile("mini").cache
+    assert not get_profile("mini", data=tmp_path).cache
+    monkeypatch.setenv("JSWS_DATA", str(tmp_path))
+    assert not get_profile("mini").cache
+    assert get_profile("mini", data=None).data == tmp_path
