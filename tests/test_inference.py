@@ -239,3 +239,15 @@ def test_labels_of_another_network_or_crf_are_not_taken_for_these(net, written, 
     with pytest.raises(JswsError, match="choose another folder, or delete this one"):
         make_pseudo_labels(other, recipe=ANCHORED, **kwargs)
 
+
+
+def test_graded_masks_are_cut_by_the_protocol(net, tiny, own_data):
+    """`toolbox` calls a tenth of full scale salient; half of it is not asked for."""
+    profile = replace(tiny, data=own_data)
+    crisp = evaluate(net, profile=profile, recipe=ANCHORED).figures()
+    for path in (own_data / "ECSSD/ground_truth_mask").glob("*.png"):
+        mask = np.asarray(Image.open(path).convert("L"))
+        Image.fromarray((mask > 127).astype(np.uint8) * 60).save(path)
+    graded = evaluate(net, profile=profile, recipe=ANCHORED).figures()
+    assert crisp["max_f"] > 0
+    assert graded == crisp

@@ -557,3 +557,37 @@ def test_only_the_profile_s_own_data_are_kept_in_memory(tmp_path, monkeypatch):
     monkeypatch.setenv("JSWS_DATA", str(tmp_path))
     assert not get_profile("mini").cache
     assert get_profile("mini", data=None).data == tmp_path
+
+
+def test_what_stage_2_is_given_names_another_run():
+    base = dict(profile=PROFILES["mini"], recipe=ANCHORED)
+    names = {
+        run_folder("MM", **base, given=given).name
+        for given in (None, {"teacher": "a"}, {"teacher": "b"}, {"pseudo_labels": "a"})
+    }
+    assert len(names) == 4
+
+
+def test_a_resume_point_of_another_run_is_refused(tiny, tmp_path, monkeypatch):
+    monkeypatch.setattr(training, "SAVE_EVERY", 1)
+    file = tmp_path / "resume.pt"
+
+    def run(tag, steps):
+        net = build_ssnet(1, backbone=tiny.backbone, size=tiny.size, recipe=ANCHORED)
+        train(net, ("L_c",), profile=tiny, recipe=ANCHORED, steps=steps,
+              resume_file=file, tag=tag)  # fmt: skip
+
+    run("one", 2)
+    assert file.is_file()
+    with pytest.raises(JswsError, match="belongs to one, not to two"):
+        run("two", 3)
+
+
+def test_a_loader_process_reports_one_line(tiny, own_data):
+    for photo in (own_data / tiny.voc / "JPEGImages").glob("*.jpg"):
+        photo.write_bytes(photo.read_bytes()[:600])
+    net = build_ssnet(1, backbone=tiny.backbone, size=tiny.size, recipe=ANCHORED)
+    broken = replace(tiny, data=own_data, workers=1)
+    with pytest.raises(JswsError, match=r"\.jpg cannot be decoded") as caught:
+        train(net, ("L_c",), profile=broken, recipe=ANCHORED, steps=1)
+    assert "\n" not in str(caught.value)
