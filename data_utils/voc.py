@@ -1,5 +1,6 @@
 """PASCAL VOC 2012: class names, palette, id lists, image labels and label PNGs."""
 
+import io
 import os
 import xml.etree.ElementTree as ET
 from pathlib import Path
@@ -8,6 +9,7 @@ import numpy as np
 from PIL import Image
 
 from data_utils.errors import JswsError
+from data_utils.files import write_bytes
 
 VOC_CLASSES = (
     "background",
@@ -110,9 +112,7 @@ def write_palette_png(path: Path | str, array: np.ndarray) -> None:
             f"{path}: a label PNG needs (H, W) uint8, "
             f"got {array.shape} {array.dtype}; convert before writing"
         )
-    path = Path(path)
-    image = Image.fromarray(array)
+    image, file = Image.fromarray(array), io.BytesIO()
     image.putpalette(palette().tobytes())
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    image.save(temporary, format="PNG")
-    os.replace(temporary, path)
+    image.save(file, format="PNG")
+    write_bytes(path, file.getvalue())

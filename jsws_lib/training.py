@@ -11,6 +11,7 @@
 """
 
 import hashlib
+import io
 import json
 import os
 import random
@@ -27,6 +28,7 @@ from tqdm.auto import tqdm
 
 from data_utils.datasets import Augmentation, ClassificationSet, SaliencySet, batches
 from data_utils.errors import JswsError
+from data_utils.files import write_bytes
 from data_utils.voc import read_ids
 from jsws_lib.backbones import MINI_WEIGHTS
 from jsws_lib.checkpoints import (
@@ -252,11 +254,10 @@ def _resume(path: Path, net: SSNet, optimiser, tag: str) -> list[dict]:
 
 
 def _save_resume(path: Path, net: SSNet, optimiser, history: list[dict], tag: str):
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_suffix(f".{os.getpid()}.tmp")
     state = {"net": net.state_dict(), "optimiser": optimiser.state_dict()}
-    torch.save({**state, "history": history, "tag": tag}, temporary)
-    os.replace(temporary, path)
+    file = io.BytesIO()
+    torch.save({**state, "history": history, "tag": tag}, file)
+    write_bytes(path, file.getvalue())
 
 
 def run_folder(setting: str, *, profile: Profile, recipe: Recipe, seed: int = 0,
