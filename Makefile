@@ -1,7 +1,7 @@
 # `make` lists the targets. Everything happens in .venv, data/, runs/ and build/.
 MAKEFLAGS += --no-builtin-rules
 .DEFAULT_GOAL := help
-.PHONY: help install data run notebooks checkpoints test lint lab lock clean
+.PHONY: help install data run notebooks ablate study checkpoints test lint lab lock clean
 
 PY := .venv/bin/python
 INSTALLED := .venv/.installed
@@ -11,7 +11,7 @@ PYTHONS = $(if $(PYTHON),"$(PYTHON)",python3 python3.13 python3.12 python3.11)
 
 # What the shell exported must not change what a test or the course measures.
 CLEAN_ENV := env -u MPLBACKEND -u JSWS_DEVICE -u JSWS_TRAIN -u JSWS_PROFILE -u JSWS_DATA \
-    OMP_WAIT_POLICY=PASSIVE GOMP_SPINCOUNT=2000
+    -u JSWS_RUNS OMP_WAIT_POLICY=PASSIVE GOMP_SPINCOUNT=2000
 
 help:           ## this list
 	@awk -F ' *## ' '/^[a-z]+:.*##/ { sub(/:.*/, "", $$1); \
@@ -22,16 +22,20 @@ install: $(INSTALLED)  ## make .venv with the pinned packages
 data: $(INSTALLED)  ## draw the embedded data sets into data/mini
 	$(CLEAN_ENV) $(JSWS) data make-mini
 
-run: data       ## train and measure the whole course on the CPU, into build/course
-	$(CLEAN_ENV) JSWS_TRAIN=1 $(PY) -m jsws_lib.course
+run: data       ## execute the whole course on the CPU, into build/course; TRAIN=1 trains
+	$(CLEAN_ENV) $(if $(TRAIN),JSWS_TRAIN=1) $(PY) -m jsws_lib.course
 
 notebooks: data  ## the same, and store the outputs in notebooks/
-	$(CLEAN_ENV) JSWS_TRAIN=1 $(PY) -m jsws_lib.course --update
+	$(CLEAN_ENV) JSWS_RUNS=build/runs $(PY) -m jsws_lib.course --update
 
-checkpoints: data  ## train what is shipped: the mini backbone, then S, M and MM
-	rm -rf runs/mini-anchored-S-0-* runs/mini-anchored-M-0-* runs/mini-anchored-MM-0-*
-	$(CLEAN_ENV) $(JSWS) pretrain --out checkpoints/densenet_mini.safetensors
-	$(CLEAN_ENV) JSWS_TRAIN=1 $(JSWS) ship S M MM
+ablate: data    ## Tables 5 and 6 again: six settings, three seeds, into results/
+	$(CLEAN_ENV) $(JSWS) ablate --profile mini --seeds 3
+
+study: data     ## what makes stage 1 learn: one change at a time, into results/
+	$(CLEAN_ENV) $(JSWS) study
+
+checkpoints: ablate  ## ship what the ablation trained with seed 0; tables and charts
+	$(CLEAN_ENV) $(JSWS) ship S M MM
 	$(CLEAN_ENV) $(PY) -m jsws_lib.results
 
 test: data lint  ## tests, and every notebook against its stored outputs

@@ -22,7 +22,7 @@ from tqdm.auto import tqdm
 from data_utils.errors import JswsError
 from data_utils.parallel import in_parallel
 from data_utils.scenes import Scene, class_scene, saliency_scene, single_object
-from data_utils.voc import VOID, write_palette_png
+from data_utils.voc import NUM_CLASSES, VOC_CLASSES, VOID, write_palette_png
 
 SPLITS = ("train_aug", "val", "saliency", "test", "pretrain", "pretrain_val")
 VOC_FOLDER = "VOCdevkit/VOC2012"
@@ -63,6 +63,31 @@ def with_void(class_mask: np.ndarray) -> np.ndarray:
     inside = np.pad(class_mask > 0, 1)
     beside = inside[:-2, 1:-1] | inside[2:, 1:-1] | inside[1:-1, :-2] | inside[1:-1, 2:]
     return np.where(beside & (class_mask == 0), np.uint8(VOID), class_mask)
+
+
+def _roles(seed: int, size: int, k: int) -> tuple[np.ndarray, np.ndarray]:
+    scene = render(seed, "test", k, size=size)
+    role = np.full(NUM_CLASSES, -1, np.int8)
+    for item in sorted(scene.items, key=lambda item: item.salient):
+        if item.category in VOC_CLASSES:
+            role[VOC_CLASSES.index(item.category) - 1] = item.salient
+    return scene.image, role
+
+
+def scene_roles(root: Path | str, *, workers: int = 0) -> tuple[np.ndarray, np.ndarray]:
+    """Return what the saliency test set's masks do not tell: who is salient in it.
+
+    The scenes are rendered again, from what `mini.json` says.
+
+    Returns:
+        images, (N, size, size, 3) uint8, and roles, (N, 20) int8: 1 where the category
+        is salient in the image, 0 where it is only seen beside what is, -1 where absent.
+    """
+    drawn = json.loads((Path(root) / "mini.json").read_text())["parameters"]
+    work = partial(_roles, drawn["seed"], drawn["size"])
+    count = drawn["images"]["test"]
+    images, roles = zip(*in_parallel(work, range(count), workers=workers), strict=True)
+    return np.stack(images), np.stack(roles)
 
 
 def _write_annotation(path: Path, scene: Scene) -> None:

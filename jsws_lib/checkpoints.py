@@ -136,16 +136,21 @@ def shipped(name: str) -> Path | None:
     return path
 
 
-def ship(path: Path | str, name: str, *, command: str, figures: dict) -> Path:
+def ship(path: Path | str, name: str, *, command: str, figures: dict,
+         threads: int | None = None) -> Path:  # fmt: skip
     """Store a run's checkpoint in half precision and enter it in the manifest."""
     net, story = load_ssnet(path)
     target = save_weights(SHIPPED / f"{name}.safetensors", net, story, half=True)
-    enter(target, command=command, seed=story["seed"], figures=figures)
+    enter(target, command=command, seed=story["seed"], figures=figures, threads=threads)
     return target
 
 
-def enter(path: Path, *, command: str, seed: int, figures: dict):
-    """Write one file's line in `checkpoints/manifest.json`."""
+def enter(path: Path, *, command: str, seed: int, figures: dict,
+          threads: int | None = None):  # fmt: skip
+    """Write one file's line in `checkpoints/manifest.json`.
+
+    `threads` is what trained it; None stands for this process's.
+    """
     manifest = SHIPPED / "manifest.json"
     files = json.loads(manifest.read_text())["files"] if manifest.is_file() else {}
     files[path.name] = {
@@ -153,7 +158,8 @@ def enter(path: Path, *, command: str, seed: int, figures: dict):
         "bytes": path.stat().st_size,
         "command": command,
         "seed": seed,
-        "hardware": f"{platform.machine()}, {torch.get_num_threads()} CPU threads",
+        "hardware": f"{platform.machine()}, CPU threads: "
+        f"{threads or torch.get_num_threads()}",
         "torch": version("torch"),
         "figures": figures,
     }

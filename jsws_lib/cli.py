@@ -70,6 +70,15 @@ SalList = Annotated[str | None, option("file of saliency training ids, under the
 Leaky = Annotated[bool, option(
     "labels from the cropped pixel masks, as the released code does: leaks "
     "ground truth, for comparison only")]  # fmt: skip
+ValList = Annotated[str | None, option(
+    "id list in ImageSets/Segmentation; default: val")]  # fmt: skip
+TestImages = Annotated[str | None, option(
+    "folder of saliency test images `<id>.jpg`; default: ECSSD's")]  # fmt: skip
+TestMasks = Annotated[str | None, option(
+    "folder of their masks `<id>.png`; default: ECSSD's")]  # fmt: skip
+TestList = Annotated[str | None, option(
+    "file of saliency test ids, under the data root or absolute; "
+    "default: all")]  # fmt: skip
 RecipeCrf = Annotated[Presets | None, option("CRF preset, instead of the recipe's")]
 SaliencyCrf = Annotated[Presets | None, option(
     "refine saliency maps by the CRF of this preset")]  # fmt: skip
@@ -97,6 +106,11 @@ def _settings(profile, recipe="", *, stage=1, steps=None, batch=None, lr=None,
         r = replace(r, crf=str(crf))
     if leaky_labels:
         r = replace(r, leaky_labels=True)
+    return _override(p, r, stage=stage, steps=steps, lr=lr)
+
+
+def _override(p, r, *, stage, steps=None, lr=None):
+    """One stage's steps and learning rate; None leaves them as they are."""
     if steps is not None:
         p = replace(p, steps=_swap(p.steps, stage, steps))
     if lr is not None:  # in the profile, unless the recipe overrides its schedules
@@ -164,7 +178,7 @@ def pretrain(
 
 def _train(setting: str, profile, recipe, seed: int, out: Path | None, as_json: bool,
            **given):  # fmt: skip
-    from jsws_lib.training import run_folder, train_or_load
+    from jsws_lib.runs import run_folder, train_or_load
 
     trained = train_or_load(
         setting, profile=profile, recipe=recipe, seed=seed, out=out, **given
@@ -177,7 +191,7 @@ def _train(setting: str, profile, recipe, seed: int, out: Path | None, as_json: 
 
 @train_app.command("stage1")
 def train_stage1(
-    profile: Profile = "", recipe: Recipe = "anchored",
+    profile: Profile = "", recipe: Recipe = "",
     labels_only: Annotated[bool, option("setting S: L_c alone, no saliency")] = False,
     backbone: Backbone = None, weights: Weights = None, size: Size = None,
     steps: Steps = None, batch: Batch = None, lr: Rate = None, workers: Workers = None,
@@ -204,8 +218,8 @@ def train_stage1(
 
 @train_app.command("stage2")
 def train_stage2(
-    setting: Annotated[str, option("SS, MS, MM or 2S; see `jsws_lib/training.py`")] = "MM",
-    profile: Profile = "", recipe: Recipe = "anchored",
+    setting: Annotated[str, option("SS, MS, MM or 2S; see `jsws_lib/runs.py`")] = "MM",
+    profile: Profile = "", recipe: Recipe = "",
     teacher: Annotated[Path | None, option(
         "SSNet-1 checkpoint; default: trained or loaded")] = None,
     pseudo_labels: Annotated[Path | None, option(
@@ -220,7 +234,7 @@ def train_stage2(
     as_json: Json = False,
 ):  # fmt: skip
     """Train SSNet-2 on pseudo labels and saliency masks (setting MM by default)."""
-    from jsws_lib.training import SETTINGS
+    from jsws_lib.runs import SETTINGS
 
     p, r = _settings(
         profile, recipe, stage=2, backbone=backbone, weights=weights, size=size,
@@ -242,7 +256,7 @@ def pseudo_label_command(
     checkpoint: Annotated[Path | None, option(
         "SSNet-1 checkpoint; default: setting M, trained or loaded")] = None,
     out: Annotated[Path | None, option("folder; default beside the run")] = None,
-    profile: Profile = "", recipe: Recipe = "anchored",
+    profile: Profile = "", recipe: Recipe = "",
     crf: RecipeCrf = None, crf_scale: CrfScale = None, seed: Seed = 0,
     backbone: Backbone = None, size: Size = None, data: Data = None, voc: Voc = None,
     train_list: TrainList = None, processes: Processes = None,
@@ -250,7 +264,8 @@ def pseudo_label_command(
     """Write a palette PNG per training image: probabilities x labels, CRF, argmax."""
     from jsws_lib.checkpoints import load_ssnet
     from jsws_lib.pseudo_labels import make_pseudo_labels
-    from jsws_lib.training import pick_device, pseudo_label_folder, train_or_load
+    from jsws_lib.runs import pseudo_label_folder, train_or_load
+    from jsws_lib.training import pick_device
 
     p, r = _settings(profile, recipe, backbone=backbone, size=size, data=data, voc=voc,
                      train_list=train_list, crf=crf, crf_scale=crf_scale)  # fmt: skip
@@ -275,14 +290,8 @@ def _ids(file: Path | None) -> list[str] | None:
 @evaluate_app.command("network")
 def evaluate_network(
     checkpoint: Checkpoint, profile: Profile = "", data: Data = None, voc: Voc = None,
-    val_list: Annotated[str | None, option(
-        "id list in ImageSets/Segmentation; default: val")] = None,
-    test_images: Annotated[str | None, option(
-        "folder of saliency test images `<id>.jpg`; default: ECSSD's")] = None,
-    test_masks: Annotated[str | None, option(
-        "folder of their masks `<id>.png`; default: ECSSD's")] = None,
-    test_list: Annotated[str | None, option(
-        "file of saliency test ids, under the data root or absolute; default: all")] = None,
+    val_list: ValList = None, test_images: TestImages = None,
+    test_masks: TestMasks = None, test_list: TestList = None,
     crf: SaliencyCrf = None, crf_scale: CrfScale = None, as_json: Json = False,
 ):  # fmt: skip
     """Measure a checkpoint: mIoU on VOC val, MAE and max F on a saliency set.
@@ -313,7 +322,7 @@ def _crf_scale_needs_crf(crf, crf_scale):
 
 def _figures(net, setting: str, profile, recipe, *, crf: bool) -> dict[str, float]:
     from jsws_lib.inference import evaluate
-    from jsws_lib.training import SETTINGS
+    from jsws_lib.runs import SETTINGS
 
     figures = evaluate(net, profile=profile, recipe=recipe, crf=crf).figures()
     if "L_s1" not in SETTINGS[setting].losses:
@@ -441,25 +450,121 @@ def _refuse_overwriting(files: list[Path], out: Path, names: tuple[str, ...]):
             source[target] = file
 
 
+Seeds = Annotated[str, option("how many seeds from 0 on, or a list such as 3,5")]
+
+
+@app.command()
+def ablate(
+    profile: Profile = "", recipe: Recipe = "", seeds: Seeds = "3",
+    settings: Annotated[str, option("some of S,M,SS,MS,MM,2S; default: all")] = "",
+    dry_run: Annotated[bool, option(
+        "only say what would be done: the runs, the state of the data, and the hours, "
+        "memory and disk that a few measured steps suggest", "--dry-run")] = False,
+    backbone: Backbone = None, weights: Weights = None, size: Size = None,
+    steps1: Annotated[int | None, option("steps of stage 1", min=1)] = None,
+    steps2: Annotated[int | None, option("steps of stage 2", min=1)] = None,
+    lr1: Annotated[float | None, option("(peak) learning rate of stage 1",
+                                        callback=_positive)] = None,
+    lr2: Annotated[float | None, option("(peak) learning rate of stage 2",
+                                        callback=_positive)] = None,
+    batch: Batch = None, workers: Workers = None, data: Data = None, voc: Voc = None,
+    train_list: TrainList = None, val_list: ValList = None,
+    saliency_images: SalImages = None, saliency_masks: SalMasks = None,
+    saliency_list: SalList = None, test_images: TestImages = None,
+    test_masks: TestMasks = None, test_list: TestList = None,
+    crf: RecipeCrf = None, crf_scale: CrfScale = None,
+    jobs: Annotated[int | None, option(
+        "runs at a time; default: one per core on the CPU, one on a GPU", min=1)] = None,
+    out: Annotated[Path | None, option(
+        "JSON file; default results/ablation_<profile>.json")] = None,
+):  # fmt: skip
+    """Tables 5 and 6 again: six settings, several seeds, one JSON file, a table, a chart.
+
+    Interrupt it when you like: the same command goes on. Finished runs are not repeated.
+    """
+    from jsws_lib import ablation, results
+
+    common = dict(
+        backbone=backbone, weights=weights, size=size, batch=batch, workers=workers,
+        data=data, voc=voc, train_list=train_list, val_list=val_list,
+        saliency_images=saliency_images, saliency_masks=saliency_masks,
+        saliency_list=saliency_list, test_images=test_images, test_masks=test_masks,
+        test_list=test_list, crf=crf, crf_scale=crf_scale,
+    )  # fmt: skip
+    p, r = _settings(profile, recipe, stage=1, steps=steps1, lr=lr1, **common)
+    p, r = _override(p, r, stage=2, steps=steps2, lr=lr2)
+    chosen = {"seeds": _seed_list(seeds), "settings": _setting_list(settings)}
+    if dry_run:
+        from jsws_lib.dry_run import describe_plan
+
+        text, ready = describe_plan(ablation.plan(p, r, **chosen), jobs=jobs)
+        typer.echo(text)
+        raise typer.Exit(0 if ready else 1)
+    file = ablation.ablate(profile=p, recipe=r, jobs=jobs, out=out, **chosen)
+    result = json.loads(file.read_text())
+    picture = file.with_suffix(".png")
+    results.ablation_chart(result).savefig(picture, dpi=110)
+    typer.echo(results.ablation_table(result))
+    typer.echo(f"\nfigures in {file}, chart in {picture}")
+
+
+@app.command()
+def study(
+    seed: Seed = 0,
+    jobs: Annotated[int | None, option("runs at a time; default: one per core",
+                                       min=1)] = None,
+):  # fmt: skip
+    """What makes stage 1 learn: the default recipe, one thing changed at a time."""
+    from jsws_lib import results
+    from jsws_lib.study import study as run
+
+    file = run(seed=seed, jobs=jobs)
+    typer.echo(results.study_table(json.loads(file.read_text())))
+    typer.echo(f"\nfigures in {file}")
+
+
+def _seed_list(text: str) -> list[int]:
+    try:
+        numbers = [int(part) for part in text.split(",")]
+        seeds = numbers if "," in text else list(range(numbers[0]))
+    except ValueError:
+        seeds = []
+    if not seeds or min(seeds) < 0 or len(set(seeds)) < len(seeds):
+        raise JswsError(f"--seeds {text}: give a count such as 3, or a list such as 0,4")
+    return seeds
+
+
+def _setting_list(text: str) -> list[str]:
+    from jsws_lib.runs import SETTINGS
+
+    chosen = [part.strip() for part in text.split(",")] if text else list(SETTINGS)
+    if unknown := [name for name in chosen if name not in SETTINGS]:
+        raise JswsError(
+            f"unknown setting '{unknown[0]}'; choose from {', '.join(SETTINGS)}"
+        )
+    return chosen
+
+
 @app.command()
 def ship(
     settings: Annotated[list[str], typer.Argument(help="settings to ship: S M MM")],
     seed: Seed = 0,
 ):
-    """Measure trained `mini` networks and store them in checkpoints/ (maintainers)."""
-    from jsws_lib import checkpoints, training
+    """Store networks that `jsws ablate` trained on `mini` in checkpoints/ (maintainers)."""
+    from jsws_lib import checkpoints
+    from jsws_lib.ablation import Run, measured
 
     p, r = get_profile("mini"), get_recipe()
     for setting in settings:
-        trained = training.train_or_load(setting, profile=p, recipe=r, seed=seed)
-        folder = training.run_folder(setting, profile=p, recipe=r, seed=seed)
-        figures = _figures(trained.net, setting, p, r, crf=True)
-        stage = f"stage{training.SETTINGS[setting].stage}"
-        choice = {"S": " --labels-only", "M": ""}.get(setting, f" --setting {setting}")
+        record = measured(run := Run(setting, setting, p, r, seed))
+        if record is None:
+            raise JswsError(f"{run.folder} was not trained and measured: run `make ablate`")
+        names = ("miou", "mae", "max_f", "mae_crf", "max_f_crf")
+        figures = {name: record[name] for name in names if name in record}
         path = checkpoints.ship(
-            folder / "weights.safetensors", f"mini_{setting}",
-            command=f"JSWS_TRAIN=1 jsws train {stage}{choice} --seed {seed}",
-            figures=figures,
+            run.folder / "weights.safetensors", f"mini_{setting}",
+            command="jsws ablate --profile mini --seeds 3", figures=figures,
+            threads=record["threads"],
         )  # fmt: skip
         typer.echo(f"{path.name}: {figures}")
 

@@ -13,9 +13,9 @@ import typer
 from PIL import Image
 
 from data_utils.voc import read_ids, write_palette_png
-from jsws_lib import checkpoints, cli, training
+from jsws_lib import checkpoints, cli, runs
 from jsws_lib.checkpoints import describe, recipe_fields, save_weights
-from jsws_lib.config import ANCHORED, JSWS2020, PROFILES, ROOT
+from jsws_lib.config import JSWS2020, PROFILES, ROOT, STEADY
 from jsws_lib.ssnet import build_ssnet
 
 
@@ -39,7 +39,7 @@ class Result:
 @pytest.fixture
 def jsws(monkeypatch, capsys, tmp_path):
     """Run the command line in this process, with runs in a folder of the test."""
-    monkeypatch.setattr(training, "ROOT", tmp_path)
+    monkeypatch.setattr(runs, "ROOT", tmp_path)
     monkeypatch.setattr(checkpoints, "SHIPPED", tmp_path / "checkpoints")
     for name in ("JSWS_PROFILE", "JSWS_DATA", "JSWS_TRAIN"):
         monkeypatch.delenv(name, raising=False)
@@ -66,9 +66,9 @@ def jsws(monkeypatch, capsys, tmp_path):
 def checkpoint(tmp_path_factory):
     """An untrained SSNet-1 of 64 px with a story as `jsws train` writes it."""
     torch.manual_seed(0)
-    net = build_ssnet(1, backbone="densenet_mini", size=64, recipe=ANCHORED)
+    net = build_ssnet(1, backbone="densenet_mini", size=64, recipe=STEADY)
     story = describe(net, setting="M", backbone="densenet_mini", seed=0, profile="mini",
-                     recipe=recipe_fields(ANCHORED), run="none", history=[])  # fmt: skip
+                     recipe=recipe_fields(STEADY), run="none", history=[])  # fmt: skip
     return save_weights(tmp_path_factory.mktemp("net") / "m.safetensors", net, story)
 
 
@@ -125,7 +125,7 @@ def test_as_a_program(tmp_path):
 
 def test_unknown_names(jsws, checkpoint, tmp_path):
     refused(jsws("train", "stage1", "--profile", "huge"), "'huge'", "mini, colab, paper")
-    refused(jsws("train", "stage1", "--recipe", "mine"), "'mine'", "anchored, paper")
+    refused(jsws("train", "stage1", "--recipe", "mine"), "'mine'", "steady, anchored")
     refused(jsws("train", "stage2", "--setting", "S"), "'S'", "MM")
     refused(jsws("train", "stage2", "--setting", "X"), "'X'", "MM")
     refused(jsws("pseudo-label", "--checkpoint", checkpoint, "--recipe", "x"), "'x'")
@@ -371,7 +371,7 @@ def test_weights_leak_and_crf_reach_training(jsws, monkeypatch, checkpoint, stag
     words = ("train", stage, "--weights", checkpoint, "--leaky-labels", *crf)
     assert jsws(*words).status == 0
     assert seen["p"].weights == str(checkpoint.resolve()) and seen["r"].leaky_labels
-    assert seen["r"].crf == (crf or (None, ANCHORED.crf))[1]
+    assert seen["r"].crf == (crf or (None, STEADY.crf))[1]
 
 
 def test_pseudo_labels_of_another_seed(jsws, monkeypatch, tmp_path):
@@ -379,15 +379,15 @@ def test_pseudo_labels_of_another_seed(jsws, monkeypatch, tmp_path):
 
     seen = []
     monkeypatch.setattr(
-        training, "train_or_load",
-        lambda *a, seed, **k: seen.append(seed) or training.Trained(None, [], ""),
+        runs, "train_or_load",
+        lambda *a, seed, **k: seen.append(seed) or runs.Trained(None, [], ""),
     )  # fmt: skip
     monkeypatch.setattr(
         pseudo_labels, "make_pseudo_labels", lambda *a, out, **k: seen.append(out)
     )
     result = jsws("pseudo-label", "--seed", 3)
     assert result.status == 0, result.err
-    assert seen[0] == 3 and "mini-anchored-M-3-" in str(seen[1])
+    assert seen[0] == 3 and "mini-steady-M-3-" in str(seen[1])
 
 
 def test_pretrain_leaves_the_shipped_file_alone(jsws, monkeypatch):

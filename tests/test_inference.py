@@ -11,7 +11,7 @@ from PIL import Image
 from data_utils.datasets import read_image
 from data_utils.errors import JswsError
 from data_utils.voc import image_labels, palette, read_ids
-from jsws_lib.config import ANCHORED
+from jsws_lib.config import STEADY
 from jsws_lib.drawing import overlay
 from jsws_lib.inference import (
     evaluate,
@@ -29,7 +29,7 @@ from jsws_lib.ssnet import build_ssnet
 @pytest.fixture(scope="module")
 def net():
     torch.manual_seed(0)
-    return build_ssnet(1, backbone="densenet_mini", size=64, recipe=ANCHORED).eval()
+    return build_ssnet(1, backbone="densenet_mini", size=64, recipe=STEADY).eval()
 
 
 @pytest.fixture(scope="module")
@@ -115,7 +115,7 @@ def test_saved_predictions(net, photos, tmp_path):
 
 
 def test_evaluate_agrees_with_the_folders_it_would_write(net, tiny, mini_data, tmp_path):
-    figures = evaluate(net, profile=tiny, recipe=ANCHORED, crf=True).figures()
+    figures = evaluate(net, profile=tiny, recipe=STEADY, crf=True).figures()
     voc = mini_data / tiny.voc
     for k, folder in enumerate((voc / "JPEGImages", mini_data / tiny.test_images)):
         val = read_ids(voc / "ImageSets/Segmentation/val.txt")
@@ -143,7 +143,7 @@ def test_evaluate_refuses_bad_masks(net, tiny, own_data):
                        (Image.new("L", (64, 60)), "64 x 60 px")):  # fmt: skip
         bad.save(path)
         with pytest.raises(JswsError, match=rf"{path.name}.*{words}"):
-            evaluate(net, profile=profile, recipe=ANCHORED)
+            evaluate(net, profile=profile, recipe=STEADY)
 
 
 # --- pseudo labels -------------------------------------------------------------------
@@ -188,7 +188,7 @@ def written(net, mini_data, tmp_path_factory):
 
     profile = replace(PROFILES["mini"], data=mini_data, size=64)
     out = tmp_path_factory.mktemp("pseudo") / "out"
-    make_pseudo_labels(net, profile=profile, recipe=ANCHORED, out=out, workers=0)
+    make_pseudo_labels(net, profile=profile, recipe=STEADY, out=out, workers=0)
     return profile, out
 
 
@@ -206,7 +206,7 @@ def test_pseudo_labels_are_palette_pngs_of_present_classes(written):
 
 def test_pseudo_labels_do_not_depend_on_workers(net, written, tmp_path):
     profile, done = written
-    out = make_pseudo_labels(net, profile=profile, recipe=ANCHORED, out=tmp_path, workers=2)
+    out = make_pseudo_labels(net, profile=profile, recipe=STEADY, out=tmp_path, workers=2)
     assert {p.name for p in out.iterdir()} == {p.name for p in done.iterdir()}
     for path in done.iterdir():
         assert (out / path.name).read_bytes() == path.read_bytes()
@@ -215,7 +215,7 @@ def test_pseudo_labels_do_not_depend_on_workers(net, written, tmp_path):
 def test_pseudo_labels_resume(net, written, tmp_path):
     profile, done = written
     files, out = sorted(done.iterdir()), tmp_path / "labels"
-    kwargs = dict(profile=profile, recipe=ANCHORED, out=out, workers=0)
+    kwargs = dict(profile=profile, recipe=STEADY, out=out, workers=0)
     make_pseudo_labels(net, **kwargs)
     for path in files[:2]:
         (out / path.name).unlink()
@@ -231,23 +231,23 @@ def test_pseudo_labels_resume(net, written, tmp_path):
 def test_labels_of_another_network_or_crf_are_not_taken_for_these(net, written, tmp_path):
     profile, _ = written
     kwargs = dict(profile=profile, out=tmp_path / "labels", workers=0)
-    make_pseudo_labels(net, recipe=ANCHORED, **kwargs)
+    make_pseudo_labels(net, recipe=STEADY, **kwargs)
     with pytest.raises(JswsError, match="labels holds pseudo labels of another network"):
-        make_pseudo_labels(net, recipe=replace(ANCHORED, crf="deeplab"), **kwargs)
+        make_pseudo_labels(net, recipe=replace(STEADY, crf="deeplab"), **kwargs)
     other = deepcopy(net)
     other.sn.head.bias.data += 1e-3
     with pytest.raises(JswsError, match="choose another folder, or delete this one"):
-        make_pseudo_labels(other, recipe=ANCHORED, **kwargs)
+        make_pseudo_labels(other, recipe=STEADY, **kwargs)
 
 
 
 def test_graded_masks_are_cut_by_the_protocol(net, tiny, own_data):
     """`toolbox` calls a tenth of full scale salient; half of it is not asked for."""
     profile = replace(tiny, data=own_data)
-    crisp = evaluate(net, profile=profile, recipe=ANCHORED).figures()
+    crisp = evaluate(net, profile=profile, recipe=STEADY).figures()
     for path in (own_data / "ECSSD/ground_truth_mask").glob("*.png"):
         mask = np.asarray(Image.open(path).convert("L"))
         Image.fromarray((mask > 127).astype(np.uint8) * 60).save(path)
-    graded = evaluate(net, profile=profile, recipe=ANCHORED).figures()
+    graded = evaluate(net, profile=profile, recipe=STEADY).figures()
     assert crisp["max_f"] > 0
     assert graded == crisp

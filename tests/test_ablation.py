@@ -1,0 +1,250 @@
+"""The ablation: its plan, its file, taking it up again, and the paper's claim in small."""
+
+import importlib.metadata
+import json
+import math
+from dataclasses import replace
+
+import matplotlib.pyplot as plt
+import numpy as np
+import pytest
+import torch
+
+from data_utils.datasets import Augmentation, SaliencySet
+from data_utils.errors import JswsError
+from data_utils.mini import make_mini, render, scene_roles
+from data_utils.voc import VOC_CLASSES
+from jsws_lib import ablation, results, runs
+from jsws_lib.ablation import Run, ablate, measured, plan, spread
+from jsws_lib.config import PROFILES, Recipe, get_recipe
+from jsws_lib.dry_run import check_data, describe_plan
+from jsws_lib.losses import saliency_loss
+from jsws_lib.ssnet import build_ssnet
+from jsws_lib.study import TRIALS, study, trial_runs
+from jsws_lib.training import seed_everything, train
+
+DEFAULT = Recipe()
+
+
+@pytest.fixture
+def quick(tiny, tmp_path, monkeypatch):
+    monkeypatch.setenv("JSWS_RUNS", str(tmp_path / "runs"))
+    return replace(tiny, steps=(2, 2))
+
+
+def test_the_plan_holds_every_run_once_and_teachers_first(tiny):
+    found = plan(tiny, DEFAULT, seeds=(0, 3))
+    assert len(found) == len(set(found)) == 2 * (6 + 1)
+    assert [run.wave for run in found] == sorted(run.wave for run in found)
+    assert {r.setting for r in found if r.wave == 1} == {"SS", "MS", "MM"}
+    assert {r.name for r in found if r.teaches} == {"S", "M"}
+    assert not any(r.teaches for r in plan(tiny, DEFAULT, settings=["S", "M"]))
+    alone = plan(tiny, DEFAULT, seeds=(0,), settings=["MM"])
+    assert [run.name for run in alone] == ["M", "M_nll_probs", "MM"]
+    photographs = replace(tiny, data=tiny.data / "ECSSD")
+    assert len(plan(photographs, DEFAULT, seeds=(0,))) == 6
+
+
+def test_passes_count_data_sets():
+    mini = PROFILES["mini"]
+    passes = {s: Run(s, s, mini, DEFAULT, 0).passes for s in runs.SETTINGS}
+    one, two = mini.steps
+    assert passes == {"S": one, "M": 2 * one, "SS": two, "MS": two, "MM": 2 * two,
+                      "2S": two}  # fmt: skip
+
+
+def test_one_file_with_lists_by_seed(quick, tmp_path):
+    out = tmp_path / "deep" / "result.json"
+    assert ablate(profile=quick, recipe=DEFAULT, seeds=(0, 1), jobs=1, out=out) == out
+    result = json.loads(out.read_text())
+    assert result["seeds"] == [0, 1] and result["profile"] == "tiny"
+    assert list(result["settings"]) == list(runs.SETTINGS)
+    saliency = {"mae", "max_f", "mae_crf", "max_f_crf"}
+    for setting, row in result["settings"].items():
+        losses = runs.SETTINGS[setting].losses
+        assert ("miou" in row) == (losses != ("L_s1",))
+        assert (saliency <= row.keys()) == ("L_s1" in losses)
+        assert all(len(values) == 2 for values in row.values())
+        assert len(row["seconds"]) == 2 and all(s > 0 for s in row["seconds"])
+    m, contrast = result["settings"]["M"], result["contrasts"]["M_nll_probs"]
+    for row in (m, contrast):
+        gap = np.subtract(row["v_salient"], row["v_not_salient"])
+        np.testing.assert_allclose(row["v_gap"], gap, atol=2e-5)
+    assert str(quick.data) not in out.read_text()
+    assert result["versions"]["torch"] == importlib.metadata.version("torch")
+
+    table = results.ablation_table(result)
+    mean, sd = spread([100 * x for x in m["miou"]])
+    assert f"{mean:.1f} ± {sd:.1f}" in table and "57.1" in table
+    bars = [p for ax in results.ablation_chart(result).axes for p in ax.patches]
+    assert any(math.isclose(bar.get_height(), mean, rel_tol=1e-6) for bar in bars)
+    assert len(results.suppression_chart(result).axes) == 4
+    plt.close("all")
+
+
+def test_a_second_ablation_trains_nothing_and_agrees(quick, tmp_path, monkeypatch):
+    ask = dict(profile=quick, recipe=DEFAULT, seeds=(0,), settings=["S", "2S"], jobs=1)
+    first = ablate(**ask, out=tmp_path / "a.json").read_text()
+    monkeypatch.setattr(ablation, "train_or_load", None)
+    assert ablate(**ask, out=tmp_path / "b.json").read_text() == first
+    (run,) = plan(quick, DEFAULT, seeds=(0,), settings=["S"])
+    other = replace(run, profile=replace(quick, val_list="train_aug"))
+    assert other.folder == run.folder  # the same weights
+    assert measured(run) and measured(other) is None  # but not the same figures
+
+
+def test_processes_give_what_one_process_gives(quick, tmp_path):
+    ask = dict(profile=quick, recipe=DEFAULT, seeds=(0,), settings=["S", "SS"])
+    two = json.loads(ablate(**ask, jobs=2, out=tmp_path / "2.json").read_text())
+    for run in plan(quick, DEFAULT, seeds=(0,), settings=["S", "SS"]):
+        (run.folder / "figures.json").unlink()
+    one = json.loads(ablate(**ask, jobs=1, out=tmp_path / "1.json").read_text())
+    assert two["jobs"] == 2 and two["settings"].keys() == {"S", "SS"}
+    for setting in ("S", "SS"):
+        assert one["settings"][setting]["iou"] == two["settings"][setting]["iou"]
+        assert two["settings"][setting]["threads"] == [
+            max(1, ablation.available_cores() // 2)
+        ]
+
+
+def test_the_ablation_never_takes_shipped_networks(quick, monkeypatch, tmp_path):
+    def refuse(name):
+        raise AssertionError(f"took the shipped {name}")
+
+    monkeypatch.setattr(runs, "shipped", refuse)
+    ablate(profile=quick, recipe=DEFAULT, seeds=(0,), settings=["S"], jobs=1,
+           out=tmp_path / "s.json")  # fmt: skip
+
+
+def test_scene_roles_tell_what_the_masks_show(mini_data):
+    images, roles = scene_roles(mini_data)
+    assert images.shape == (8, 64, 64, 3) and roles.shape == (8, 20)
+    for k in range(8):
+        scene = render(0, "test", k, size=64)
+        np.testing.assert_array_equal(images[k], scene.image)
+        salient = {i.category for i in scene.items if i.salient}
+        for c, name in enumerate(VOC_CLASSES[1:]):
+            seen = name in {i.category for i in scene.items}
+            wanted = 1 if name in salient else 0 if seen else -1
+            assert roles[k, c] == wanted
+
+
+def test_spread():
+    assert spread([1, 2, 3]) == (2.0, 1.0)
+    mean, sd = spread([4.0])
+    assert mean == 4 and math.isnan(sd)
+
+
+def test_the_dry_run_measures_and_trains_nothing(quick):
+    text, ready = describe_plan(plan(quick, DEFAULT, seeds=(0,)), jobs=1)
+    assert ready and "FAIL" not in text
+    assert "24 training images" in text and "seed 0 (to do)" in text
+    for words in ("hours for 7 runs", "GB, peak", "GB are free", "SSNet-2 L_s2"):
+        assert words in text
+    assert not any(run.folder.exists() for run in plan(quick, DEFAULT, seeds=(0,)))
+
+
+def test_the_dry_run_names_what_is_broken(quick, own_data):
+    broken = replace(quick, data=own_data)
+    voc = own_data / broken.voc
+    next((voc / "SegmentationClass").glob("*.png")).unlink()
+    photos = sorted((own_data / "DUTS-TR/DUTS-TR-Image").glob("*.jpg"))
+    photos[0].write_bytes(b"no picture")
+    verdicts, _ = check_data(broken)
+    assert [fine for fine, _ in verdicts] == [True, False, False, True]
+    text, ready = describe_plan(plan(broken, DEFAULT, seeds=(0,)))
+    assert not ready and text.count("FAIL") == 2 and "1 masks are missing" in text
+    assert "hours" not in text
+
+
+@pytest.fixture(scope="module")
+def small_world(tmp_path_factory):
+    """480 + 480 + 100 + 100 scenes at 64 px."""
+    counts = dict(n_class=480, n_saliency=480, n_val=100, n_test=100)
+    folder = tmp_path_factory.mktemp("small") / "data"
+    return make_mini(folder, size=64, progress=False, **counts)
+
+
+def test_saliency_makes_weak_labels_segment(small_world, tmp_path, monkeypatch):
+    """Table 5's claim in small: M above S by a margin, from the same few steps."""
+    monkeypatch.setenv("JSWS_RUNS", str(tmp_path / "runs"))
+    mini = PROFILES["mini"]
+    small = replace(mini, name="small", data=small_world, size=64, crf_scale=64 / 500,
+                    steps=(160, 1))  # fmt: skip
+    file = ablate(profile=small, recipe=get_recipe(), seeds=(0,), settings=["S", "M"],
+                  out=tmp_path / "small.json")  # fmt: skip
+    settings = json.loads(file.read_text())["settings"]
+    (s,), (m,) = settings["S"]["miou"], settings["M"]["miou"]
+    assert m - s >= 0.10, (s, m)
+
+
+def test_bad_choices_are_one_line_each():
+    from jsws_lib.cli import _seed_list, _setting_list
+
+    assert _seed_list("3") == [0, 1, 2] and _seed_list("4,7") == [4, 7]
+    for text in ("0", "x", "1,1", "-1,2"):
+        with pytest.raises(JswsError, match="--seeds"):
+            _seed_list(text)
+    assert _setting_list("") == list(runs.SETTINGS)
+    with pytest.raises(JswsError, match="unknown setting 'Q'"):
+        _setting_list("S,Q")
+
+
+def test_only_equation_3_lets_v_fall(mini_data, tiny):
+    """What a saliency batch asks of v, by the sign of dL_s1/da, under each reading."""
+    data = SaliencySet(tiny.data / tiny.saliency_images, tiny.data / tiny.saliency_masks,
+                       augmentation=Augmentation(64))  # fmt: skip
+    samples = [data[k, 0] for k in range(16)]
+    image = torch.stack([sample["image"] for sample in samples])
+    mask = torch.stack([sample["sal_mask"] for sample in samples])
+    seed_everything(0)
+    net = build_ssnet(1, backbone="densenet_mini", size=64, recipe=DEFAULT)
+    falls = {}
+    for reading in ("bce", "background", "nll_probs"):
+        out = net(image)
+        loss = saliency_loss(out, mask, reading=reading)
+        (slope,) = torch.autograd.grad(loss, out.sal_logits)
+        falls[reading] = (slope > 0).float().mean().item()  # descent lowers these
+    assert falls["bce"] > 0.1
+    assert falls["background"] == falls["nll_probs"] == 0
+
+
+def test_the_slow_sam_does_not_saturate(tiny):
+    """Adam's first steps at the mini profile's peak rate, with and without `sam_rate`."""
+    steepness = {}
+    for rate in (None, DEFAULT.sam_rate):
+        seed_everything(0)
+        recipe = replace(DEFAULT, sam_rate=rate)
+        net = build_ssnet(1, backbone="densenet_mini", size=64, recipe=recipe)
+        train(net, ("L_s1",), profile=replace(tiny, batch_saliency=8), recipe=recipe,
+              steps=12)  # fmt: skip
+        data = SaliencySet(tiny.data / tiny.saliency_images,
+                           tiny.data / tiny.saliency_masks,
+                           augmentation=Augmentation(64))  # fmt: skip
+        with torch.inference_mode():
+            v = net(torch.stack([data[k, 0]["image"] for k in range(16)])).class_saliency
+        steepness[rate] = (v * (1 - v)).median().item()
+    assert 10 * steepness[None] < steepness[DEFAULT.sam_rate], steepness
+
+
+def test_the_study_changes_one_thing_at_a_time():
+    first, *others = trial_runs()
+    assert (first.recipe, first.setting) == (DEFAULT, "M")
+    assert len({(run.setting, run.folder) for run in (first, *others)}) == len(TRIALS)
+    for run, (_, _, change, profile_change) in zip(others, TRIALS[1:], strict=True):
+        named = isinstance(change, Recipe)
+        assert named + bool(profile_change) + (not named and bool(change)) <= 1
+        assert run.setting == "S" or run.folder != first.folder
+
+
+def test_the_study_s_file_is_a_table(quick, tmp_path, monkeypatch):
+    small = [(w, s, c, {**p, "steps": (1, 1)}) for w, s, c, p in TRIALS[:3]]
+    monkeypatch.setattr("jsws_lib.study.TRIALS", small)
+    monkeypatch.setattr("jsws_lib.study.MINI", quick)
+    file = study(jobs=1, out=tmp_path / "study.json")
+    result = json.loads(file.read_text())
+    assert [row["setting"] for row in result["rows"]] == ["M", "S", "M"]
+    lines = results.study_table(result).splitlines()
+    assert len(lines) == 2 + 3
+    miou = result["rows"][0]["miou"]
+    assert f"| {100 * miou:.1f} |" in lines[2] and "–" in lines[3]
