@@ -81,7 +81,7 @@ def plan(profile: Profile, recipe: Recipe, *, seeds: Sequence[int] = (0, 1, 2),
     """List the runs of an ablation, those without a teacher first.
 
     A setting's teacher is added if it is not among `settings`. Embedded data, whose
-    scenes are known, get the runs of `CONTRAST` too.
+    scenes are known, get `CONTRAST` too, for the first seed.
     """
     teachers = {SETTINGS[s].teacher for s in settings} - {None}
     wanted = [s for s in SETTINGS if s in {*settings, *teachers}]
@@ -90,7 +90,7 @@ def plan(profile: Profile, recipe: Recipe, *, seeds: Sequence[int] = (0, 1, 2),
     name, setting, change = CONTRAST
     if setting in wanted and (profile.data / "mini.json").is_file():
         other = replace(recipe, **change)
-        runs += [Run(name, setting, profile, other, seed) for seed in seeds]
+        runs.append(Run(name, setting, profile, other, seeds[0]))
     return sorted(runs, key=lambda run: run.wave)
 
 
@@ -144,9 +144,8 @@ def run_all(runs: Sequence[Run], jobs: int) -> dict[Run, dict]:
     """
     todo = [run for run in runs if measured(run) is None]
     total = sum(run.passes for run in runs)
-    with tqdm(total=total, desc="ablation", unit="pass") as bar:
-        bar.update(total - sum(run.passes for run in todo))
-        bar.initial = bar.n  # what was there already says nothing about the speed
+    done = total - sum(run.passes for run in todo)
+    with tqdm(total=total, initial=done, desc="ablation", unit="pass") as bar:
         if jobs == 1:
             for run in sorted(todo, key=lambda run: run.wave):
                 bar.set_postfix_str(f"{run.name}, seed {run.seed}")

@@ -99,7 +99,8 @@ def ablation_chart(result: dict) -> Figure:
         ax.set_xticks(range(len(settings)), labels)
         ax.set_title(title)
         ax.spines[["top", "right"]].set_visible(False)
-    axes[0].legend(frameon=False, loc="upper left")
+    axes[0].set_ylim(top=1.2 * axes[0].get_ylim()[1])  # room for the legend
+    axes[0].legend(frameon=False, loc="upper left", ncols=2)
     what = f"profile {result['profile']}, recipe {result['recipe']}"
     fig.suptitle(f"{what}: mean, standard deviation and each of {len(result['seeds'])} "
                  "seeds", fontsize=10)  # fmt: skip
@@ -147,13 +148,12 @@ def suppression_chart(result: dict) -> Figure:
         kinds = np.array(row["v_by_category"], float)  # (seeds, 2, 20)
         place = np.arange(kinds.shape[2])
         for k, (label, shade) in enumerate(ROLES.items()):
-            values = kinds[:, k]
-            sd = values.std(0, ddof=1) if len(values) > 1 else None
-            right.bar(place + 0.4 * k - 0.2, values.mean(0), 0.38, yerr=sd, label=label,
-                      color=shade)  # fmt: skip
+            at, values = place + 0.4 * k - 0.2, kinds[:, k]
+            right.bar(at, values.mean(0), 0.38, label=label, color=shade)
+            right.plot(np.tile(at, len(values)), values.ravel(), "k.", ms=3)
         names = result["categories"][1:]
         right.set_xticks(place, names, rotation=60, ha="right", fontsize=8)
-        right.set(ylim=(0, 1.15))
+        right.set(ylim=(0, 1.25))
         gap, sd = spread(row["v_gap"])
         right.set_title(f"{name}: gap {gap:.3f}" + ("" if sd != sd else f" ± {sd:.3f}"),
                         fontsize=9)  # fmt: skip

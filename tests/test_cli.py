@@ -124,7 +124,7 @@ def test_as_a_program(tmp_path):
 
 
 def test_unknown_names(jsws, checkpoint, tmp_path):
-    refused(jsws("train", "stage1", "--profile", "huge"), "'huge'", "mini, colab, paper")
+    refused(jsws("train", "stage1", "--profile", "huge"), "'huge'", "mini, laptop, colab, paper")
     refused(jsws("train", "stage1", "--recipe", "mine"), "'mine'", "steady, anchored")
     refused(jsws("train", "stage2", "--setting", "S"), "'S'", "MM")
     refused(jsws("train", "stage2", "--setting", "X"), "'X'", "MM")
@@ -135,7 +135,7 @@ def test_unknown_names(jsws, checkpoint, tmp_path):
 
 def test_an_unknown_profile_in_the_environment(jsws, monkeypatch):
     monkeypatch.setenv("JSWS_PROFILE", "giant")
-    refused(jsws("train", "stage1"), "'giant'", "mini, colab, paper")
+    refused(jsws("train", "stage1"), "'giant'", "mini, laptop, colab, paper")
 
 
 def test_missing_data(jsws, tmp_path):
@@ -468,3 +468,30 @@ def test_predict_never_overwrites_a_picture(jsws, checkpoint, tmp_path, plain):
     if not plain:
         out = tmp_path / "out"
         refused(jsws("predict", cat, over, *given, out), out / "cat_overlay.png", "both")
+
+
+def test_ablate_plans_then_trains_and_draws(jsws, mini_data, tmp_path, monkeypatch):
+    monkeypatch.setenv("JSWS_RUNS", str(tmp_path / "runs"))
+    ask = ("ablate", "--data", mini_data, "--size", 64, "--batch", 4, "--steps1", 2,
+           "--steps2", 3, "--lr2", 1e-3, "--seeds", 1, "--settings", "SS")  # fmt: skip
+    planned = jsws(*ask, "--dry-run")
+    assert planned.status == 0, planned.err
+    assert "2 runs" in planned.out and "3 steps; seed 0 (to do)" in planned.out
+    assert "about" in planned.out and not (tmp_path / "runs").exists()
+    done = jsws(*ask, "--jobs", 1, "--out", tmp_path / "out" / "a.json")
+    assert done.status == 0, done.err
+    assert "| S-S: SSNet-2" in done.out and "47.1" in done.out
+    written = {path.name for path in (tmp_path / "out").iterdir()}
+    assert written == {"a.json", "a.png"}
+    result = json.loads((tmp_path / "out" / "a.json").read_text())
+    assert result["configuration"]["profile"]["steps"] == [2, 3]
+    assert result["configuration"]["profile"]["schedules"][1]["lr"] == 1e-3
+
+
+def test_ablate_without_data_says_what_is_missing(jsws, tmp_path):
+    result = jsws("ablate", "--profile", "paper", "--data", tmp_path, "--dry-run")
+    assert result.status == 1
+    assert result.out.count("FAIL") == 4 and "train_aug.txt" in result.out
+    refused(jsws("ablate", "--seeds", "0"), "--seeds 0")
+    refused(jsws("ablate", "--settings", "S,Q"), "'Q'", "2S")
+    refused(jsws("ship", "S", "--seed", 77), "make ablate")

@@ -430,7 +430,7 @@ def test_a_shipped_file_that_is_not_the_manifests_is_refused(tiny, home):
 def test_unknown_names():
     with pytest.raises(JswsError, match="setting 'X'; choose from S, M, SS"):
         train_or_load("X", profile=PROFILES["mini"], recipe=STEADY)
-    with pytest.raises(JswsError, match="profile 'huge'; choose from mini, colab"):
+    with pytest.raises(JswsError, match="profile 'huge'; choose from mini, laptop, colab"):
         get_profile("huge")
     with pytest.raises(JswsError, match="recipe 'mine'; choose from steady, anchored"):
         get_recipe("mine")
