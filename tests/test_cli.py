@@ -124,7 +124,8 @@ def test_as_a_program(tmp_path):
 
 
 def test_unknown_names(jsws, checkpoint, tmp_path):
-    refused(jsws("train", "stage1", "--profile", "huge"), "'huge'", "mini, laptop, colab, paper")
+    profiles = "mini, laptop, colab, paper"
+    refused(jsws("train", "stage1", "--profile", "huge"), "'huge'", profiles)
     refused(jsws("train", "stage1", "--recipe", "mine"), "'mine'", "steady, anchored")
     refused(jsws("train", "stage2", "--setting", "S"), "'S'", "MM")
     refused(jsws("train", "stage2", "--setting", "X"), "'X'", "MM")

@@ -59,15 +59,17 @@ def test_the_manifest_shows_the_first_seed_of_the_ablation():
 
 
 def test_claims_hold_on_the_embedded_data():
-    """The order of Tables 5 and 6, over the seeds."""
+    """What README says of Tables 5 and 6, over the seeds."""
     result = ablation()
     assert len(result["seeds"]) >= 3
     rows = result["settings"]
     mean = {(s, name): np.mean(values) for s, row in rows.items()
             for name, values in row.items() if name in results.PAPER["MM"]}  # fmt: skip
     assert mean["M", "miou"] - mean["S", "miou"] >= 0.30
-    assert mean["SS", "miou"] > mean["S", "miou"]
     assert mean["MS", "miou"] > mean["M", "miou"]
+    assert abs(mean["MM", "miou"] - mean["MS", "miou"]) < 0.02
+    assert mean["SS", "miou"] < mean["S", "miou"]  # unlike the paper: see README
+    assert mean["2S", "max_f"] > mean["MM", "max_f"]  # unlike the paper: see README
     for setting in ("M", "MM", "2S"):
         assert mean[setting, "mae_crf"] < mean[setting, "mae"]
         assert mean[setting, "max_f_crf"] > mean[setting, "max_f"]
