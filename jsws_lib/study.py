@@ -23,17 +23,16 @@ STAIRCASE = (Schedule(every=STEPS // 10), PROFILES["mini"].schedules[1])
 # Words, setting, changes of the recipe (or another recipe), changes of the profile.
 TRIALS = [
     ("nothing: recipe `steady`", "M", {}, {}),
-    ("nothing, labels alone", "S", {}, {}),
     ("SAM at the common rate", "M", {"sam_rate": None}, {}),
-    ("SAM k times slower still", "M", {"sam_rate": 1 / 12}, {}),
+    ("recipe `paper`", "M", RECIPES["paper"], {}),
+    ("t-hat averages probabilities, as the paper writes", "M", LITERAL_T, {}),
     ("*L_s1* asks for H_bg, SAM at the common rate: recipe `anchored`", "M",
      RECIPES["anchored"], {}),
-    ("t-hat averages probabilities, as the paper writes", "M", LITERAL_T, {}),
-    ("the same, labels alone", "S", LITERAL_T, {}),
-    ("*L_c* weighted 3 instead of 1.25", "M", {"class_weight": 3.0}, {}),
     ("twice the steps", "M", {}, {"steps": PROFILES["mini"].steps}),
+    ("*L_c* weighted 3 instead of 1.25", "M", {"class_weight": 3.0}, {}),
     ("Adam at 1e-4, halved nine times", "M", {}, {"schedules": STAIRCASE}),
-    ("recipe `paper`", "M", RECIPES["paper"], {}),
+    ("nothing, labels alone", "S", {}, {}),
+    ("t-hat averages probabilities, labels alone", "S", LITERAL_T, {}),
 ]  # fmt: skip
 SHOWN = ("miou", "mae", "max_f", "v_salient", "v_not_salient", "v_gap")
 
