@@ -149,7 +149,7 @@ PROFILES = {
         "laptop",
         backbone="efficientnet_lite0",
         size=128,
-        steps=(300, 200),
+        steps=(300, 150),
         batch_class=8,
         batch_saliency=8,
         schedules=(_onecycle(8e-4), _onecycle(5e-4)),

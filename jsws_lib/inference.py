@@ -105,6 +105,9 @@ def evaluate(net: SSNet, *, profile: Profile, recipe: Recipe, crf: bool = False,
              limit: int | None = None) -> Evaluation:  # fmt: skip
     """Measure a network on VOC val and on the saliency test set.
 
+    The mean IoU is over the background and the categories that occur in the masks of
+    val, on the full list all of them, whatever else the network predicts.
+
     Args:
         net: the network.
         profile: names the data.
@@ -118,7 +121,7 @@ def evaluate(net: SSNet, *, profile: Profile, recipe: Recipe, crf: bool = False,
     voc = profile.data / profile.voc
     ids = read_ids(voc / "ImageSets" / "Segmentation" / f"{profile.val_list}.txt",
                    image_dir=voc / "JPEGImages")[:limit]  # fmt: skip
-    segmentation = ConfusionMatrix(len(VOC_CLASSES))
+    segmentation = ConfusionMatrix(len(VOC_CLASSES), absent="target")
     images = (read_image(voc / "JPEGImages" / f"{i}.jpg") for i in ids)
     stream = predict(net, images)
     for i, prediction in tqdm(zip(ids, stream, strict=True), total=len(ids),
