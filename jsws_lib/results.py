@@ -167,8 +167,9 @@ def photographs_table() -> str:
     parts = []
     for name in ("photographs_stage1", "photographs"):
         result = json.loads((RESULTS / f"{name}.json").read_text())
-        seeds = ", ".join(map(str, result["seeds"]))
-        parts.append(f"Seeds {seeds}:\n\n{ablation_table(result)}")
+        count = len(result["seeds"])
+        title = f"{count} seeds" if count > 1 else f"Seed {result['seeds'][0]}"
+        parts.append(f"{title}:\n\n{ablation_table(result)}")
     return "\n\n".join(parts)
 
 
