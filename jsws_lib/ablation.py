@@ -337,7 +337,7 @@ def _versions() -> dict[str, str]:
     return found
 
 
-def spread(values: Sequence[float]) -> tuple[float, float]:
+def mean_sd(values: Sequence[float]) -> tuple[float, float]:
     """Mean and sample standard deviation; the deviation of one value is nan."""
     values = np.asarray(values, float)
     sd = values.std(ddof=1) if len(values) > 1 else math.nan

@@ -14,7 +14,7 @@ from matplotlib.figure import Figure
 from data_utils.datasets import read_class_mask, read_image
 from data_utils.files import write_bytes
 from data_utils.voc import read_ids
-from jsws_lib.ablation import RESULTS, spread
+from jsws_lib.ablation import RESULTS, mean_sd
 from jsws_lib.checkpoints import load_ssnet, shipped
 from jsws_lib.config import ROOT, get_profile
 from jsws_lib.drawing import gallery
@@ -68,7 +68,7 @@ def ablation_table(result: dict) -> str:
 def _mean(row: dict[str, list], name: str, digits: int, factor: float = 1) -> str:
     if name not in row:
         return "–"
-    mean, sd = spread([factor * value for value in row[name]])
+    mean, sd = mean_sd([factor * value for value in row[name]])
     return f"{mean:.{digits}f}" + ("" if sd != sd else f" ± {sd:.{digits}f}")
 
 
@@ -88,7 +88,7 @@ def ablation_chart(result: dict) -> Figure:
     for ax, settings, (key, title, factor) in zip(axes, names, panels, strict=True):
         for k, setting in enumerate(settings):
             values = [factor * value for value in rows[setting][key]]
-            mean, sd = spread(values)
+            mean, sd = mean_sd(values)
             ax.bar(k - 0.2, mean, 0.38, yerr=None if sd != sd else sd, capsize=4,
                    color="#2a6fbb", label="here" if k == 0 else None)  # fmt: skip
             ax.plot([k - 0.2] * len(values), values, ".", color="black", ms=4)
@@ -154,7 +154,7 @@ def suppression_chart(result: dict) -> Figure:
         names = result["categories"][1:]
         right.set_xticks(place, names, rotation=60, ha="right", fontsize=8)
         right.set(ylim=(0, 1.25))
-        gap, sd = spread(row["v_gap"])
+        gap, sd = mean_sd(row["v_gap"])
         right.set_title(f"{name}: gap {gap:.3f}" + ("" if sd != sd else f" ± {sd:.3f}"),
                         fontsize=9)  # fmt: skip
         right.spines[["top", "right"]].set_visible(False)

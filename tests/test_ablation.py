@@ -15,7 +15,7 @@ from data_utils.errors import JswsError
 from data_utils.mini import make_mini, render, scene_roles
 from data_utils.voc import VOC_CLASSES
 from jsws_lib import ablation, results, runs
-from jsws_lib.ablation import Run, ablate, measured, plan, spread
+from jsws_lib.ablation import Run, ablate, mean_sd, measured, plan
 from jsws_lib.config import PROFILES, Recipe, get_recipe
 from jsws_lib.dry_run import check_data, describe_plan
 from jsws_lib.losses import saliency_loss
@@ -74,7 +74,7 @@ def test_one_file_with_lists_by_seed(quick, tmp_path):
     assert result["versions"]["torch"] == importlib.metadata.version("torch")
 
     table = results.ablation_table(result)
-    mean, sd = spread([100 * x for x in m["miou"]])
+    mean, sd = mean_sd([100 * x for x in m["miou"]])
     assert f"{mean:.1f} ± {sd:.1f}" in table and "57.1" in table
     bars = [p for ax in results.ablation_chart(result).axes for p in ax.patches]
     assert any(math.isclose(bar.get_height(), mean, rel_tol=1e-6) for bar in bars)
@@ -129,9 +129,9 @@ def test_scene_roles_tell_what_the_masks_show(mini_data):
             assert roles[k, c] == wanted
 
 
-def test_spread():
-    assert spread([1, 2, 3]) == (2.0, 1.0)
-    mean, sd = spread([4.0])
+def test_mean_and_sd():
+    assert mean_sd([1, 2, 3]) == (2.0, 1.0)
+    mean, sd = mean_sd([4.0])
     assert mean == 4 and math.isnan(sd)
 
 
