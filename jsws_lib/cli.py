@@ -296,8 +296,9 @@ def evaluate_network(
 ):  # fmt: skip
     """Measure a checkpoint: mIoU on VOC val, MAE and max F on a saliency set.
 
-    mIoU is over the categories that occur in the masks. Max F is the toolbox protocol's. With `--crf`, both saliency measures also after it. A
-    network that saw no saliency mask gives no saliency map: only its mIoU is told.
+    mIoU is over the categories that occur in the masks. Max F is the toolbox protocol's.
+    With `--crf`, both saliency measures also after it. A network that saw no saliency
+    mask gives no saliency map: only its mIoU is told.
     """
     from jsws_lib.checkpoints import load_ssnet
     from jsws_lib.training import pick_device
