@@ -26,7 +26,7 @@ run: data       ## execute the whole course on the CPU, into build/course; TRAIN
 	$(CLEAN_ENV) $(if $(TRAIN),JSWS_TRAIN=1) $(PY) -m jsws_lib.course
 
 notebooks: data  ## the same, and store the outputs in notebooks/
-	$(CLEAN_ENV) JSWS_RUNS=build/runs $(PY) -m jsws_lib.course --update
+	$(CLEAN_ENV) JSWS_RUNS="$(CURDIR)/build/runs" $(PY) -m jsws_lib.course --update
 
 ablate: data    ## Tables 5 and 6 again: six settings, three seeds, into results/
 	$(CLEAN_ENV) $(JSWS) ablate --profile mini --seeds 3

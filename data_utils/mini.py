@@ -74,7 +74,7 @@ def _roles(seed: int, size: int, k: int) -> tuple[np.ndarray, np.ndarray]:
     return scene.image, role
 
 
-def scene_roles(root: Path | str, *, workers: int = 0) -> tuple[np.ndarray, np.ndarray]:
+def scene_roles(root: Path | str) -> tuple[np.ndarray, np.ndarray]:
     """Return what the saliency test set's masks do not tell: who is salient in it.
 
     The scenes are rendered again, from what `mini.json` says.
@@ -84,9 +84,10 @@ def scene_roles(root: Path | str, *, workers: int = 0) -> tuple[np.ndarray, np.n
         is salient in the image, 0 where it is only seen beside what is, -1 where absent.
     """
     drawn = json.loads((Path(root) / "mini.json").read_text())["parameters"]
-    work = partial(_roles, drawn["seed"], drawn["size"])
-    count = drawn["images"]["test"]
-    images, roles = zip(*in_parallel(work, range(count), workers=workers), strict=True)
+    scenes = [
+        _roles(drawn["seed"], drawn["size"], k) for k in range(drawn["images"]["test"])
+    ]
+    images, roles = zip(*scenes, strict=True)
     return np.stack(images), np.stack(roles)
 
 

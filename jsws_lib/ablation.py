@@ -28,9 +28,9 @@ from tqdm.auto import tqdm
 from data_utils.files import write_bytes
 from data_utils.mini import scene_roles
 from data_utils.parallel import available_cores
-from data_utils.voc import VOC_CLASSES
+from data_utils.voc import VOC_CLASSES, read_ids
 from jsws_lib.checkpoints import recipe_fields
-from jsws_lib.config import ROOT, Profile, Recipe
+from jsws_lib.config import ROOT, STEADY, Profile, Recipe
 from jsws_lib.inference import evaluate, predict
 from jsws_lib.pseudo_labels import make_pseudo_labels
 from jsws_lib.runs import SETTINGS, pseudo_label_folder, run_folder, train_or_load
@@ -115,8 +115,7 @@ def ablate(*, profile: Profile, recipe: Recipe, seeds: Sequence[int] = (0, 1, 2)
         JswsError: data are missing or broken, or a loss is not finite.
     """
     runs = plan(profile, recipe, seeds=seeds, settings=settings)
-    if jobs is None:
-        jobs = available_cores() if pick_device().type == "cpu" else 1
+    jobs = jobs or default_jobs()
     records = run_all(runs, jobs)
     file = out or RESULTS / f"{result_name(profile, recipe)}.json"
     file.parent.mkdir(parents=True, exist_ok=True)
@@ -125,29 +124,38 @@ def ablate(*, profile: Profile, recipe: Recipe, seeds: Sequence[int] = (0, 1, 2)
     return file
 
 
+def default_jobs() -> int:
+    """Runs at a time: one per core on the CPU, one on a GPU."""
+    return available_cores() if pick_device().type == "cpu" else 1
+
+
 def result_name(profile: Profile, recipe: Recipe) -> str:
     """`ablation_<profile>`, with the recipe's name where it is not the default one."""
-    return f"ablation_{profile.name}" + (
-        "" if recipe.name == Recipe().name else f"_{recipe.name}"
-    )
+    other = "" if recipe.name == STEADY.name else f"_{recipe.name}"
+    return f"ablation_{profile.name}{other}"
 
 
 # --- running -------------------------------------------------------------------------
+
 _counter = None  # in a worker process: the passes that all of them have done
 
 
 def run_all(runs: Sequence[Run], jobs: int) -> dict[Run, dict]:
     """Train and measure every run, `jobs` at a time, behind one progress bar.
 
+    Args:
+        runs: teachers before their students, as `plan` lists them.
+        jobs: processes; 1 for none but this.
+
     Returns:
         the figures of each run, in the order given.
     """
-    todo = [run for run in runs if measured(run) is None]
+    todo = [run for run in runs if measured(run) is None or not _has_labels(run)]
     total = sum(run.passes for run in runs)
     done = total - sum(run.passes for run in todo)
     with tqdm(total=total, initial=done, desc="ablation", unit="pass") as bar:
         if jobs == 1:
-            for run in sorted(todo, key=lambda run: run.wave):
+            for run in todo:
                 bar.set_postfix_str(f"{run.name}, seed {run.seed}")
                 _run(run, bar.update)
         elif todo:
@@ -206,10 +214,22 @@ def _run(run: Run, count: Callable[[int], object]):
         labels = pseudo_label_folder(run.setting, run.profile, run.recipe, run.seed)
         make_pseudo_labels(trained.net, profile=run.profile, recipe=run.recipe,
                            out=labels, workers=0)  # fmt: skip
+    if measured(run) is not None:
+        return
     record = measure(trained.net, run.setting, profile=run.profile, recipe=run.recipe)
     record |= {"seconds": seconds, "threads": torch.get_num_threads()}
     text = json.dumps({"asked": _asked(run), **record})
     write_bytes(run.folder / "figures.json", text.encode())
+
+
+def _has_labels(run: Run) -> bool:
+    """Whether its students find every pseudo label: two at once would make them twice."""
+    if not run.teaches:
+        return True
+    labels = pseudo_label_folder(run.setting, run.profile, run.recipe, run.seed)
+    lists = run.profile.data / run.profile.voc / "ImageSets" / "Segmentation"
+    ids = read_ids(lists / f"{run.profile.train_list}.txt")
+    return {path.stem for path in labels.glob("*.png")} >= set(ids)
 
 
 def _asked(run: Run) -> list:
@@ -272,24 +292,19 @@ def suppression(net, profile: Profile) -> dict:
     images, role = _roles(profile.data)  # (N, 20): 1 salient, 0 present, -1 absent
     stream = predict(net, (Image.fromarray(image) for image in images))
     v = np.stack([prediction.class_saliency for prediction in stream])
-    salient, other = np.where(role == 1, v, np.nan), np.where(role == 0, v, np.nan)
+    salient, other = (np.ma.masked_where(role != kind, v) for kind in (1, 0))
     both = (role == 1).any(1) & (role == 0).any(1)
 
-    def mean(x, axis=None):
-        count = (~np.isnan(x)).sum(axis)
-        with np.errstate(invalid="ignore"):
-            return np.nansum(x, axis) / count
+    def listed(means):
+        return [None if x is np.ma.masked else round(float(x), 4) for x in means]
 
-    def listed(x):
-        return [None if math.isnan(y) else round(float(y), 4) for y in x]
-
-    means = [float(mean(x)) for x in (salient, other)]
+    means = [float(x.mean()) for x in (salient, other)]
     return {
         "v_salient": round(means[0], 5),
         "v_not_salient": round(means[1], 5),
         "v_gap": round(means[0] - means[1], 5),
-        "v_by_category": [listed(mean(x, 0)) for x in (salient, other)],
-        "v_by_image": [listed(mean(x[both], 1)) for x in (salient, other)],
+        "v_by_category": [listed(x.mean(0)) for x in (salient, other)],
+        "v_by_image": [listed(x[both].mean(1)) for x in (salient, other)],
     }
 
 
@@ -298,31 +313,26 @@ def suppression(net, profile: Profile) -> dict:
 
 def _collect(runs, records, profile: Profile, recipe: Recipe, seeds, jobs: int) -> dict:
     """The JSON file: figures as lists by seed."""
-    settings: dict[str, dict[str, list]] = {}
+    rows: dict[str, dict[str, list]] = {}
     for run in runs:
-        row = settings.setdefault(run.name, {})
+        row = rows.setdefault(run.name, {})
         for name, value in records[run].items():
-            row.setdefault(name, []).append(value)
-    contrasts = {CONTRAST[0]: settings.pop(CONTRAST[0])} if CONTRAST[0] in settings else {}
-    for row in settings.values():
-        row.pop("v_by_image", None)  # long; the figure wants M's and its contrast's only
-    for run in runs:
-        if run.name == "M" and "v_by_image" in records[run]:
-            settings["M"].setdefault("v_by_image", []).append(records[run]["v_by_image"])
-    seconds = [s for run in runs if (s := records[run].get("seconds")) is not None]
+            if name != "v_by_image" or run.setting == "M":  # long, and only M's is drawn
+                row.setdefault(name, []).append(value)
+    seconds = [records[run]["seconds"] for run in runs]
     fields = asdict(profile)
     del fields["data"]  # a path of this machine
     return {
         "profile": profile.name,
         "recipe": recipe.name,
         "seeds": seeds,
-        "settings": {name: settings[name] for name in SETTINGS if name in settings},
-        "contrasts": contrasts,
+        "settings": {name: rows[name] for name in SETTINGS if name in rows},
+        "contrasts": {name: row for name, row in rows.items() if name not in SETTINGS},
         "categories": list(VOC_CLASSES),
         "versions": {"python": platform.python_version(), **_versions()},
         "device": f"{pick_device().type}, {platform.machine()}, {available_cores()} cores",
         "jobs": jobs,
-        "training_seconds": round(sum(seconds), 1),
+        "training_seconds": None if None in seconds else round(sum(seconds), 1),
         "configuration": {"profile": fields, "recipe": recipe_fields(recipe)},
     }
 

@@ -8,7 +8,6 @@ import shutil
 import sys
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import replace
 
 import numpy as np
 import torch
@@ -17,7 +16,6 @@ from tqdm.auto import tqdm
 from data_utils.datasets import (
     Augmentation,
     ClassificationSet,
-    SaliencySet,
     read_class_mask,
     read_image,
     read_saliency_mask,
@@ -27,16 +25,18 @@ from data_utils.datasets import (
 from data_utils.errors import JswsError
 from data_utils.parallel import available_cores
 from data_utils.voc import NUM_CLASSES, read_ids
-from jsws_lib.ablation import Run, measured
+from jsws_lib.ablation import Run, default_jobs, measured
 from jsws_lib.config import Profile, Recipe
 from jsws_lib.crf import crf_saliency, crf_segmentation
 from jsws_lib.runs import SETTINGS
 from jsws_lib.ssnet import build_ssnet
 from jsws_lib.training import (
+    class_set,
     losses_on_class_set,
     losses_on_saliency_set,
     make_optimiser,
     pick_device,
+    saliency_set,
 )
 
 TIMED = 2  # steps, after one that warms up
@@ -147,12 +147,10 @@ def _some(things: list) -> list:
 
 def estimate(runs: Sequence[Run], sizes: dict[str, int], *, jobs=None) -> list[str]:
     """Hours, memory and disk of what is still to do, from a few measured steps."""
-    device = pick_device()
-    cores = available_cores()
-    jobs = jobs or (cores if device.type == "cpu" else 1)
+    device, jobs = pick_device(), jobs or default_jobs()
     threads = torch.get_num_threads()
     if device.type == "cpu":
-        torch.set_num_threads(max(1, cores // jobs))
+        torch.set_num_threads(max(1, available_cores() // jobs))
     profile, recipe = runs[0].profile, runs[0].recipe
     try:
         cost = {
@@ -172,10 +170,10 @@ def estimate(runs: Sequence[Run], sizes: dict[str, int], *, jobs=None) -> list[s
         seconds += sizes["val"] * image
         if "L_s1" in setting.losses:
             seconds += sizes["test"] * (image + crf)
-    teachers = {(r.setting, r.seed) for r in todo if r.name in ("S", "M")}
-    seconds += len(teachers) * sizes["train"] * (image + crf)
+    labelled = sum(run.teaches for run in todo) * sizes["train"]
+    seconds += labelled * (image + crf)
     weights = sum(_megabytes(run) for run in todo) / 1e3
-    labels = len(teachers) * sizes["train"] * profile.size**2 / 20 / GB  # PNG, about 1:20
+    labels = labelled * profile.size**2 / 20 / GB  # PNG, about 1:20
     free = shutil.disk_usage(profile.data).free / GB
     steps = ", ".join(f"SSNet-{stage} {loss} {value:.2f} s"
                       for (stage, loss), value in cost.items())  # fmt: skip
@@ -205,19 +203,11 @@ def _network(stage: int, profile: Profile, recipe: Recipe):
 def _seconds_a_step(stage: int, loss: str, profile: Profile, recipe: Recipe) -> float:
     """One data set's share of a step: images, forward, backward and update."""
     device, net = pick_device(), _network(stage, profile, recipe).train()
-    augmentation = Augmentation(profile.size, profile.crop, recipe.flip, recipe.rotate)
     optimiser = make_optimiser(net, profile.schedules[stage - 1], sam_rate=recipe.sam_rate)
     if loss == "L_s1":
-        batch = profile.batch_saliency
-        data = SaliencySet(profile.data / profile.saliency_images,
-                           profile.data / profile.saliency_masks,
-                           ids=profile.saliency_list
-                           and read_ids(profile.data / profile.saliency_list),
-                           augmentation=augmentation)  # fmt: skip
+        data, batch = saliency_set(profile, recipe), profile.batch_saliency
     else:
-        batch = profile.batch_class
-        data = ClassificationSet(profile.data / profile.voc, profile.train_list,
-                                 augmentation=augmentation)  # fmt: skip
+        data, batch = class_set(profile, recipe), profile.batch_class
     workers = max(1, profile.workers)
     elapsed = []
     for step in range(1 + TIMED):
@@ -284,8 +274,8 @@ def _peak_memory(device: torch.device) -> float:
 
 def _megabytes(run: Run) -> float:
     """Weights, and three times as much for a resume point with Adam's moments."""
-    small = replace(run.profile, weights="default")
     with torch.device("meta"):
-        net = build_ssnet(SETTINGS[run.setting].stage, backbone=small.backbone,
-                          size=small.size, recipe=run.recipe, weights=None)  # fmt: skip
+        net = build_ssnet(SETTINGS[run.setting].stage, backbone=run.profile.backbone,
+                          size=run.profile.size, recipe=run.recipe,
+                          weights=None)  # fmt: skip
     return 4 * 4 * sum(p.numel() for p in net.parameters()) / 1e6

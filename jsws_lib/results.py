@@ -73,8 +73,9 @@ def _mean(row: dict[str, list], name: str, digits: int, factor: float = 1) -> st
 
 
 def _paper(row: dict[str, float], name: str) -> str:
-    return str(row[name]) if name == "miou" and name in row else (
-        f"{row[name]:.3f}" if name in row else "–")  # fmt: skip
+    if name not in row:
+        return "–"
+    return f"{row[name]:.{1 if name == 'miou' else 3}f}"
 
 
 def ablation_chart(result: dict) -> Figure:
@@ -102,8 +103,9 @@ def ablation_chart(result: dict) -> Figure:
     axes[0].set_ylim(top=1.2 * axes[0].get_ylim()[1])  # room for the legend
     axes[0].legend(frameon=False, loc="upper left", ncols=2)
     what = f"profile {result['profile']}, recipe {result['recipe']}"
-    fig.suptitle(f"{what}: mean, standard deviation and each of {len(result['seeds'])} "
-                 "seeds", fontsize=10)  # fmt: skip
+    several = len(result["seeds"]) > 1
+    many = "mean, standard deviation and each seed" if several else "one seed"
+    fig.suptitle(f"{what}: {many}", fontsize=10)
     return fig
 
 
@@ -220,7 +222,6 @@ def main():
     blocks |= {ROOT / "docs" / page: block() for page, block in PAGES.items()}
     for page, block in blocks.items():
         write_bytes(page, insert(page.read_text(), block).encode())
-    (ROOT / "docs").mkdir(exist_ok=True)
     for name, figure in (("glance", glance()), ("ablation", ablation_chart(result)),
                          ("suppression", suppression_chart(result))):  # fmt: skip
         figure.savefig(ROOT / "docs" / f"{name}.png", dpi=110)

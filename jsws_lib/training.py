@@ -88,6 +88,30 @@ def losses_on_saliency_set(net: SSNet, batch: dict, recipe: Recipe) -> dict:
     return {"L_s1": saliency_loss(out, batch["sal_mask"], reading=reading)}
 
 
+def class_set(profile: Profile, recipe: Recipe, *, seed: int = 0,
+              pseudo_labels: Path | None = None) -> ClassificationSet:  # fmt: skip
+    """D_c as a profile and a recipe want it augmented."""
+    return ClassificationSet(
+        profile.data / profile.voc, profile.train_list, seed=seed,
+        augmentation=_augmentation(profile, recipe), pseudo_labels=pseudo_labels,
+        leaky_labels=recipe.leaky_labels, cache=profile.cache,
+    )  # fmt: skip
+
+
+def saliency_set(profile: Profile, recipe: Recipe, *, seed: int = 0) -> SaliencySet:
+    """D_s as a profile and a recipe want it augmented."""
+    ids = profile.saliency_list and read_ids(profile.data / profile.saliency_list)
+    return SaliencySet(
+        profile.data / profile.saliency_images, profile.data / profile.saliency_masks,
+        ids=ids, seed=seed, augmentation=_augmentation(profile, recipe),
+        cache=profile.cache,
+    )  # fmt: skip
+
+
+def _augmentation(profile: Profile, recipe: Recipe) -> Augmentation:
+    return Augmentation(profile.size, profile.crop, recipe.flip, recipe.rotate)
+
+
 def train(net: SSNet, losses: tuple[str, ...], *, profile: Profile, recipe: Recipe,
           seed: int = 0, steps: int | None = None, pseudo_labels: Path | None = None,
           resume_file: Path | None = None, tag: str = "",
@@ -129,24 +153,16 @@ def train(net: SSNet, losses: tuple[str, ...], *, profile: Profile, recipe: Reci
     if resume_file and resume_file.is_file():
         history = _resume(resume_file, net, optimiser, tag)
     start = len(history)
-    augmentation = Augmentation(profile.size, profile.crop, recipe.flip, recipe.rotate)
-    shared = dict(augmentation=augmentation, cache=profile.cache)
     run = dict(steps=steps, start=start, workers=profile.workers)
     class_batches = saliency_batches = None
     if {"L_c", "L_s2"} & set(losses):
-        class_set = ClassificationSet(
-            profile.data / profile.voc, profile.train_list, seed=2 * seed,
-            pseudo_labels=pseudo_labels, leaky_labels=recipe.leaky_labels, **shared,
-        )  # fmt: skip
-        class_batches = iter(batches(class_set, profile.batch_class, seed=2 * seed, **run))
+        class_data = class_set(profile, recipe, seed=2 * seed, pseudo_labels=pseudo_labels)
+        class_batches = iter(batches(class_data, profile.batch_class, seed=2 * seed, **run))
     if "L_s1" in losses:
-        saliency_set = SaliencySet(
-            profile.data / profile.saliency_images, profile.data / profile.saliency_masks,
-            ids=profile.saliency_list and read_ids(profile.data / profile.saliency_list),
-            seed=2 * seed + 1, **shared,
-        )  # fmt: skip
+        other = 2 * seed + 1  # or image k of one set would always meet image k of the other
+        saliency_data = saliency_set(profile, recipe, seed=other)
         saliency_batches = iter(
-            batches(saliency_set, profile.batch_saliency, seed=2 * seed + 1, **run)
+            batches(saliency_data, profile.batch_saliency, seed=other, **run)
         )
 
     bar = tqdm(range(start, steps), initial=start, total=steps, desc=title, leave=False)

@@ -93,18 +93,35 @@ def test_a_second_ablation_trains_nothing_and_agrees(quick, tmp_path, monkeypatc
     assert measured(run) and measured(other) is None  # but not the same figures
 
 
-def test_processes_give_what_one_process_gives(quick, tmp_path):
+def test_processes_give_what_one_process_gives(quick, tmp_path, monkeypatch):
     ask = dict(profile=quick, recipe=DEFAULT, seeds=(0,), settings=["S", "SS"])
     two = json.loads(ablate(**ask, jobs=2, out=tmp_path / "2.json").read_text())
-    for run in plan(quick, DEFAULT, seeds=(0,), settings=["S", "SS"]):
-        (run.folder / "figures.json").unlink()
-    one = json.loads(ablate(**ask, jobs=1, out=tmp_path / "1.json").read_text())
+    share = max(1, ablation.available_cores() // 2)
+    threads = torch.get_num_threads()
+    monkeypatch.setenv("JSWS_RUNS", str(tmp_path / "other runs"))  # all anew
+    torch.set_num_threads(share)
+    try:
+        one = json.loads(ablate(**ask, jobs=1, out=tmp_path / "1.json").read_text())
+    finally:
+        torch.set_num_threads(threads)
     assert two["jobs"] == 2 and two["settings"].keys() == {"S", "SS"}
     for setting in ("S", "SS"):
         assert one["settings"][setting]["iou"] == two["settings"][setting]["iou"]
-        assert two["settings"][setting]["threads"] == [
-            max(1, ablation.available_cores() // 2)
-        ]
+        assert two["settings"][setting]["threads"] == [share]
+
+
+def test_a_measured_teacher_still_makes_the_labels_its_students_need(quick, tmp_path):
+    ask = dict(profile=quick, recipe=DEFAULT, seeds=(0,), jobs=1)
+    ablate(**ask, settings=["S"], out=tmp_path / "s.json")
+    (run,) = plan(quick, DEFAULT, seeds=(0,), settings=["S"])
+    before = (run.folder / "figures.json").read_bytes()
+    teacher, student = plan(quick, DEFAULT, seeds=(0,), settings=["SS"])
+    assert not any(teacher.folder.glob("pseudo_labels*"))
+    ablation.run_all([teacher], 1)
+    (labels,) = [f for f in teacher.folder.glob("pseudo_labels*") if f.is_dir()]
+    assert len(list(labels.glob("*.png"))) == 24
+    assert (run.folder / "figures.json").read_bytes() == before  # seconds are kept
+    assert not student.folder.exists()
 
 
 def test_the_ablation_never_takes_shipped_networks(quick, monkeypatch, tmp_path):
