@@ -79,6 +79,7 @@ def run_notebook(path: Path, build: Path, *, update: bool = False) -> Result:
         resources={"metadata": {"path": str(path.parent)}},
     )
     env = {**os.environ, "JSWS_DEVICE": "cpu", "PYTHONPATH": _python_path()}
+    env["JSWS_STATIC"] = "1"  # nobody moves a control
     env.pop("MPLBACKEND", None)  # the kernel's own backend puts figures in the page
     env.pop("JSWS_STRICT", None)  # the table holds all verdicts; none should stop a run
 
@@ -96,9 +97,10 @@ def run_notebook(path: Path, build: Path, *, update: bool = False) -> Result:
     result.figures = _figures(notebook)
     if not result.error and not any(c.execution_count for c in cells):
         result.error = "executed no cell"
-    elif not result.error and not result.figures:
+    elif not result.error and not result.figures and path.parent.name != "solutions":
         result.error = "reported nothing"
     text = nbformat.writes(notebook) + "\n"
+    build.mkdir(parents=True, exist_ok=True)
     _write(build / path.name, text)
     page, _ = HTMLExporter().from_notebook_node(
         notebook, {"metadata": {"name": path.stem}}

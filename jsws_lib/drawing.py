@@ -1,9 +1,11 @@
 """Every figure of the course and the command line. Functions take an `ax` and draw."""
 
+import io
 from collections.abc import Sequence
 
 import matplotlib.pyplot as plt
 import numpy as np
+from IPython.display import display
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patches import FancyBboxPatch, Patch
@@ -18,6 +20,19 @@ SHORT = ("bkg", "aero", "bike", "bird", "boat", "bottle", "bus", "car", "cat", "
 INK = {"L_c": "#0072B2", "L_s1": "#D55E00", "L_s2": "#009E73", "grey": "#7f7f7f",
        "lit": "#F0E442", "a": "#0072B2", "b": "#D55E00", "c": "#009E73",
        "d": "#CC79A7"}  # fmt: skip
+
+
+def show(alt: str) -> None:
+    """Show the current Matplotlib figure, described for who cannot see it.
+
+    Args:
+        alt: what the figure shows, in a sentence.
+    """
+    fig, file = plt.gcf(), io.BytesIO()
+    fig.savefig(file, format="png", bbox_inches="tight", dpi=fig.dpi)
+    plt.close(fig)
+    display({"image/png": file.getvalue(), "text/plain": alt}, raw=True,
+            metadata={"image/png": {"alt": alt}})  # fmt: skip
 
 
 def colour(category: int) -> np.ndarray:
@@ -234,7 +249,7 @@ def show_method(part: str):
     """The figure that opens each notebook."""
     _, ax = plt.subplots(figsize=(10.5, 3), layout="constrained")
     draw_method(ax, part)
-    plt.show()
+    show(f"The method as boxes and arrows; the part of this notebook, {part}, is lit.")
 
 
 # Case: colour and hatching; VOID stays white.

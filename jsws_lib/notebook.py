@@ -1,4 +1,4 @@
-"""What every notebook calls: `start` at the top, `report` where it has measured."""
+"""What every notebook calls: `start`, `show` for a figure, `report` for a measure."""
 
 import math
 import os
@@ -10,8 +10,10 @@ from IPython.display import display
 
 from data_utils.mini import make_mini
 from jsws_lib.config import Profile, Recipe, get_profile, get_recipe
+from jsws_lib.drawing import show
 from jsws_lib.training import pick_device, seed_everything
 
+__all__ = ["report", "show", "start"]
 FIGURE_MIME = "application/vnd.jsws.figure+json"
 
 

@@ -31,14 +31,15 @@ NOTEBOOKS = {
 }
 BEFORE = ["What you will learn", "Before you start", "Where we are",
           "What you will see if it works"]  # fmt: skip
-AFTER = ["Paper, released code, and what we do", "Try it", "Summary", "Next"]
+AFTER = ["Paper, released code, and what we do", "Exercises", "Try it", "Summary",
+         "Next"]  # fmt: skip
 BOOTSTRAP = """\
 %matplotlib inline
 import sys
 
 sys.path.insert(0, "..")  # finds the library when it is not installed
 
-from jsws_lib.notebook import report, start
+from jsws_lib.notebook import report, show, start
 
 profile, recipe = start()"""
 CHECKED = "nbval-check-output"
@@ -86,7 +87,7 @@ def test_headings(name):
     assert prose(name)[0].startswith("# ")
     headings = [h.strip() for h in re.findall(r"^## (.+)$", lines, re.M)]
     assert headings[:4] == BEFORE
-    assert headings[-4:] == AFTER
+    assert headings[-5:] == AFTER
     assert len(headings) > 8  # a body
 
 
@@ -156,6 +157,31 @@ def test_outputs_to_compare_and_to_look_at(name):
     assert len(pictures) >= 2
     for picture in pictures:
         assert base64.b64decode(picture).startswith(b"\x89PNG")
+
+
+@every_notebook
+def test_every_picture_has_words(name):
+    for cell in code_cells(name):
+        for output in cell.outputs:
+            if "image/png" in output.get("data", {}):
+                alt = output.metadata.get("image/png", {}).get("alt", "")
+                assert len(alt) >= 20, f"{name} {cell.id} has a picture without words"
+
+
+@every_notebook
+def test_questions_mistakes_and_controls(name):
+    text = "\n".join(prose(name))
+    question = r"\*\*Predict\.\*\* .*?<details><summary>Answer</summary>"
+    assert len(re.findall(question, text, re.S)) >= 2
+    mistakes = [c for c in code_cells(name) if "raises-exception" in tags(c)]
+    assert mistakes
+    for cell in mistakes:
+        kinds = {output.output_type for output in cell.outputs}
+        assert "error" in kinds, f"{name} {cell.id} does not fail"
+    controls = [c for c in code_cells(name) if "explore(" in c.source]
+    assert controls
+    for cell in controls:
+        assert any("image/png" in d for d in data(cell)), f"{cell.id} stores no strip"
 
 
 @every_notebook
