@@ -1,7 +1,8 @@
 # `make` lists the targets. Everything happens in .venv, data/, runs/ and build/.
 MAKEFLAGS += --no-builtin-rules
 .DEFAULT_GOAL := help
-.PHONY: help install data run notebooks ablate study checkpoints test lint lab lock clean
+.PHONY: help install data run notebooks exercises book ablate study checkpoints test lint lab \
+    lock clean
 
 PY := .venv/bin/python
 INSTALLED := .venv/.installed
@@ -27,6 +28,12 @@ run: data       ## execute the whole course on the CPU, into build/course; TRAIN
 
 notebooks: data  ## the same, and store the outputs in notebooks/
 	$(CLEAN_ENV) JSWS_RUNS="$(CURDIR)/build/runs" $(PY) -m jsws_lib.course --update
+
+exercises: $(INSTALLED)  ## make the learners' exercises from notebooks/solutions/
+	$(PY) -m jsws_lib.exercises
+
+book: $(INSTALLED)  ## the course as a site, from the stored outputs: build/book/index.html
+	$(PY) -m sphinx -q -W --keep-going -c docs -d build/book-doctrees . build/book
 
 ablate: data    ## Tables 5 and 6 again: six settings, three seeds, into results/
 	$(CLEAN_ENV) $(JSWS) ablate --profile mini --seeds 3

