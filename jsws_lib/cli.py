@@ -2,7 +2,7 @@
 
 import json
 import math
-from dataclasses import replace
+from dataclasses import asdict, replace
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated
@@ -168,6 +168,20 @@ def data_list(data: Data = None, as_json: Json = False):
     for row in rows:
         state = "; ".join(row["missing"]) or "here"
         typer.echo(f"{row['name']:<10} {row['gigabytes']:>4} GB  {row['title']}: {state}")
+
+
+@data_app.command("check")
+def data_check(data: Data = None, voc: Voc = None, as_json: Json = False):
+    """Open every picture under the data root: whole, paired, and as published?"""
+    from data_utils.check import check
+
+    p = get_profile("paper", data=data, voc=voc)
+    verdicts = check(p.data, voc=p.voc)
+    if as_json:
+        typer.echo(json.dumps([{**asdict(v), "state": v.state} for v in verdicts]))
+    else:
+        typer.echo("\n".join(line for v in verdicts for line in v.words()))
+    raise typer.Exit(any(v.state == "FAIL" for v in verdicts))
 
 
 @data_app.command("make-mini")

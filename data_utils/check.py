@@ -1,0 +1,255 @@
+"""Are the real data sets whole and as published? `jsws data check`.
+
+Every picture is opened. What is found wrong is counted and the first case is named; what
+is merely unusual (masks with grey values, one-bit masks) is said, because it changes
+measures; and pictures that stand in a training and in a test set are found by a hash of
+what they show.
+"""
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+from tqdm.auto import tqdm
+
+from data_utils.datasets import open_picture, read_class_mask, read_image
+from data_utils.errors import JswsError
+from data_utils.parallel import in_parallel
+from data_utils.voc import image_labels, read_ids
+
+# Saliency sets by name: images, masks, published number of pairs, is it trained on.
+SALIENCY_SETS = {
+    "DUTS-TR": ("DUTS-TR/DUTS-TR-Image", "DUTS-TR/DUTS-TR-Mask", 10_553, True),
+    "DUTS-TE": ("DUTS-TE/DUTS-TE-Image", "DUTS-TE/DUTS-TE-Mask", 5_019, False),
+    "ECSSD": ("ECSSD/images", "ECSSD/ground_truth_mask", 1_000, False),
+    "PASCAL-S": ("PASCAL-S/datasets/imgs/pascal", "PASCAL-S/datasets/masks/pascal", 850,
+                 False),
+    "HKU-IS": ("HKU-IS/imgs", "HKU-IS/gt", 4_447, False),
+    "DUT-OMRON": ("DUT-OMRON/DUT-OMRON-image", "DUT-OMRON/pixelwiseGT-new-PNG", 5_168,
+                  False),
+    "SOD": ("SOD/images", "SOD/masks", 300, False),
+}  # fmt: skip
+# VOC's lists: published length, has class masks, is trained on.
+VOC_LISTS = {
+    "train": (1_464, True, True),
+    "val": (1_449, True, False),
+    "test": (1_456, False, False),
+    "train_aug": (10_582, False, True),
+}
+ALIKE = 16  # of 256 bits; pictures that have nothing in common differ by about 128
+PICTURES = (".jpg", ".jpeg", ".png", ".bmp")
+WRONG = {
+    "no mask": "images without a mask",
+    "no image": "masks without an image",
+    "unreadable": "files that cannot be decoded",
+    "size": "masks of another size than their image",
+    "values": "class masks with values no category has, or in colour",
+    "labels": "annotations that cannot be read",
+}
+UNUSUAL = {
+    "count": "another number than published",
+    "grey": "saliency masks with values between black and white",
+    "one bit": "one-bit masks: convert before thresholding at 127",
+    "colour": "saliency masks in colour",
+    "empty": "saliency masks without a salient pixel",
+    "both": "pictures that also stand in a set of the other kind (training, test)",
+}
+
+
+@dataclass
+class Verdict:
+    """What was found in one data set or list."""
+
+    name: str
+    pairs: int
+    published: int
+    findings: dict[str, list[str]] = field(default_factory=dict)  # kind: file names
+
+    @property
+    def state(self) -> str:
+        """`ok`, `warn` or `FAIL`."""
+        if any(kind in WRONG for kind in self.findings):
+            return "FAIL"
+        return "warn" if self.findings else "ok"
+
+    def add(self, kind: str, name: str):
+        """Note one file."""
+        self.findings.setdefault(kind, []).append(name)
+
+    def words(self) -> list[str]:
+        """The verdict, and a line for each kind of finding."""
+        lines = [f"{self.state:<4}  {self.name}: {self.pairs:,} of {self.published:,}"]
+        for kind, names in self.findings.items():
+            what = {**WRONG, **UNUSUAL}[kind]
+            count = "" if kind == "count" else f"{len(names):,} "
+            lines.append(f"      {count}{what}" + (f"; first: {names[0]}" if names else ""))
+        return lines
+
+
+def check(root: Path | str, *, voc: str = "VOCdevkit/VOC2012",
+          workers: int | None = None) -> list[Verdict]:  # fmt: skip
+    """Look at every data set under a data root.
+
+    Args:
+        root: the data root.
+        voc: VOC's folder under it.
+        workers: processes; default one per core, 0 for none.
+
+    Returns:
+        one verdict for each saliency set that has a folder and each VOC list that exists.
+
+    Raises:
+        JswsError: there is no data set at all.
+    """
+    root = Path(root)
+    verdicts, hashes = [], []
+    for name, (images, masks, published, trained) in SALIENCY_SETS.items():
+        if (root / images).is_dir() or (root / masks).is_dir():
+            verdict, seen = _check_saliency(name, root / images, root / masks, published,
+                                            workers)  # fmt: skip
+            verdicts.append(verdict)
+            hashes.append((verdict, trained, seen))
+    for name, (published, masks, trained) in VOC_LISTS.items():
+        if (root / voc / "ImageSets" / "Segmentation" / f"{name}.txt").is_file():
+            verdict, seen = _check_voc(name, root / voc, published, masks, workers)
+            verdicts.append(verdict)
+            hashes.append((verdict, trained, seen))
+    if not verdicts:
+        raise JswsError(f"no data set under {root}; fetch some with `jsws data download`, "
+                        "or name another root with --data")  # fmt: skip
+    _cross(hashes)
+    return verdicts
+
+
+def _check_saliency(name: str, images: Path, masks: Path, published: int, workers):
+    image_of, mask_of = _pictures(images), _pictures(masks)
+    verdict = Verdict(name, len(image_of.keys() & mask_of.keys()), published)
+    for stem in sorted(image_of.keys() - mask_of.keys()):
+        verdict.add("no mask", image_of[stem].name)
+    for stem in sorted(mask_of.keys() - image_of.keys()):
+        verdict.add("no image", mask_of[stem].name)
+    both = sorted(image_of.keys() & mask_of.keys())
+    look = partial(_look, saliency=True)
+    jobs = [(image_of[stem], mask_of[stem]) for stem in both]
+    return verdict, _gather(verdict, jobs, look, workers)
+
+
+def _check_voc(name: str, voc: Path, published: int, masks: bool, workers):
+    ids = read_ids(voc / "ImageSets" / "Segmentation" / f"{name}.txt")
+    verdict = Verdict(f"VOC2012 {name}", len(ids), published)
+    jobs = []
+    for one in ids:
+        mask = voc / "SegmentationClass" / f"{one}.png" if masks else None
+        if mask and not mask.is_file():
+            verdict.add("no mask", f"{one}.jpg")
+        jobs.append((voc / "JPEGImages" / f"{one}.jpg", mask if mask and mask.is_file()
+                     else None))  # fmt: skip
+        if name != "test":
+            try:
+                image_labels(voc / "Annotations" / f"{one}.xml")
+            except JswsError:
+                verdict.add("labels", f"{one}.xml")
+    return verdict, _gather(verdict, jobs, partial(_look, saliency=False), workers)
+
+
+def _gather(verdict: Verdict, jobs: list, look, workers) -> dict[bytes, str]:
+    """Note every finding; return the pictures' hashes with their names."""
+    if verdict.pairs != verdict.published:
+        verdict.findings["count"] = []
+    seen = {}
+    results = in_parallel(look, jobs, workers=workers)
+    bar = tqdm(results, total=len(jobs), desc=verdict.name, unit="file")
+    for kinds, name, digest in bar:
+        for kind in kinds:
+            verdict.add(kind, name)
+        if digest:
+            seen[digest] = name
+    return seen
+
+
+def _look(job: tuple[Path, Path | None], *, saliency: bool):
+    """Open an image and its mask: kinds of findings, file name, hash of the image."""
+    image_path, mask_path = job
+    kinds = []
+    try:
+        image = read_image(image_path)
+    except JswsError:
+        return ["unreadable"], image_path.name, None
+    if mask_path:
+        try:
+            mask = open_picture(mask_path)
+        except JswsError:
+            return ["unreadable"], mask_path.name, None
+        if mask.size != image.size:
+            kinds.append("size")
+        kinds += _saliency_kinds(mask) if saliency else _class_kinds(mask_path)
+    return kinds, image_path.name, picture_hash(image)
+
+
+def _saliency_kinds(mask: Image.Image) -> list[str]:
+    kinds = []
+    if mask.mode == "1":
+        kinds.append("one bit")
+    elif mask.mode not in ("L", "P"):
+        channels = np.asarray(mask.convert("RGB"))
+        if (channels != channels[..., :1]).any():
+            kinds.append("colour")
+    values = np.unique(np.asarray(mask.convert("L")))
+    if not set(values.tolist()) <= ({0, 1} if values.max() == 1 else {0, 255}):
+        kinds.append("grey")
+    if values.max() == 0:
+        kinds.append("empty")
+    return kinds
+
+
+def _class_kinds(path: Path) -> list[str]:
+    try:
+        read_class_mask(path)
+    except JswsError:
+        return ["values"]
+    return []
+
+
+def picture_hash(image: Image.Image) -> bytes | None:
+    """Which neighbour is brighter on a 17 x 16 thumbnail, 32 bytes; None if it is flat.
+
+    A copy has the same; one that was compressed again differs by `ALIKE` bits at most.
+    """
+    small = image.convert("L").resize((17, 16), Image.Resampling.BOX)
+    values = np.asarray(small, np.int16)
+    if np.ptp(values) < 8:
+        return None
+    return np.packbits(values[:, 1:] > values[:, :-1]).tobytes()
+
+
+def _cross(hashes: Iterable[tuple[Verdict, bool, dict[bytes, str]]]):
+    """Note pictures of a test set that a training set holds, too."""
+    hashes = list(hashes)
+    for verdict, trained, seen in hashes:
+        for other, other_trained, theirs in hashes:
+            if not trained and other_trained:
+                for mine, its in _alike(seen, theirs):
+                    verdict.add("both", f"{mine} is {its} of {other.name}")
+
+
+def _alike(mine: dict[bytes, str], theirs: dict[bytes, str]) -> Iterator[tuple[str, str]]:
+    """The names of pairs whose hashes differ by `ALIKE` bits at most."""
+    if not (mine and theirs):
+        return
+    a, b = (np.unpackbits(np.array([list(h) for h in hashes], np.uint8), axis=1) * 2.0 - 1
+            for hashes in (mine, theirs))  # fmt: skip
+    a, b = a.astype(np.float32), b.astype(np.float32)
+    names, its = list(mine.values()), list(theirs.values())
+    for start in range(0, len(a), 1000):
+        differ = (256 - a[start : start + 1000] @ b.T) / 2
+        for i, j in zip(*np.nonzero(differ <= ALIKE), strict=True):
+            yield names[start + i], its[j]
+
+
+def _pictures(folder: Path) -> dict[str, Path]:
+    if not folder.is_dir():
+        return {}
+    return {p.stem: p for p in sorted(folder.iterdir()) if p.suffix.lower() in PICTURES}
