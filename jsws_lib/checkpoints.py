@@ -118,13 +118,15 @@ def recipe_from(fields: dict) -> Recipe:
     return Recipe(**{**fields, "schedules": schedules})
 
 
-def shipped(name: str) -> Path | None:
+def shipped(name: str, *, suffix: str = ".safetensors") -> Path | None:
     """The checkpoint this repository ships under a name, its hash verified.
+
+    With another suffix it is another file beside the checkpoints.
 
     Raises:
         JswsError: the file differs from `checkpoints/manifest.json`.
     """
-    path, manifest = SHIPPED / f"{name}.safetensors", SHIPPED / "manifest.json"
+    path, manifest = SHIPPED / f"{name}{suffix}", SHIPPED / "manifest.json"
     if not (path.is_file() and manifest.is_file()):
         return None
     wanted = json.loads(manifest.read_text())["files"].get(path.name)

@@ -10,6 +10,7 @@ from typing import Annotated
 import typer
 
 from data_utils.errors import JswsError
+from data_utils.files import write_bytes
 from jsws_lib.config import PROFILES, RECIPES, get_profile, get_recipe
 from jsws_lib.crf import CRF_PRESETS, crf_saliency
 from jsws_lib.metrics import PROTOCOLS, SaliencyMeasure
@@ -606,6 +607,7 @@ def ship(
 ):
     """Store networks that `jsws ablate` trained on `mini` in checkpoints/ (maintainers)."""
     from jsws_lib import checkpoints
+    from jsws_lib import film as films
     from jsws_lib.ablation import Run, measured
 
     p, r = get_profile("mini"), get_recipe()
@@ -620,6 +622,11 @@ def ship(
             command="jsws ablate --profile mini --seeds 3", figures=figures,
             threads=record["threads"],
         )  # fmt: skip
+        film = path.with_name(f"mini_{setting}_film.npz")
+        write_bytes(film, (run.folder / "film.npz").read_bytes())
+        checkpoints.enter(film, command="jsws ablate --profile mini --seeds 3", seed=seed,
+                          figures={"frames": len(films.load(film).steps)},
+                          threads=record["threads"])  # fmt: skip
         typer.echo(f"{path.name}: {figures}")
 
 

@@ -33,8 +33,9 @@ class Recipe:
     """One reading of the method. Defaults are the recommended reading, `steady`."""
 
     name: str = "steady"
-    # t-hat of Eq. 2: "mean_probs" (spatial mean of H) or "mean_logits".
-    class_evidence: str = "mean_logits"
+    # t-hat of Eq. 2: "mean_probs" (spatial mean of H), "logits" or "odds"; see losses.py.
+    class_evidence: str = "logits"
+    evidence_share: float = 0.5  # of the positions, the highest, that "logits" averages
     class_weight: float = 1.25  # factor on L_c
     # L_s1: "bce" (Eq. 3), "background" or "nll_probs"; see losses.py.
     saliency_reading: str = "bce"
@@ -78,7 +79,8 @@ PAPER = Recipe(
 # the CRF preset are our choice.
 JSWS2020 = Recipe(
     name="jsws2020",
-    class_evidence="mean_logits",
+    class_evidence="logits",
+    evidence_share=1.0,
     class_weight=1.0,
     saliency_reading="nll_probs",
     upsample="logits",
@@ -137,7 +139,7 @@ PROFILES = {
         "mini",
         backbone="densenet_mini",
         size=96,
-        steps=(900, 500),
+        steps=(1200, 500),
         schedules=(_onecycle(4e-3), _onecycle(2e-3)),
         crf_scale=96 / 500,
         workers=0,

@@ -26,7 +26,9 @@ class LogPair(NamedTuple):
     no: Tensor
 
 
-def class_evidence(out: SSNetOutput, *, reading: str = "mean_probs") -> LogPair:
+def class_evidence(
+    out: SSNetOutput, *, reading: str = "mean_probs", share: float = 1.0
+) -> LogPair:
     """log t-hat and log(1 - t-hat) of Eq. 2, each (B, C) float32.
 
     Args:
@@ -34,12 +36,23 @@ def class_evidence(out: SSNetOutput, *, reading: str = "mean_probs") -> LogPair:
         reading: `"mean_probs"`, the paper's: t-hat_i is the spatial mean of H_i. The
             t-hat of one image then sum to one at most, so two labels can never both be
             satisfied, and covering the whole image is rewarded.
-            `"mean_logits"`: t-hat_i is the sigmoid of the spatial mean of the logits,
-            twenty separate questions.
+            `"logits"`: t-hat_i is the sigmoid of the mean of the highest logits of
+            category i: twenty separate questions, and none about the background.
+            `"odds"`: t-hat_i / (1 - t-hat_i) is the spatial mean of H_i / H_bg: a
+            category has to beat the background somewhere.
+        share: of the positions that `"logits"` averages over. With 1 a category should
+            cover the image; with less it may leave the rest to others.
     """
-    if reading == "mean_logits":
-        logits = foreground(out.seg_logits_low).mean((-2, -1))
-        return LogPair(F.logsigmoid(logits), F.logsigmoid(-logits))
+    if reading in ("logits", "odds"):
+        logits = out.seg_logits_low.flatten(2)  # (B, C+1, h * w)
+        count = logits.shape[2]
+        if reading == "odds":
+            odds = (foreground(logits) - logits[:, :1]).logsumexp(2)
+            evidence = odds - math.log(count)
+        else:
+            highest = foreground(logits).topk(max(1, round(share * count)), 2).values
+            evidence = highest.mean(2)
+        return LogPair(F.logsigmoid(evidence), F.logsigmoid(-evidence))
     log_probs = out.log_probs.float().flatten(2)
     log_mean = log_probs.logsumexp(2) - math.log(log_probs.shape[2])  # (B, C+1)
     # 1 - t-hat_i is the mean of all other channels: sum them, never subtract from one.
@@ -49,16 +62,16 @@ def class_evidence(out: SSNetOutput, *, reading: str = "mean_probs") -> LogPair:
 
 
 def class_loss(
-    out: SSNetOutput, labels: Tensor, *, reading: str = "mean_probs"
+    out: SSNetOutput, labels: Tensor, *, reading: str = "mean_probs", share: float = 1.0
 ) -> Tensor:
     """L_c, Eq. 2: binary cross-entropy summed over categories, mean over images.
 
     Args:
         out: SSNet's output on images of D_c.
         labels: t, (B, C) float multi-hot.
-        reading: see `class_evidence`.
+        reading, share: see `class_evidence`.
     """
-    log_t = class_evidence(out, reading=reading)
+    log_t = class_evidence(out, reading=reading, share=share)
     return -(labels * log_t.yes + (1 - labels) * log_t.no).sum(1).mean()
 
 

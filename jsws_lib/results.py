@@ -132,13 +132,14 @@ def study_table(result: dict) -> str:
 def suppression_chart(result: dict) -> Figure:
     """What v the SAM gives to what is salient, and to what only stands beside it.
 
-    Left per image, right per category; above setting M, below M with the released
-    code's saliency term.
+    Left per image, right per category; above setting M, below M where L_c asks every
+    category to beat the background, and M with the released code's saliency term.
     """
+    contrasts = result["contrasts"]
     named = {f"M, recipe {result['recipe']}": result["settings"]["M"],
-             "M, negative log-likelihood of probabilities":
-             result["contrasts"]["M_nll_probs"]}  # fmt: skip
-    fig, axes = plt.subplots(len(named), 2, figsize=(10.5, 6.4), layout="constrained",
+             "M, L_c on odds against the background": contrasts["M_odds"],
+             "M, the released code's saliency term": contrasts["M_nll_probs"]}  # fmt: skip
+    fig, axes = plt.subplots(len(named), 2, figsize=(10.5, 9.6), layout="constrained",
                              width_ratios=(1, 2.3))  # fmt: skip
     for (name, row), (left, right) in zip(named.items(), axes, strict=True):
         salient, other = np.array(row["v_by_image"][0], float)

@@ -22,6 +22,7 @@ from typing import NamedTuple
 import numpy as np
 
 from data_utils.errors import JswsError
+from jsws_lib import film
 from jsws_lib.backbones import MINI_WEIGHTS
 from jsws_lib.checkpoints import (
     describe,
@@ -178,9 +179,13 @@ def train_or_load(setting: str, *, profile: Profile, recipe: Recipe, seed: int =
                       recipe=recipe, weights=weights)  # fmt: skip
     if inherit:
         net.backbone.load_state_dict(first.backbone.state_dict())
+    hooks = [on_step] if on_step else []
+    if (profile.data / "mini.json").is_file():
+        steps = profile.steps[plan.stage - 1]
+        hooks.append(film.recorder(profile, steps, folder / "film.npz"))
     history = train(net, plan.losses, profile=profile, recipe=recipe, seed=seed,
                     pseudo_labels=pseudo_labels, resume_file=folder / "resume.pt",
-                    tag=run.name, on_step=on_step,
+                    tag=run.name, on_step=lambda *now: [hook(*now) for hook in hooks],
                     title=f"{setting} ({' + '.join(plan.losses)})")  # fmt: skip
     story = describe(net, setting=setting, backbone=profile.backbone, seed=seed,
                      recipe=recipe_fields(recipe), profile=profile.name,
@@ -194,6 +199,19 @@ def train_or_load(setting: str, *, profile: Profile, recipe: Recipe, seed: int =
     save_weights(file, net, story)
     (folder / "resume.pt").unlink(missing_ok=True)
     return Trained(net, history, "trained")
+
+
+def film_of(setting: str, *, profile: Profile, recipe: Recipe, seed: int = 0) -> film.Film:
+    """The film of a training on embedded data: of an earlier run, or the shipped one.
+
+    Raises:
+        JswsError: neither is there.
+    """
+    run = run_folder(setting, profile=profile, recipe=recipe, seed=seed)
+    path = run / "film.npz"
+    if not path.is_file():
+        path = shipped(f"{profile.name}_{setting}", suffix="_film.npz") or path
+    return film.load(path)
 
 
 def pseudo_label_folder(teacher: str, profile: Profile, recipe: Recipe,

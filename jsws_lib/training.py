@@ -74,8 +74,9 @@ def losses_on_class_set(net: SSNet, batch: dict, losses, recipe: Recipe) -> dict
     out, values = net(batch["image"], full_size=full_size), {}
     if "L_c" in losses:
         values["L_c"] = recipe.class_weight * class_loss(
-            out, batch["labels"], reading=recipe.class_evidence
-        )
+            out, batch["labels"], reading=recipe.class_evidence,
+            share=recipe.evidence_share,
+        )  # fmt: skip
     if "L_s2" in losses:
         values["L_s2"] = pseudo_label_loss(out, batch["pseudo_label"])
     return values

@@ -34,13 +34,13 @@ def quick(tiny, tmp_path, monkeypatch):
 
 def test_the_plan_holds_every_run_once_and_teachers_first(tiny):
     found = plan(tiny, DEFAULT, seeds=(0, 3))
-    assert len(found) == len(set(found)) == 2 * 6 + 1
+    assert len(found) == len(set(found)) == 2 * 6 + 2
     assert [run.wave for run in found] == sorted(run.wave for run in found)
     assert {r.setting for r in found if r.wave == 1} == {"SS", "MS", "MM"}
     assert {r.name for r in found if r.teaches} == {"S", "M"}
     assert not any(r.teaches for r in plan(tiny, DEFAULT, settings=["S", "M"]))
     alone = plan(tiny, DEFAULT, seeds=(0,), settings=["MM"])
-    assert [run.name for run in alone] == ["M", "M_nll_probs", "MM"]
+    assert [run.name for run in alone] == ["M", "M_odds", "M_nll_probs", "MM"]
     photographs = replace(tiny, data=tiny.data / "ECSSD")
     assert len(plan(photographs, DEFAULT, seeds=(0,))) == 6
 
@@ -66,15 +66,15 @@ def test_one_file_with_lists_by_seed(quick, tmp_path):
         assert (saliency <= row.keys()) == ("L_s1" in losses)
         assert all(len(values) == 2 for values in row.values())
         assert len(row["seconds"]) == 2 and all(s > 0 for s in row["seconds"])
-    m, contrast = result["settings"]["M"], result["contrasts"]["M_nll_probs"]
-    for row in (m, contrast):
+    assert list(result["contrasts"]) == list(ablation.CONTRASTS)
+    for row in (result["settings"]["M"], *result["contrasts"].values()):
         gap = np.subtract(row["v_salient"], row["v_not_salient"])
         np.testing.assert_allclose(row["v_gap"], gap, atol=2e-5)
     assert str(quick.data) not in out.read_text()
     assert result["versions"]["torch"] == importlib.metadata.version("torch")
 
     table = results.ablation_table(result)
-    mean, sd = mean_sd([100 * x for x in m["miou"]])
+    mean, sd = mean_sd([100 * x for x in result["settings"]["M"]["miou"]])
     assert f"{mean:.1f} ± {sd:.1f}" in table and "57.1" in table
     bars = [p for ax in results.ablation_chart(result).axes for p in ax.patches]
     assert any(math.isclose(bar.get_height(), mean, rel_tol=1e-6) for bar in bars)

@@ -17,7 +17,7 @@ from jsws_lib.losses import (
 from jsws_lib.ssnet import SSNetOutput, aggregate
 
 C = NUM_CLASSES
-EVIDENCE = ("mean_probs", "mean_logits")
+EVIDENCE = (("mean_probs", 1.0), ("logits", 1.0), ("logits", 0.4), ("odds", 1.0))
 SALIENCY = ("bce", "background", "nll_probs")
 
 
@@ -57,17 +57,25 @@ def sigmoid(x):
 # --- L_c, Eq. 2 ----------------------------------------------------------------------
 
 
-def slow_evidence(logits, reading):
+def slow_evidence(logits, reading, share):
+    probs = softmax(logits)
     if reading == "mean_probs":
-        return softmax(logits).mean((2, 3))[:, 1:]
-    return sigmoid(np.asarray(logits, np.float64).mean((2, 3))[:, 1:])
+        return probs.mean((2, 3))[:, 1:]
+    if reading == "odds":
+        odds = (probs[:, 1:] / probs[:, :1]).mean((2, 3))
+        return odds / (1 + odds)
+    t_hat = np.zeros((len(logits), C))
+    for b, i in np.ndindex(t_hat.shape):
+        values = sorted(np.asarray(logits, np.float64)[b, i + 1].ravel())[::-1]
+        t_hat[b, i] = sigmoid(np.mean(values[: round(share * len(values))]))
+    return t_hat
 
 
-@pytest.mark.parametrize("reading", EVIDENCE)
-def test_class_loss_equals_plain_loops(reading):
+@pytest.mark.parametrize("reading, share", EVIDENCE)
+def test_class_loss_equals_plain_loops(reading, share):
     logits, _, t, _, _ = sample()
-    t_hat = slow_evidence(logits, reading)
-    yes, no = class_evidence(output(logits), reading=reading)
+    t_hat = slow_evidence(logits, reading, share)
+    yes, no = class_evidence(output(logits), reading=reading, share=share)
     assert yes.shape == no.shape == (2, C)
     np.testing.assert_allclose(yes, np.log(t_hat), rtol=1e-5)
     np.testing.assert_allclose(no, np.log(1 - t_hat), rtol=2e-5)
@@ -76,7 +84,7 @@ def test_class_loss_equals_plain_loops(reading):
         for i in range(C):
             p = t_hat[b, i] if t[b, i] else 1 - t_hat[b, i]
             expected -= math.log(p)
-    found = class_loss(output(logits), t, reading=reading)
+    found = class_loss(output(logits), t, reading=reading, share=share)
     assert found.item() == pytest.approx(expected / 2, rel=1e-5)
 
 
@@ -107,13 +115,40 @@ def test_an_absent_class_that_fills_the_image_keeps_its_gradient():
     np.testing.assert_allclose(logits.grad[0, 5], 0.0625, atol=1e-6)
 
 
-def test_only_mean_logits_let_every_class_be_present():
+def test_logits_and_odds_let_every_class_be_present():
     """Under the mean softmax, the evidence of all classes sums to one at most."""
     logits, *_ = sample(3)
     assert class_evidence(output(logits)).yes.exp().sum(1).max() < 1
     logits[:, 1:] += 8
-    separate = class_evidence(output(logits), reading="mean_logits").yes.exp()
-    assert separate.sum(1).min() > 15
+    for reading in ("logits", "odds"):
+        separate = class_evidence(output(logits), reading=reading).yes.exp()
+        assert separate.sum(1).min() > 15
+
+
+def test_a_share_leaves_the_other_positions_alone():
+    """Only the highest positions of a category are pulled at; with share 1 all are."""
+    logits, *_ = sample(4, batch=1, side=4)
+    for share, count in ((0.25, 4), (0.5, 8), (1.0, 16), (0.001, 1)):
+        leaf = logits.clone().requires_grad_()
+        t = torch.zeros(1, C)
+        t[0, 4] = 1
+        class_loss(output(leaf), t, reading="logits", share=share).backward()
+        pulled = leaf.grad[0, 5].flatten() != 0
+        assert pulled.sum() == count
+        assert set(pulled.nonzero().ravel().tolist()) == set(
+            logits[0, 5].flatten().topk(count).indices.tolist()
+        )
+        assert not leaf.grad[0, 0].any()  # the background is not asked
+
+
+def test_odds_ask_the_background_to_yield():
+    logits = torch.zeros(1, C + 1, 2, 2, requires_grad=True)
+    t = torch.zeros(1, C)
+    t[0, 4] = 1
+    class_loss(output(logits), t, reading="odds").backward()
+    # one present category pulls the background down, nineteen absent ones up
+    assert logits.grad[0, 5].max() < 0 < logits.grad[0, 1].min()
+    np.testing.assert_allclose(logits.grad[0, 0].sum(), 0.5 - 19 * 0.5, rtol=1e-5)
 
 
 # --- L_s1, Eq. 1 and 3 ---------------------------------------------------------------
@@ -238,12 +273,12 @@ def test_pseudo_label_loss_equals_plain_loops():
 
 
 def all_losses(out, t, mask, pseudo):
-    values = {f"L_c {r}": class_loss(out, t, reading=r) for r in EVIDENCE}
+    values = {f"L_c {r} {k}": class_loss(out, t, reading=r, share=k) for r, k in EVIDENCE}
     values |= {f"L_s1 {r}": saliency_loss(out, mask, reading=r) for r in SALIENCY}
     return values | {"L_s2": pseudo_label_loss(out, pseudo)}
 
 
-NAMES = [*(f"L_c {r}" for r in EVIDENCE), *(f"L_s1 {r}" for r in SALIENCY), "L_s2"]
+NAMES = [*(f"L_c {r} {k}" for r, k in EVIDENCE), *(f"L_s1 {r}" for r in SALIENCY), "L_s2"]
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -262,7 +297,7 @@ def test_finite_at_extreme_logits(name):
             assert a.grad is None or torch.isfinite(a.grad).all()
 
 
-@pytest.mark.parametrize("name", ["L_c mean_probs", "L_s1 bce", "L_s2"])
+@pytest.mark.parametrize("name", ["L_c mean_probs 1.0", "L_s1 bce", "L_s2"])
 def test_a_pixel_that_is_all_wrong_still_learns(name):
     """No clamp: the further off, the larger the loss, with a gradient that is not 0."""
     t, mask = torch.zeros(1, C), torch.ones(1, 2, 2, dtype=torch.uint8)

@@ -8,12 +8,13 @@ from dataclasses import fields, replace
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 from safetensors.torch import save
 
 from data_utils.datasets import Augmentation, ClassificationSet, Draws, batches
 from data_utils.errors import JswsError
 from data_utils.voc import read_ids, write_palette_png
-from jsws_lib import checkpoints, runs, training
+from jsws_lib import checkpoints, film, runs, training
 from jsws_lib.checkpoints import (
     describe,
     load_ssnet,
@@ -35,7 +36,8 @@ from jsws_lib.config import (
     get_profile,
     get_recipe,
 )
-from jsws_lib.runs import SETTINGS, run_folder, thin, train_or_load
+from jsws_lib.inference import predict
+from jsws_lib.runs import SETTINGS, film_of, run_folder, thin, train_or_load
 from jsws_lib.ssnet import build_ssnet
 from jsws_lib.training import learning_rate, seed_everything, train
 
@@ -361,11 +363,45 @@ def test_a_finished_run_is_loaded(tiny, home):
     assert first.source == "trained" and not first.net.training
     folder = run_folder("M", **kwargs)
     assert folder.parent == home / "runs"
-    assert [p.name for p in folder.iterdir()] == ["weights.safetensors"]
+    assert {p.name for p in folder.iterdir()} == {"weights.safetensors", "film.npz"}
     again = train_or_load("M", **kwargs)
     assert again.source == f"loaded from runs/{folder.name}"
     assert same(state(first.net), state(again.net))
     assert [r["step"] for r in again.history] == [0, 1]
+
+
+def test_a_film_shows_the_training_and_leaves_it_alone(tiny, home):
+    kwargs = dict(profile=tiny, recipe=STEADY)
+    trained = train_or_load("M", **kwargs)
+    seed_everything(0)
+    plain = build_ssnet(1, backbone=tiny.backbone, size=tiny.size, recipe=STEADY)
+    train(plain, ("L_c", "L_s1"), **kwargs)  # no film
+    assert same(state(plain), state(trained.net))
+
+    shot = film_of("M", **kwargs)
+    assert shot.steps.tolist() == [1, 2, 3, 4] == film.frame_steps(4)
+    assert shot.images.shape == (8, 64, 64, 3) and shot.images.dtype == np.uint8
+    assert shot.segmentation.shape == shot.saliency.shape == (4, 8, 64, 64)
+    last = list(predict(trained.net, [Image.fromarray(i) for i in shot.images]))
+    for k, prediction in enumerate(last):
+        assert np.array_equal(shot.segmentation[-1, k], prediction.segmentation)
+        assert np.abs(shot.saliency[-1, k] / 248 - prediction.sal_map).max() < 0.02
+    assert not np.array_equal(shot.saliency[0], shot.saliency[-1])
+    assert [shot.at(step) for step in (0, 1, 3, 99)] == [0, 0, 2, 3]
+
+    path = run_folder("M", **kwargs) / "film.npz"
+    path.write_bytes(path.read_bytes()[:300])
+    with pytest.raises(JswsError, match="film.npz is not a film"):
+        film_of("M", **kwargs)
+    path.unlink()
+    with pytest.raises(JswsError, match="film.npz is not a film"):
+        film_of("M", **kwargs)
+
+
+def test_frames_lie_close_where_most_happens():
+    at = film.frame_steps(1200)
+    assert at[0] == 1 and at[-1] == 1200 and len(at) == film.FRAMES
+    assert np.all(np.diff(at, 2) >= -1)
 
 
 def test_stage_2_sees_to_its_teacher_and_pseudo_labels(tiny, home, monkeypatch):
