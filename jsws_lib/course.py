@@ -12,6 +12,7 @@ import io
 import json
 import math
 import os
+import re
 import sys
 import time
 from collections.abc import Sequence
@@ -208,9 +209,11 @@ def _tidy(notebook) -> None:
 
 def _relative(output):
     """Cut this machine's folders out of the texts of an output."""
-    if isinstance(output, dict):
+    if isinstance(output, dict):  # the metadata's "image/png" holds words
         return {
-            key: _small_png(value) if key == "image/png" else _relative(value)
+            key: _small_png(value)
+            if key == "image/png" and isinstance(value, str)
+            else _relative(value)
             for key, value in output.items()
         }
     if isinstance(output, list):
@@ -219,6 +222,9 @@ def _relative(output):
         for folder, name in ((ROOT, ""), (Path.home(), "~/")):
             if folder != Path(folder.anchor):
                 output = output.replace(f"{folder}/", name)
+        # In tracebacks: the library is imported through "..", packages from anywhere.
+        output = output.replace("notebooks/../", "").replace("solutions/../../", "")
+        return re.sub(r"[\w.~/-]*/site-packages/", "", output)
     return output
 
 

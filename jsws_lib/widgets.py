@@ -45,7 +45,7 @@ class Explorer:
         fig = Figure(figsize=self.size, layout="constrained")
         self.draw(fig, **self.state)
         file = io.BytesIO()
-        fig.savefig(file, format="png", dpi=90)
+        fig.savefig(file, format="png", dpi=max(90, 420 / self.size[0]))  # never tiny
         self.picture.value = file.getvalue()
 
     def check(self):
