@@ -28,7 +28,8 @@ class Explorer:
     def __init__(self, draw: Callable, controls: Mapping[str, ipywidgets.Widget], *,
                  size: tuple[float, float]):  # fmt: skip
         self.draw, self.controls, self.size = draw, dict(controls), size
-        self.picture = ipywidgets.Image(format="png", layout={"max_width": "100%"})
+        layout = {"max_width": "100%", "align_self": "flex-start"}  # not stretched
+        self.picture = ipywidgets.Image(format="png", layout=layout)
         for control in self.controls.values():
             control.observe(self.redraw, names="value")
         bar = ipywidgets.Box(list(self.controls.values()), layout={"flex_flow": "row wrap"})
