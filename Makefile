@@ -28,6 +28,8 @@ run: data       ## execute the whole course on the CPU, into build/course; TRAIN
 
 notebooks: data  ## the same, and store the outputs in notebooks/
 	$(CLEAN_ENV) JSWS_RUNS="$(CURDIR)/build/runs" $(PY) -m jsws_lib.course --update
+	$(CLEAN_ENV) JSWS_RUNS="$(CURDIR)/build/runs" $(PY) -m jsws_lib.course --update \
+	    --notebooks notebooks/solutions --build build/solutions
 
 exercises: $(INSTALLED)  ## make the learners' exercises from notebooks/solutions/
 	$(PY) -m jsws_lib.exercises

@@ -28,6 +28,15 @@ class Schedule:
     reset_moments: bool = False  # restart Adam at each decay
 
 
+CHOICES = {
+    "class_evidence": ("mean_probs", "logits", "odds"),
+    "saliency_reading": ("bce", "background", "nll_probs"),
+    "upsample": ("logits", "probs"),
+    "stage2_init": ("ssnet1", "imagenet"),
+    "suppress": ("probs", "logits"),
+}
+
+
 @dataclass(frozen=True)
 class Recipe:
     """One reading of the method. Defaults are the recommended reading, `steady`."""
@@ -58,6 +67,15 @@ class Recipe:
     crf: str = "readme"  # key of crf.CRF_PRESETS; parameters unstated
     leaky_labels: bool = False  # labels from the cropped pixel mask instead of the XML
     schedules: tuple[Schedule, Schedule] | None = None  # overrides the profile's
+
+    def __post_init__(self):
+        for name, allowed in CHOICES.items():
+            if (value := getattr(self, name)) not in allowed:
+                raise JswsError(f"recipe {self.name}: {name} is '{value}'; choose from "
+                                f"{', '.join(allowed)}")  # fmt: skip
+        if not 0 < self.evidence_share <= 1:
+            raise JswsError(f"recipe {self.name}: evidence_share {self.evidence_share} is "
+                            "no share of the positions, above 0 and at most 1")  # fmt: skip
 
 
 STEADY = Recipe()

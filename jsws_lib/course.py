@@ -224,7 +224,7 @@ def _relative(output):
                 output = output.replace(f"{folder}/", name)
         # In tracebacks: the library is imported through "..", packages from anywhere.
         output = output.replace("notebooks/../", "").replace("solutions/../../", "")
-        return re.sub(r"[\w.~/-]*/site-packages/", "", output)
+        return re.sub(r"(\x1b\[[\d;]*m)?[\w.~/-]*/site-packages/", r"\1", output)
     return output
 
 

@@ -26,6 +26,7 @@ from jsws_lib.checkpoints import (
     write_bytes,
 )
 from jsws_lib.config import (
+    CHOICES,
     JSWS2020,
     PAPER,
     PROFILES,
@@ -335,8 +336,12 @@ def test_what_stage_1_never_sees_does_not_rename_it(name):
 
 @pytest.mark.parametrize("name", [f.name for f in fields(Recipe)])
 def test_every_recipe_field_names_another_run(name):
-    new = 0.5 if name == "sam_init_std" else changed(STEADY, name)
-    other = replace(STEADY, **{name: new})
+    special = {"sam_init_std": 0.5, "evidence_share": 0.25}
+    special |= {key: allowed[-1] for key, allowed in CHOICES.items()}
+    if name in CHOICES and getattr(STEADY, name) == CHOICES[name][-1]:
+        special[name] = CHOICES[name][0]
+    other = replace(STEADY, **{name: special.get(name, changed(STEADY, name))})
+    assert other != STEADY
     base = PROFILES["mini"]
     for setting in ("M", "MM"):
         folders = {run_folder(setting, profile=base, recipe=r) for r in (STEADY, other)}
@@ -352,6 +357,15 @@ def test_setting_and_seed_name_another_run_and_stage_2_does_not_rename_stage_1()
     longer = replace(base, steps=(base.steps[0], 9999))
     same_name = [run_folder("M", profile=p, recipe=STEADY) for p in (base, longer)]
     assert same_name[0] == same_name[1]
+
+
+def test_a_recipe_knows_its_readings():
+    for wrong, words in ((dict(class_evidence="mean_logits"), "choose from mean_probs"),
+                         (dict(saliency_reading="x"), "bce, background"),
+                         (dict(evidence_share=0.0), "above 0"),
+                         (dict(evidence_share=2.0), "at most 1")):  # fmt: skip
+        with pytest.raises(JswsError, match=words):
+            get_recipe(**wrong)
 
 
 # --- train_or_load -------------------------------------------------------------------
