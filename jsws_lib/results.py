@@ -152,7 +152,8 @@ def suppression_chart(result: dict) -> Figure:
         place = np.arange(kinds.shape[2])
         for k, (label, shade) in enumerate(ROLES.items()):
             at, values = place + 0.4 * k - 0.2, kinds[:, k]
-            right.bar(at, values.mean(0), 0.38, label=label, color=shade)
+            right.bar(at, values.mean(0), 0.38, label=label, color=shade,
+                      hatch="///" if k else "", edgecolor="white")  # fmt: skip
             right.plot(np.tile(at, len(values)), values.ravel(), "k.", ms=3)
         names = result["categories"][1:]
         right.set_xticks(place, names, rotation=60, ha="right", fontsize=8)
