@@ -78,7 +78,7 @@ def test_one_file_with_lists_by_seed(quick, tmp_path):
     assert f"{mean:.1f} ± {sd:.1f}" in table and "57.1" in table
     bars = [p for ax in results.ablation_chart(result).axes for p in ax.patches]
     assert any(math.isclose(bar.get_height(), mean, rel_tol=1e-6) for bar in bars)
-    assert len(results.suppression_chart(result).axes) == 4
+    assert len(results.suppression_chart(result).axes) == 6
     plt.close("all")
 
 
@@ -156,7 +156,7 @@ def test_the_dry_run_measures_and_trains_nothing(quick):
     text, ready = describe_plan(plan(quick, DEFAULT, seeds=(0,)), jobs=1)
     assert ready and "FAIL" not in text
     assert "24 training images" in text and "seed 0 (to do)" in text
-    for words in ("hours for 7 runs", "GB, peak", "GB are free", "SSNet-2 L_s2"):
+    for words in ("hours for 8 runs", "GB, peak", "GB are free", "SSNet-2 L_s2"):
         assert words in text
     assert not any(run.folder.exists() for run in plan(quick, DEFAULT, seeds=(0,)))
 
