@@ -172,7 +172,7 @@ def test_tree_names_no_registry_and_no_home(root):
         pytest.skip("not a git checkout")
     for name in filter(None, listing.stdout.split("\0")):
         path = root / name
-        if not path.is_file() or path.suffix in {".safetensors", ".png", ".jpg"}:
+        if not path.is_file() or path.suffix in {".npz", ".safetensors", ".png", ".jpg"}:
             continue
         text = path.read_text(encoding="utf-8")
         if path.suffix == ".ipynb":  # pictures are base64, where any text can occur
