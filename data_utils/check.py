@@ -16,22 +16,12 @@ from PIL import Image
 from tqdm.auto import tqdm
 
 from data_utils.datasets import open_picture, read_class_mask, read_image
+from data_utils.download import sources
 from data_utils.errors import JswsError
 from data_utils.parallel import in_parallel
 from data_utils.voc import image_labels, read_ids
 
-# Saliency sets by name: images, masks, published number of pairs, is it trained on.
-SALIENCY_SETS = {
-    "DUTS-TR": ("DUTS-TR/DUTS-TR-Image", "DUTS-TR/DUTS-TR-Mask", 10_553, True),
-    "DUTS-TE": ("DUTS-TE/DUTS-TE-Image", "DUTS-TE/DUTS-TE-Mask", 5_019, False),
-    "ECSSD": ("ECSSD/images", "ECSSD/ground_truth_mask", 1_000, False),
-    "PASCAL-S": ("PASCAL-S/datasets/imgs/pascal", "PASCAL-S/datasets/masks/pascal", 850,
-                 False),
-    "HKU-IS": ("HKU-IS/imgs", "HKU-IS/gt", 4_447, False),
-    "DUT-OMRON": ("DUT-OMRON/DUT-OMRON-image", "DUT-OMRON/pixelwiseGT-new-PNG", 5_168,
-                  False),
-    "SOD": ("SOD/images", "SOD/masks", 300, False),
-}  # fmt: skip
+TRAINED = ("DUTS-TR",)  # of the saliency sets; the others are for testing
 # VOC's lists: published length, has class masks, is trained on.
 VOC_LISTS = {
     "train": (1_464, True, True),
@@ -106,12 +96,15 @@ def check(root: Path | str, *, voc: str = "VOCdevkit/VOC2012",
     """
     root = Path(root)
     verdicts, hashes = [], []
-    for name, (images, masks, published, trained) in SALIENCY_SETS.items():
+    for name, source in sources().items():
+        if name in ("VOC2012", "SBD"):
+            continue
+        (images, published), (masks, _) = source.holds.items()
         if (root / images).is_dir() or (root / masks).is_dir():
             verdict, seen = _check_saliency(name, root / images, root / masks, published,
                                             workers)  # fmt: skip
             verdicts.append(verdict)
-            hashes.append((verdict, trained, seen))
+            hashes.append((verdict, name in TRAINED, seen))
     for name, (published, masks, trained) in VOC_LISTS.items():
         if (root / voc / "ImageSets" / "Segmentation" / f"{name}.txt").is_file():
             verdict, seen = _check_voc(name, root / voc, published, masks, workers)

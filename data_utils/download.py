@@ -115,9 +115,9 @@ def download(source: Source, root: Path | str, *, given: Path | str | None = Non
         raise JswsError(f"--from {given}: expected {names}, or a folder that holds it")
     fetched = []
     for archive, path in mine.items():
-        path = path or fetch(archive, inbox, page=source.page)
-        verify(archive, path)
-        fetched.append((archive, path))
+        if path:
+            verify(archive, path)
+        fetched.append((archive, path or fetch(archive, inbox, page=source.page)))
     for archive, path in fetched:
         unpack(path, root / archive.into)
     lacking = missing(source, root)
@@ -140,9 +140,13 @@ def fetch(archive: Archive, folder: Path, *, page: str = "") -> Path:
 
     Raises:
         JswsError: a person has to fetch it, or every mirror fails.
+
+    Returns:
+        the archive, verified.
     """
     target = folder / archive.name
     if target.is_file():
+        verify(archive, target)
         return target
     hand = f"Fetch {archive.name} in a browser ({page}) and pass --from PATH."
     if not archive.urls:

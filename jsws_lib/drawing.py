@@ -1,7 +1,7 @@
 """Every figure of the course and the command line. Functions take an `ax` and draw."""
 
 import io
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -253,33 +253,21 @@ def show_method(part: str):
     show(f"The method as boxes and arrows; the part of this notebook, {part}, is lit.")
 
 
-# Case: colour and hatching; VOID stays white.
-_CASES = {"both right": ("#DDDDDD", ""), "student only (fixed)": ("#009E73", "////"),
-          "teacher only (broken)": ("#D55E00", "xxxx"),
-          "both wrong": ("#555555", "....")}  # fmt: skip
+# Who is right, teacher or student: colour and hatching.
+_CASES = {"both right": ("#DDDDDD", ""), "fixed": ("#009E73", "////"),
+          "broken": ("#D55E00", "xxxx"), "both wrong": ("#555555", "....")}  # fmt: skip
 
 
-def draw_cases(ax: Axes, truth, teacher, student, *, title: str = ""):
-    """Where teacher, student, both or none are right; arguments (H, W) categories."""
-    was, now, known = teacher == truth, student == truth, truth != VOID
-    masks = (was & now, ~was & now, was & ~now, ~was & ~now)
-    for mask, (ink, hatch) in zip(masks, _CASES.values(), strict=True):
-        shape = np.pad(mask & known, 1).astype(float)
+def _draw_parts(ax: Axes, parts: Sequence[np.ndarray], styles: Iterable[tuple]):
+    """Fill each mask (H, W) with its (colour, hatching); the rest stays white."""
+    for part, (ink, hatch) in zip(parts, styles, strict=True):
+        shape = np.pad(part, 1).astype(float)
         if shape.any():
             ax.contourf(shape, [0.5, 1.5], colors=[ink], hatches=[hatch],
                         antialiased=False)  # fmt: skip
-    height, width = truth.shape
+    height, width = parts[0].shape
     ax.set(xlim=(0.5, width + 0.5), ylim=(height + 0.5, 0.5), aspect="equal",
            xticks=[], yticks=[])  # fmt: skip
-    ax.set_title(title, fontsize=9)
-
-
-def case_legend(fig: Figure):
-    """Explain `draw_cases` below a figure."""
-    patches = [Patch(fc=ink, hatch=hatch, ec="black", lw=0.5, label=name)
-               for name, (ink, hatch) in _CASES.items()]  # fmt: skip
-    fig.legend(handles=patches, loc="outside lower center", ncols=4, fontsize=8,
-               frameon=False)  # fmt: skip
 
 
 # What there is to know about a drawn scene, and where a network may learn it.
@@ -381,7 +369,7 @@ def draw_taps(ax: Axes, image, side: int, rates: Sequence[int], row: int, column
         if len(rates) > 1:  # beside the lower right tap
             ax.annotate(str(rate), (x[-1], y[-1]), (7, -3), fontsize=8,
                         textcoords="offset points", bbox=_LABEL)  # fmt: skip
-    ax.add_patch(plt.Rectangle((-0.5, -0.5), side, side, fill=False, lw=1.2))
+    ax.add_patch(Rectangle((-0.5, -0.5), side, side, fill=False, lw=1.2))
     reach = max(_TAPS) + 3
     ax.set(xlim=(-reach, side - 1 + reach), ylim=(side - 1 + reach, -reach),
            aspect="equal", xticks=[], yticks=[])  # fmt: skip
@@ -393,7 +381,7 @@ def draw_taps(ax: Axes, image, side: int, rates: Sequence[int], row: int, column
 
 def draw_answers(fig, image, truth, teacher, student, *, title: str = "",
                  over_image: bool = False):  # fmt: skip
-    """Image, truth, teacher, student, `draw_cases` and the share of each case, in a row.
+    """Image, truth, teacher, student, who is right where, and the share of each case.
 
     Args:
         fig: an empty figure.
@@ -410,14 +398,14 @@ def draw_answers(fig, image, truth, teacher, student, *, title: str = "",
     for ax, (name, segmentation) in zip(axes[1:4], maps.items(), strict=True):
         draw_segmentation(ax, segmentation, image=image if over_image else None,
                           title=name)  # fmt: skip
-    draw_cases(axes[4], truth, teacher, student, title="who is right")
     was, now, known = teacher == truth, student == truth, truth != VOID
-    masks = (was & now, ~was & now, was & ~now, ~was & ~now)
-    shares = [100 * (mask & known).sum() / max(1, known.sum()) for mask in masks]
-    names = ("both right", "fixed", "broken", "both wrong")
-    for k, (ink, hatch) in enumerate(_CASES.values()):
+    cases = [case & known for case in (was & now, ~was & now, was & ~now, ~was & ~now)]
+    _draw_parts(axes[4], cases, _CASES.values())
+    axes[4].set_title("who is right", fontsize=9)
+    shares = [100 * case.sum() / max(1, known.sum()) for case in cases]
+    for k, (name, (ink, hatch)) in enumerate(_CASES.items()):
         axes[5].barh(k, shares[k], 0.42, color=ink, hatch=hatch, edgecolor="black", lw=0.5)
-        axes[5].text(0, k - 0.3, f"{names[k]} {shares[k]:.0f} %", fontsize=8)
+        axes[5].text(0, k - 0.3, f"{name} {shares[k]:.0f} %", fontsize=8)
     axes[5].set(xlim=(0, 100), ylim=(3.4, -0.75))
     axes[5].set_axis_off()
 
@@ -442,15 +430,8 @@ def draw_threshold(fig: Figure, image, sal_map, mask, threshold: int):
     draw_image(axes[0], image, title="image")
     draw_map(axes[1], sal_map / 255, title="map $S$")
     found = sal_map >= threshold
-    for part, (ink, hatch) in zip((found & mask, found & ~mask, ~found & mask),
-                                  _CUT.values(), strict=True):  # fmt: skip
-        shape = np.pad(part, 1).astype(float)
-        if shape.any():
-            axes[2].contourf(shape, [0.5, 1.5], colors=[ink], hatches=[hatch],
-                             antialiased=False)  # fmt: skip
-    height, width = mask.shape
-    axes[2].set(xlim=(0.5, width + 0.5), ylim=(height + 0.5, 0.5), aspect="equal",
-                xticks=[], yticks=[])  # fmt: skip
+    parts = (found & mask, found & ~mask, ~found & mask)
+    _draw_parts(axes[2], parts, _CUT.values())
     patches = [Patch(fc=ink, hatch=hatch, ec="black", lw=0.5, label=name)
                for name, (ink, hatch) in _CUT.items()]  # fmt: skip
     axes[2].legend(handles=patches, loc="upper center", bbox_to_anchor=(0.5, -0.01),

@@ -27,6 +27,7 @@ from jsws_lib.backbones import MINI_WEIGHTS
 from jsws_lib.checkpoints import (
     describe,
     load_ssnet,
+    read_weights,
     recipe_fields,
     save_weights,
     sha256,
@@ -208,9 +209,10 @@ def film_of(setting: str, *, profile: Profile, recipe: Recipe, seed: int = 0) ->
         JswsError: neither is there.
     """
     run = run_folder(setting, profile=profile, recipe=recipe, seed=seed)
-    path = run / "film.npz"
-    if not path.is_file():
-        path = shipped(f"{profile.name}_{setting}", suffix="_film.npz") or path
+    path, name = run / "film.npz", f"{profile.name}_{setting}"
+    weights = shipped(name)
+    if not path.is_file() and weights and read_weights(weights)[1]["run"] == run.name:
+        path = shipped(name, suffix="_film.npz") or path
     return film.load(path)
 
 

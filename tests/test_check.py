@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -9,6 +10,7 @@ from PIL import Image
 
 from data_utils import check as module
 from data_utils.check import check, picture_hash
+from data_utils.download import sources
 from data_utils.errors import JswsError
 
 COUNTS = {"DUTS-TR": 24, "ECSSD": 8, "VOC2012 train_aug": 24, "VOC2012 val": 8}
@@ -17,10 +19,10 @@ COUNTS = {"DUTS-TR": 24, "ECSSD": 8, "VOC2012 train_aug": 24, "VOC2012 val": 8}
 @pytest.fixture
 def root(own_data, monkeypatch):
     """The embedded data, whose numbers are taken as the published ones."""
-    sets = {name: (*entry[:2], COUNTS.get(name, entry[2]), entry[3])
-            for name, entry in module.SALIENCY_SETS.items()}  # fmt: skip
+    sets = {name: replace(one, holds=dict.fromkeys(one.holds, COUNTS.get(name, 0)))
+            for name, one in sources().items()}  # fmt: skip
     lists = {"train_aug": (24, False, True), "val": (8, True, False)}
-    monkeypatch.setattr(module, "SALIENCY_SETS", sets)
+    monkeypatch.setattr(module, "sources", lambda: sets)
     monkeypatch.setattr(module, "VOC_LISTS", lists)
     return own_data
 
@@ -37,7 +39,7 @@ def test_whole_sets_are_ok(root):
 
 
 def files(root, name):
-    images, masks = module.SALIENCY_SETS[name][:2]
+    images, masks = sources()[name].holds
     return sorted((root / images).iterdir()), sorted((root / masks).iterdir())
 
 

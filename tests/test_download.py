@@ -198,12 +198,10 @@ def test_verify_compares_size_and_sum(tmp_path):
 def test_a_hostile_archive_leaves_nothing(tmp_path, data):
     path = tmp_path / "a" / "b" / "x"
     path.parent.mkdir(parents=True)
-    path.write_bytes(zipped({"good": b"1"})[:0] + data)
+    path.write_bytes(data)
     with pytest.raises(JswsError, match="not to be trusted|damaged"):
         unpack(path, path.parent / "out")
-    assert [p.name for p in path.parent.iterdir()] != [] and not list(
-        tmp_path.rglob("evil*")
-    )
+    assert not list(tmp_path.rglob("evil*"))
     assert not list((path.parent / "out").iterdir())
 
 

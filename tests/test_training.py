@@ -401,6 +401,8 @@ def test_a_film_shows_the_training_and_leaves_it_alone(tiny, home):
         assert np.array_equal(shot.segmentation[-1, k], prediction.segmentation)
         assert np.abs(shot.saliency[-1, k] / 248 - prediction.sal_map).max() < 0.02
     assert not np.array_equal(shot.saliency[0], shot.saliency[-1])
+    with pytest.raises(JswsError, match="not a film"):  # never another run's
+        film_of("M", profile=PROFILES["mini"], recipe=replace(STEADY, flip=False))
     assert [shot.at(step) for step in (0, 1, 3, 99)] == [0, 0, 2, 3]
 
     path = run_folder("M", **kwargs) / "film.npz"
