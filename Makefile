@@ -63,7 +63,7 @@ lock: $(INSTALLED)  ## renew requirements.txt after a change in pyproject.toml
 	    --no-annotate --all-extras --group build pyproject.toml -o requirements.txt
 
 clean:          ## remove what was made, except .venv and trained runs/
-	rm -rf build data/mini .pytest_cache .ruff_cache *.egg-info
+	rm -rf build data/mini .pytest_cache .ruff_cache .hypothesis *.egg-info
 	find data_utils jsws_lib tests -name __pycache__ -type d -prune -exec rm -rf {} +
 
 # The build tools go in first: pydensecrf2 is C++ source and compiles with them.

@@ -1,7 +1,10 @@
 """Files that appear whole or not at all."""
 
+import io
 import os
 from pathlib import Path
+
+from PIL import Image
 
 
 def write_bytes(path: Path | str, data: bytes) -> Path:
@@ -15,3 +18,10 @@ def write_bytes(path: Path | str, data: bytes) -> Path:
     finally:
         temporary.unlink(missing_ok=True)
     return path
+
+
+def write_png(path: Path | str, image: Image.Image) -> Path:
+    """Write a picture as PNG, whole or not at all."""
+    file = io.BytesIO()
+    image.save(file, format="PNG")
+    return write_bytes(path, file.getvalue())

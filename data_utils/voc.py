@@ -1,6 +1,5 @@
 """PASCAL VOC 2012: class names, palette, id lists, image labels and label PNGs."""
 
-import io
 import os
 import xml.etree.ElementTree as ET
 from pathlib import Path
@@ -9,7 +8,7 @@ import numpy as np
 from PIL import Image
 
 from data_utils.errors import JswsError
-from data_utils.files import write_bytes
+from data_utils.files import write_png
 
 VOC_CLASSES = (
     "background",
@@ -112,7 +111,6 @@ def write_palette_png(path: Path | str, array: np.ndarray) -> None:
             f"{path}: a label PNG needs (H, W) uint8, "
             f"got {array.shape} {array.dtype}; convert before writing"
         )
-    image, file = Image.fromarray(array), io.BytesIO()
+    image = Image.fromarray(array)
     image.putpalette(palette().tobytes())
-    image.save(file, format="PNG")
-    write_bytes(path, file.getvalue())
+    write_png(path, image)

@@ -1,9 +1,7 @@
 """`jsws`, the command line: data, pre-training, both stages, measures, prediction."""
 
 import json
-import math
-from dataclasses import asdict, replace
-from enum import StrEnum
+from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated
 
@@ -11,9 +9,40 @@ import typer
 
 from data_utils.errors import JswsError
 from data_utils.files import write_bytes
-from jsws_lib.config import PROFILES, RECIPES, get_profile, get_recipe
-from jsws_lib.crf import CRF_PRESETS, crf_saliency
-from jsws_lib.metrics import PROTOCOLS, SaliencyMeasure
+from jsws_lib import cli_measure
+from jsws_lib.cli_options import (
+    Backbone,
+    Batch,
+    CrfScale,
+    Data,
+    Json,
+    Leaky,
+    Processes,
+    Profile,
+    Rate,
+    Recipe,
+    RecipeCrf,
+    SalImages,
+    SalList,
+    SalMasks,
+    Seed,
+    Size,
+    Steps,
+    TestImages,
+    TestList,
+    TestMasks,
+    TrainList,
+    ValList,
+    Voc,
+    Weights,
+    Workers,
+    echo,
+    option,
+    override,
+    positive,
+    profile_and_recipe,
+)
+from jsws_lib.config import PROFILES, get_profile, get_recipe
 
 app = typer.Typer(
     no_args_is_help=True, pretty_exceptions_show_locals=False, rich_markup_mode="markdown",
@@ -23,114 +52,13 @@ app = typer.Typer(
 )  # fmt: skip
 data_app = typer.Typer(no_args_is_help=True, help="Make or inspect data sets.")
 train_app = typer.Typer(no_args_is_help=True, help="Train SSNet-1 or SSNet-2.")
-evaluate_app = typer.Typer(no_args_is_help=True, help="Measure a network or its files.")
 app.add_typer(data_app, name="data")
 app.add_typer(train_app, name="train")
-app.add_typer(evaluate_app, name="evaluate")
-
-Backbones = StrEnum(
-    "Backbones",
-    {n: n for n in ("densenet169", "vgg16", "efficientnet_lite0", "densenet_mini")},
-)
-Protocols = StrEnum("Protocols", {name: name for name in PROTOCOLS})
-Presets = StrEnum("Presets", {name: name for name in CRF_PRESETS})
-
-
-def option(help: str, *names: str, **more):
-    """A documented option."""
-    return typer.Option(*names, help=help, **more)
-
-
-def _positive(value: float | None) -> float | None:
-    if value is not None and not 0 < value < math.inf:
-        raise typer.BadParameter(f"{value} is not a positive number")
-    return value
-
-
-Profile = Annotated[str, option(f"how large and how long: {', '.join(PROFILES)}; "
-                                "default $JSWS_PROFILE, else mini")]  # fmt: skip
-Recipe = Annotated[str, option(f"which reading of the paper: {', '.join(RECIPES)}")]
-Backbone = Annotated[Backbones | None, option("instead of the profile's")]
-Weights = Annotated[Path | None, option(
-    "file of backbone weights; default: the published ones, or the shipped",
-    exists=True, dir_okay=False, resolve_path=True)]  # fmt: skip
-Size = Annotated[int | None, option("px, side of the square input; a multiple of 8",
-                                    min=8)]  # fmt: skip
-Steps = Annotated[int | None, option("training steps, instead of the profile's", min=1)]
-Batch = Annotated[int | None, option("images a step from each set", min=1)]
-Rate = Annotated[float | None, option("(peak) learning rate of this stage",
-                                      callback=_positive)]  # fmt: skip
-Workers = Annotated[int | None, option("data-loading processes", min=0)]
-Data = Annotated[Path | None, option("data root; default $JSWS_DATA or the profile's")]
-Voc = Annotated[str | None, option("VOC2012 folder, under the data root or absolute")]
-TrainList = Annotated[str | None, option("id list in ImageSets/Segmentation")]
-SalImages = Annotated[str | None, option("folder of saliency training images")]
-SalMasks = Annotated[str | None, option("folder of saliency training masks")]
-SalList = Annotated[str | None, option("file of saliency training ids, under the data "
-                                       "root or absolute; default: all")]  # fmt: skip
-Leaky = Annotated[bool, option(
-    "labels from the cropped pixel masks, as the released code does: leaks "
-    "ground truth, for comparison only")]  # fmt: skip
-ValList = Annotated[str | None, option(
-    "id list in ImageSets/Segmentation; default: val")]  # fmt: skip
-TestImages = Annotated[str | None, option(
-    "folder of saliency test images `<id>.jpg`; default: ECSSD's")]  # fmt: skip
-TestMasks = Annotated[str | None, option(
-    "folder of their masks `<id>.png`; default: ECSSD's")]  # fmt: skip
-TestList = Annotated[str | None, option(
-    "file of saliency test ids, under the data root or absolute; "
-    "default: all")]  # fmt: skip
-RecipeCrf = Annotated[Presets | None, option("CRF preset, instead of the recipe's")]
-SaliencyCrf = Annotated[Presets | None, option(
-    "refine saliency maps by the CRF of this preset")]  # fmt: skip
-CrfScale = Annotated[float | None, option(
-    "factor on the CRF's ranges, which suit photographs of 500 px",
-    callback=_positive)]  # fmt: skip
-Seed = Annotated[int, option("of weights, image order and crops",
-                             min=0, max=2**32 - 1)]  # fmt: skip
-Processes = Annotated[int | None, option("CRF processes; default: one per core", min=0)]
-Checkpoint = Annotated[Path, option("a *.safetensors file that `jsws train` wrote")]
-Out = Annotated[Path, option("where results go")]
-Json = Annotated[bool, option("print one JSON object", "--json")]
-
-
-def _settings(profile, recipe="", *, stage=1, steps=None, batch=None, lr=None,
-              backbone=None, weights=None, crf=None, leaky_labels=False,
-              **changes):  # fmt: skip
-    """The profile and recipe that the options ask for; None leaves a field as it is."""
-    p = get_profile(
-        profile, backbone=backbone and str(backbone), weights=weights and str(weights),
-        batch_class=batch, batch_saliency=batch, **changes,
-    )  # fmt: skip
-    r = get_recipe(recipe)
-    if crf:
-        r = replace(r, crf=str(crf))
-    if leaky_labels:
-        r = replace(r, leaky_labels=True)
-    return _override(p, r, stage=stage, steps=steps, lr=lr)
-
-
-def _override(p, r, *, stage, steps=None, lr=None):
-    """One stage's steps and learning rate; None leaves them as they are."""
-    if steps is not None:
-        p = replace(p, steps=_swap(p.steps, stage, steps))
-    if lr is not None:  # in the profile, unless the recipe overrides its schedules
-        owner = r if r.schedules else p
-        schedule = replace(owner.schedules[stage - 1], lr=lr)
-        owner = replace(owner, schedules=_swap(owner.schedules, stage, schedule))
-        p, r = (p, owner) if r.schedules else (owner, r)
-    return p, r
-
-
-def _swap(pair: tuple, stage: int, value) -> tuple:
-    """One stage's entry replaced: the other stage's run stays what it was."""
-    return (value, pair[1]) if stage == 1 else (pair[0], value)
-
-
-def _echo(record: dict, as_json: bool):
-    typer.echo(json.dumps(record) if as_json else
-               "\n".join(f"{key}: {value}" for key, value in record.items()))  # fmt: skip
-
+app.add_typer(cli_measure.evaluate_app, name="evaluate")
+app.command()(cli_measure.predict)
+app.command()(cli_measure.page)
+app.command()(cli_measure.compare)
+app.command()(cli_measure.submit)
 
 @data_app.command("download")
 def data_download(
@@ -240,7 +168,7 @@ def _train(setting: str, profile, recipe, seed: int, out: Path | None, as_json: 
     folder = out or run_folder(setting, profile=profile, recipe=recipe, seed=seed)
     last = {k: round(v, 4) for k, v in trained.history[-1].items()}
     record = {"setting": setting, "source": trained.source, "folder": str(folder)}
-    _echo(record | last, as_json)
+    echo(record | last, as_json)
 
 
 @train_app.command("stage1")
@@ -260,7 +188,7 @@ def train_stage1(
 
     A finished run in the same folder is loaded, an interrupted one continued.
     """
-    p, r = _settings(
+    p, r = profile_and_recipe(
         profile, recipe, stage=1, backbone=backbone, weights=weights, size=size,
         steps=steps, batch=batch, lr=lr, workers=workers, data=data, voc=voc,
         train_list=train_list, saliency_images=saliency_images,
@@ -290,7 +218,7 @@ def train_stage2(
     """Train SSNet-2 on pseudo labels and saliency masks (setting MM by default)."""
     from jsws_lib.runs import SETTINGS
 
-    p, r = _settings(
+    p, r = profile_and_recipe(
         profile, recipe, stage=2, backbone=backbone, weights=weights, size=size,
         steps=steps, batch=batch, lr=lr, workers=workers, data=data, voc=voc,
         train_list=train_list, saliency_images=saliency_images,
@@ -321,8 +249,9 @@ def pseudo_label_command(
     from jsws_lib.runs import pseudo_label_folder, train_or_load
     from jsws_lib.training import pick_device
 
-    p, r = _settings(profile, recipe, backbone=backbone, size=size, data=data, voc=voc,
-                     train_list=train_list, crf=crf, crf_scale=crf_scale)  # fmt: skip
+    p, r = profile_and_recipe(profile, recipe, backbone=backbone, size=size, data=data,
+                              voc=voc, train_list=train_list, crf=crf,
+                              crf_scale=crf_scale)  # fmt: skip
     if checkpoint:
         asked = {"backbone": backbone and str(backbone), "size": size}
         expect = {"stage": 1} | {k: v for k, v in asked.items() if v is not None}
@@ -333,176 +262,6 @@ def pseudo_label_command(
         out = out or pseudo_label_folder("M", p, r, seed)
     make_pseudo_labels(net, profile=p, recipe=r, out=out, workers=processes)
     typer.echo(f"{len(list(out.glob('*.png')))} pseudo labels in {out}")
-
-
-def _ids(file: Path | None) -> list[str] | None:
-    from data_utils.voc import read_ids
-
-    return read_ids(file) if file else None
-
-
-@evaluate_app.command("network")
-def evaluate_network(
-    checkpoint: Checkpoint, profile: Profile = "", data: Data = None, voc: Voc = None,
-    val_list: ValList = None, test_images: TestImages = None,
-    test_masks: TestMasks = None, test_list: TestList = None,
-    crf: SaliencyCrf = None, crf_scale: CrfScale = None, as_json: Json = False,
-):  # fmt: skip
-    """Measure a checkpoint: mIoU on VOC val, MAE and max F on a saliency set.
-
-    mIoU is over the categories that occur in the masks. Max F is the toolbox protocol's.
-    With `--crf`, both saliency measures also after it. A network that saw no saliency
-    mask gives no saliency map: only its mIoU is told.
-    """
-    from jsws_lib.checkpoints import load_ssnet
-    from jsws_lib.training import pick_device
-
-    _crf_scale_needs_crf(crf, crf_scale)
-    p, r = _settings(
-        profile, data=data, voc=voc, val_list=val_list, test_images=test_images,
-        test_masks=test_masks, test_list=test_list, crf=crf, crf_scale=crf_scale,
-    )  # fmt: skip
-    net, story = load_ssnet(checkpoint, device=pick_device())
-    record = {"checkpoint": str(checkpoint), "setting": story["setting"]}
-    record |= _figures(net, story["setting"], p, r, crf=bool(crf))
-    if "max_f" in record:
-        record["protocol"] = SaliencyMeasure().name
-    _echo(record | ({"crf": r.crf, "crf_scale": p.crf_scale} if crf else {}), as_json)
-
-
-def _crf_scale_needs_crf(crf, crf_scale):
-    if crf_scale and not crf:
-        raise JswsError("--crf-scale needs --crf: name the CRF preset")
-
-
-def _figures(net, setting: str, profile, recipe, *, crf: bool) -> dict[str, float]:
-    from jsws_lib.inference import evaluate
-    from jsws_lib.runs import SETTINGS
-
-    figures = evaluate(net, profile=profile, recipe=recipe, crf=crf).figures()
-    if "L_s1" not in SETTINGS[setting].losses:
-        figures = {"miou": figures["miou"]}  # its SAM is untrained
-    return {name: round(value, 4) for name, value in figures.items()}
-
-
-@evaluate_app.command("segmentation")
-def evaluate_segmentation(
-    pred: Annotated[Path, option("folder of predicted `<id>.png`")],
-    gt: Annotated[Path, option("folder of true `<id>.png`")],
-    list: Annotated[Path | None, option("ids to evaluate; default: all of gt")] = None,
-    as_json: Json = False,
-):
-    """MIoU over 21 classes, 255 ignored, per-category table."""
-    from jsws_lib.metrics import evaluate_segmentation_folder
-
-    scores = evaluate_segmentation_folder(pred, gt, ids=_ids(list))
-    record = {"miou": scores.miou, "pixel_accuracy": scores.pixel_accuracy,
-              "iou": [None if i != i else i for i in scores.iou.tolist()],
-              "absent": scores.absent}  # fmt: skip
-    typer.echo(json.dumps(record) if as_json else str(scores))
-
-
-@evaluate_app.command("saliency")
-def evaluate_saliency(
-    pred: Annotated[Path, option("folder of predicted `<id>.png`")],
-    gt: Annotated[Path, option("folder of masks `<id>.png`")],
-    list: Annotated[Path | None, option("ids to evaluate; default: all of gt")] = None,
-    protocol: Annotated[Protocols, option(
-        "definition of max F; they differ by whole points on the same maps"
-    )] = Protocols.toolbox,
-    as_json: Json = False,
-):  # fmt: skip
-    """MAE and maximum F-measure under a named protocol."""
-    from jsws_lib.metrics import evaluate_saliency_folder
-
-    scores = evaluate_saliency_folder(pred, gt, ids=_ids(list), protocol=str(protocol))
-    record = {"protocol": str(protocol), "mae": float(scores.mae),
-              "max_f": float(scores.max_f), "mean_f": float(scores.f_curve.mean()),
-              "images": scores.count}  # fmt: skip
-    typer.echo(json.dumps(record) if as_json else str(scores))
-
-
-@app.command()
-def predict(
-    images: Annotated[list[Path], typer.Argument(help="pictures or folders of them")],
-    checkpoint: Checkpoint,
-    out: Out,
-    list: Annotated[Path | None, option(
-        "file of ids: only `<id>.jpg` of the one folder given")] = None,
-    backbone: Annotated[Backbones | None, option("fail unless trained with it")] = None,
-    crf: SaliencyCrf = None,
-    crf_scale: CrfScale = None,
-    plain: Annotated[bool, option(
-        "write `<id>.png` into out/segmentation and out/saliency, as `jsws evaluate` "
-        "reads them")] = False,
-):  # fmt: skip
-    """Segment pictures of any size: palette PNG, saliency PNG, overlay."""
-    import numpy as np
-    from tqdm.auto import tqdm
-
-    from data_utils.datasets import read_image
-    from jsws_lib.checkpoints import load_ssnet
-    from jsws_lib.inference import predict as stream
-    from jsws_lib.inference import save_plain, save_prediction
-    from jsws_lib.training import pick_device
-
-    _crf_scale_needs_crf(crf, crf_scale)
-    files = _pictures(images, list)
-    _refuse_overwriting(files, out, PLAIN if plain else BESIDE)
-    expect = {"backbone": str(backbone)} if backbone else None
-    net, _ = load_ssnet(checkpoint, expect=expect, device=pick_device())
-    save = save_plain if plain else save_prediction
-    predictions = stream(net, (read_image(f) for f in files))
-    for file in tqdm(files, desc="predicting", leave=False):
-        image, prediction = read_image(file), next(predictions)
-        if crf:
-            refined = crf_saliency(np.asarray(image), prediction.sal_map,
-                                   preset=str(crf), scale=crf_scale or 1)  # fmt: skip
-            prediction = prediction._replace(sal_map=refined)
-        save(prediction, image, out, file.stem)
-    after = f"; saliency refined by the CRF preset {crf}" if crf else ""
-    typer.echo(f"{len(files)} pictures segmented in {out}{after}")
-
-
-# What `save_plain` and `save_prediction` write of a picture.
-PLAIN = ("segmentation/{}.png", "saliency/{}.png")
-BESIDE = ("{}.png", "{}_saliency.png", "{}_overlay.png")
-
-
-def _pictures(given: list[Path], ids: Path | None) -> list[Path]:
-    """The pictures that `jsws predict` is asked for."""
-    from data_utils.voc import read_ids
-
-    if ids:
-        if len(given) != 1 or not given[0].is_dir():
-            raise JswsError("--list needs one folder of pictures <id>.jpg")
-        return [given[0] / f"{i}.jpg" for i in read_ids(ids, image_dir=given[0])]
-    files = []
-    for path in given:
-        inside = sorted([*path.glob("*.jpg"), *path.glob("*.png")])
-        if path.is_dir() and not inside:
-            raise JswsError(f"no *.jpg or *.png in {path}")
-        files += inside if path.is_dir() else [path]
-    return files
-
-
-def _refuse_overwriting(files: list[Path], out: Path, names: tuple[str, ...]):
-    """Raise JswsError if a result would replace a picture or another result."""
-    pictures, source = {file.resolve() for file in files}, {}
-    for file in files:
-        for name in names:
-            target = (out / name.format(file.stem)).resolve()
-            if target in pictures:
-                raise JswsError(
-                    f"the results of {file} would overwrite the picture {target}; "
-                    "choose another --out"
-                )
-            if target in source:
-                raise JswsError(
-                    f"{source[target]} and {file} would both be predicted into {target}; "
-                    "predict them into two folders"
-                )
-            source[target] = file
 
 
 Seeds = Annotated[str, option("how many seeds from 0 on, or a list such as 3,5")]
@@ -519,9 +278,9 @@ def ablate(
     steps1: Annotated[int | None, option("steps of stage 1", min=1)] = None,
     steps2: Annotated[int | None, option("steps of stage 2", min=1)] = None,
     lr1: Annotated[float | None, option("(peak) learning rate of stage 1",
-                                        callback=_positive)] = None,
+                                        callback=positive)] = None,
     lr2: Annotated[float | None, option("(peak) learning rate of stage 2",
-                                        callback=_positive)] = None,
+                                        callback=positive)] = None,
     batch: Batch = None, workers: Workers = None, data: Data = None, voc: Voc = None,
     train_list: TrainList = None, val_list: ValList = None,
     saliency_images: SalImages = None, saliency_masks: SalMasks = None,
@@ -546,8 +305,8 @@ def ablate(
         saliency_list=saliency_list, test_images=test_images, test_masks=test_masks,
         test_list=test_list, crf=crf, crf_scale=crf_scale,
     )  # fmt: skip
-    p, r = _settings(profile, recipe, stage=1, steps=steps1, lr=lr1, **common)
-    p, r = _override(p, r, stage=2, steps=steps2, lr=lr2)
+    p, r = profile_and_recipe(profile, recipe, stage=1, steps=steps1, lr=lr1, **common)
+    p, r = override(p, r, stage=2, steps=steps2, lr=lr2)
     chosen = {"seeds": _seed_list(seeds), "settings": _setting_list(settings)}
     if dry_run:
         from jsws_lib.dry_run import describe_plan

@@ -20,6 +20,7 @@ from data_utils.datasets import (
     saliency_pairs,
     same_size,
 )
+from data_utils.files import write_png
 from data_utils.voc import VOC_CLASSES, read_ids, write_palette_png
 from jsws_lib.config import Profile, Recipe
 from jsws_lib.crf import crf_saliency
@@ -153,16 +154,13 @@ def evaluate(net: SSNet, *, profile: Profile, recipe: Recipe, crf: bool = False,
 
 def save_plain(prediction: Prediction, image: Image.Image, out: Path, name: str):
     """Write `segmentation/<name>.png` and `saliency/<name>.png`, for `jsws evaluate`."""
-    for folder in ("segmentation", "saliency"):
-        (out / folder).mkdir(parents=True, exist_ok=True)
     write_palette_png(out / "segmentation" / f"{name}.png", prediction.segmentation)
-    to_grey(prediction.sal_map).save(out / "saliency" / f"{name}.png")
+    write_png(out / "saliency" / f"{name}.png", to_grey(prediction.sal_map))
 
 
 def save_prediction(prediction: Prediction, image: Image.Image, out: Path, name: str):
     """Write `<name>.png` (palette), `<name>_saliency.png`, `<name>_overlay.png`."""
-    out.mkdir(parents=True, exist_ok=True)
     write_palette_png(out / f"{name}.png", prediction.segmentation)
-    to_grey(prediction.sal_map).save(out / f"{name}_saliency.png")
+    write_png(out / f"{name}_saliency.png", to_grey(prediction.sal_map))
     blend = overlay(np.asarray(image), prediction.segmentation)
-    Image.fromarray(blend).save(out / f"{name}_overlay.png")
+    write_png(out / f"{name}_overlay.png", Image.fromarray(blend))

@@ -3,18 +3,14 @@
 Every accumulator keeps sums only, so a data set of any size is scored in constant
 memory: ``update`` once per image, ``compute`` at the end, ``+=`` merges two of them.
 Each score carries the name of its convention, because the same maps differ by whole
-points between conventions.
+points between conventions. `evaluation.py` measures folders of files.
 """
 
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass
-from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 from PIL import Image
-from tqdm.auto import tqdm
 
 from data_utils.errors import JswsError
 from data_utils.voc import VOC_CLASSES
@@ -224,7 +220,7 @@ class SaliencyMeasure:
         in float, without rounding. Otherwise that is a JswsError, as are values
         outside the ranges.
         """
-        sal_map, salient = self._check(_as_numpy(sal_map), _as_numpy(mask))
+        sal_map, salient = self.prepare(sal_map, mask)
         values, counts = _histogram(sal_map, salient)
         low, high = values.min(), values.max()
         constant = low == high
@@ -256,8 +252,13 @@ class SaliencyMeasure:
         self.best_f += f_curve.max()
         self.count += 1
 
-    def _check(self, sal_map: np.ndarray, mask: np.ndarray):
-        """The map at the mask's size and the boolean mask, or a JswsError."""
+    def prepare(self, sal_map, mask) -> tuple[np.ndarray, np.ndarray]:
+        """The map at the mask's size and the boolean mask; arguments as for `update`.
+
+        Raises JswsError for values outside the ranges, and, unless the protocol
+        resizes, for another size.
+        """
+        sal_map, mask = _as_numpy(sal_map), _as_numpy(mask)
         if sal_map.ndim != 2 or mask.ndim != 2 or not mask.size or not sal_map.size:
             raise JswsError(f"need HxW arrays, not {sal_map.shape} and {mask.shape}")
         if sal_map.dtype != np.uint8:
@@ -309,6 +310,10 @@ class SaliencyMeasure:
         )
 
 
+def _size(array: np.ndarray) -> str:
+    return " x ".join(map(str, array.shape[::-1])) + " px"  # width first
+
+
 def _histogram(sal_map: np.ndarray, salient: np.ndarray):
     """Levels that occur in the map, (K,) in [0, 1], and their (background, salient)
     pixel counts (2, K).
@@ -323,111 +328,3 @@ def _histogram(sal_map: np.ndarray, salient: np.ndarray):
     counts = np.bincount(joint.ravel(), minlength=512).reshape(2, 256)
     (levels,) = counts.any(0).nonzero()
     return levels / 255, counts[:, levels]
-
-
-# --- folders ------------------------------------------------------------------------
-
-
-def evaluate_segmentation_folder(
-    pred_dir: str | Path,
-    gt_dir: str | Path,
-    *,
-    ids: Sequence[str] | None = None,
-    absent: str = "union",
-    progress: bool = True,
-) -> SegmentationScores:
-    """Score ``pred_dir/<id>.png`` against ``gt_dir/<id>.png`` (indexed, VOC values).
-
-    ``ids`` defaults to every mask of ``gt_dir``; then a prediction without a mask is an
-    error. JswsError also for missing files, a size or value that is not possible,
-    and files that are not indexed images; the message names the file.
-    """
-    matrix = ConfusionMatrix(len(VOC_CLASSES), absent=absent)
-    for pred, gt in _pairs(pred_dir, gt_dir, ids, (".png",), progress):
-        target, labels = _read(gt, indexed=True), _read(pred, indexed=True)
-        with _naming(prediction=pred, target=gt):
-            matrix.update(target, labels)
-    return matrix.compute()
-
-
-def evaluate_saliency_folder(
-    pred_dir: str | Path,
-    gt_dir: str | Path,
-    *,
-    ids: Sequence[str] | None = None,
-    protocol: str = "toolbox",
-    progress: bool = True,
-) -> SaliencyScores:
-    """Score ``pred_dir/<id>.png`` (or .jpg) against the masks ``gt_dir/<id>.png``.
-
-    ``ids`` and errors as in `evaluate_segmentation_folder`; colour files are read as
-    luminance, 1-bit masks as 0/255.
-    """
-    measure = SaliencyMeasure(protocol)
-    for pred, gt in _pairs(pred_dir, gt_dir, ids, (".png", ".jpg"), progress):
-        sal_map, mask = _read(pred), _read(gt)
-        with _naming(map=pred, mask=gt):
-            measure.update(sal_map, mask)
-    return measure.compute()
-
-
-@contextmanager
-def _naming(**paths: Path) -> Iterator[None]:
-    """Put the files behind an error's words in front of it."""
-    try:
-        yield
-    except JswsError as error:
-        files = ", ".join(f"{role} {path}" for role, path in paths.items())
-        raise JswsError(f"{files}: {error}") from None
-
-
-def _pairs(pred_dir, gt_dir, ids, suffixes, progress) -> Iterator[tuple[Path, Path]]:
-    """Matching (prediction, mask) paths; all exist before the first one is read."""
-    preds, masks = _by_stem(pred_dir, suffixes), _by_stem(gt_dir, (".png",))
-    wanted = sorted(masks) if ids is None else list(ids)
-    if not wanted:
-        raise JswsError(f"{gt_dir} has no .png mask, or the id list is empty")
-    _complain(gt_dir, "lacks masks of", [i for i in wanted if i not in masks])
-    _complain(pred_dir, "lacks predictions of", [i for i in wanted if i not in preds])
-    if ids is None:
-        stale = [i for i in sorted(preds) if i not in masks]
-        _complain(pred_dir, "holds stale files, masks are missing of", stale)
-    for i in tqdm(wanted, desc="evaluate", unit="image", disable=not progress):
-        yield preds[i], masks[i]
-
-
-def _by_stem(folder, suffixes: tuple[str, ...]) -> dict[str, Path]:
-    if not Path(folder).is_dir():
-        raise JswsError(f"{folder}: no such folder")
-    found: dict[str, Path] = {}
-    for path in sorted(Path(folder).iterdir()):
-        if path.suffix.lower() in suffixes:
-            if path.stem in found:
-                raise JswsError(f"{path} and {found[path.stem].name}: keep only one")
-            found[path.stem] = path
-    return found
-
-
-def _complain(folder, what: str, ids: list[str]) -> None:
-    """Raise one error for all ids: the first ten, then how many more."""
-    if ids:
-        more = f" and {len(ids) - 10} more" if len(ids) > 10 else ""
-        raise JswsError(f"{folder} {what} {', '.join(ids[:10])}{more}")
-
-
-def _read(path: Path, *, indexed: bool = False) -> np.ndarray:
-    """HxW uint8: class indices as stored if ``indexed``, otherwise luminance."""
-    try:
-        with Image.open(path) as image:
-            modes = ("P", "L") if indexed else ("1", "L", "P", "RGB", "RGBA")
-            if image.mode not in modes:
-                raise JswsError(
-                    f"{path} is an image of mode {image.mode}, need one of {modes}"
-                )
-            return np.array(image if indexed else image.convert("L"))
-    except (OSError, SyntaxError) as error:  # Pillow raises either on broken files
-        raise JswsError(f"{path} cannot be read as an image: {error}") from error
-
-
-def _size(array: np.ndarray) -> str:
-    return " x ".join(map(str, array.shape[::-1])) + " px"  # width first

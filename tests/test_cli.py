@@ -15,6 +15,7 @@ from PIL import Image
 from data_utils.voc import read_ids, write_palette_png
 from jsws_lib import checkpoints, cli, runs
 from jsws_lib.checkpoints import describe, recipe_fields, save_weights
+from jsws_lib.cli_options import profile_and_recipe
 from jsws_lib.config import JSWS2020, PROFILES, ROOT, STEADY
 from jsws_lib.ssnet import build_ssnet
 
@@ -341,7 +342,7 @@ def test_a_foreign_folder_is_not_overwritten(jsws, tmp_path):
 
 
 def test_options_reach_the_profile_and_the_recipe():
-    p, r = cli._settings(
+    p, r = profile_and_recipe(
         "mini", "paper", stage=2, steps=7, batch=3, lr=0.5, size=64, backbone="vgg16",
         weights="file.pth", workers=None, crf="deeplab", leaky_labels=True,
     )  # fmt: skip
@@ -357,7 +358,7 @@ def test_options_reach_the_profile_and_the_recipe():
 
 @pytest.mark.parametrize("stage", [1, 2])
 def test_lr_reaches_a_recipe_with_its_own_schedules(stage):
-    p, r = cli._settings("mini", "jsws2020", stage=stage, lr=0.5)
+    p, r = profile_and_recipe("mini", "jsws2020", stage=stage, lr=0.5)
     rates = [schedule.lr for schedule in JSWS2020.schedules]
     rates[stage - 1] = 0.5
     assert [schedule.lr for schedule in r.schedules] == rates

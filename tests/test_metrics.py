@@ -1,9 +1,7 @@
 """Metrics against published values, other libraries and plain loops."""
 
-import json
 import time
 import warnings
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -13,18 +11,11 @@ from sklearn.metrics import confusion_matrix, jaccard_score
 from torchmetrics.classification import MulticlassJaccardIndex
 
 from data_utils.errors import JswsError
-from data_utils.voc import write_palette_png
 from jsws_lib.metrics import (
     PROTOCOLS,
     ConfusionMatrix,
     SaliencyMeasure,
-    evaluate_saliency_folder,
-    evaluate_segmentation_folder,
-    f_measure,
 )
-
-GOLDEN = Path(__file__).parents[2] / "shared/data/metrics_golden/pysodmetrics/examples"
-
 
 # --- mean IoU -----------------------------------------------------------------------
 
@@ -362,7 +353,7 @@ def test_toolbox_clips_negative_floats_for_f():
     assert scores.max_f == pytest.approx(1)
 
 
-def test_one_bincount_is_ten_times_faster_than_256_comparisons():
+def test_one_bincount_is_thirty_times_faster_than_256_comparisons():
     rng = np.random.default_rng(0)
     sal_map = rng.integers(0, 256, (300, 400)).astype(np.uint8)
     mask = (rng.random((300, 400)) < 0.3).astype(np.uint8) * 255
@@ -372,120 +363,4 @@ def test_one_bincount_is_ten_times_faster_than_256_comparisons():
             start = time.perf_counter()
             function("pysod", [(sal_map, mask)])
             times.append(time.perf_counter() - start)
-    assert min(slow) / min(fast) >= 10
-
-
-@pytest.mark.skipif(not GOLDEN.is_dir(), reason="golden values are not on this machine")
-def test_pysodmetrics_published_values():
-    published = json.loads((GOLDEN / "version_performance.json").read_text())["v1_4_1"]
-    folders = GOLDEN / "test_data/preds", GOLDEN / "test_data/masks"
-    scores = evaluate_saliency_folder(*folders, protocol="pysod", progress=False)
-    adaptive = evaluate_saliency_folder(*folders, protocol="adaptive", progress=False)
-    assert scores.count == 3
-    for found, name, guide in [
-        (scores.mae, "MAE", 0.0370556),
-        (scores.max_f, "maxFm", 0.5886785),
-        (scores.f_curve.mean(), "meanFm", 0.5770511),
-        (adaptive.max_f, "adpFm", 0.5816751),
-    ]:
-        assert found == pytest.approx(published[name], abs=1e-6)
-        assert found == pytest.approx(guide, abs=1e-7)
-    mean_first = f_measure(scores.precision, scores.recall).max()
-    assert mean_first == pytest.approx(0.590096, abs=1e-6)
-
-
-# --- folders ------------------------------------------------------------------------
-
-
-@pytest.fixture
-def folders(tmp_path):
-    """pred/ and gt/ of three segmentations, sal/ and mask/ of three saliency maps."""
-    for name in "pred", "gt", "sal", "mask":
-        (tmp_path / name).mkdir()
-    for i in range(3):
-        target, pred = random_segmentation(i, shape=(20, 30))
-        Image.fromarray(target).save(tmp_path / f"gt/{i}.png")
-        write_palette_png(tmp_path / f"pred/{i}.png", pred)
-        sal_map, mask = saliency_pairs("dim")[i]
-        Image.fromarray(sal_map).save(tmp_path / f"sal/{i}.png")
-        Image.fromarray(mask).convert("1").save(tmp_path / f"mask/{i}.png")
-    return tmp_path
-
-
-def test_segmentation_folder(folders):
-    matrix = ConfusionMatrix()
-    for i in range(3):
-        matrix.update(*random_segmentation(i, shape=(20, 30)))
-    scores = evaluate_segmentation_folder(folders / "pred", folders / "gt")
-    assert scores.miou == matrix.compute().miou
-    one = evaluate_segmentation_folder(folders / "pred", folders / "gt", ids=["1"])
-    assert one.miou != scores.miou
-    zero = evaluate_segmentation_folder(folders / "pred", folders / "gt", absent="zero")
-    assert zero.absent == "zero"
-
-
-def test_saliency_folder(folders):
-    for name in PROTOCOLS:
-        found = evaluate_saliency_folder(
-            folders / "sal", folders / "mask", protocol=name, progress=False
-        )
-        expected = measured(name, saliency_pairs("dim")[:3])
-        assert found.max_f == pytest.approx(expected.max_f, abs=1e-12)
-        assert found.mae == pytest.approx(expected.mae, abs=1e-12)
-    (folders / "sal/2.png").unlink()
-    Image.fromarray(saliency_pairs("dim")[2][0]).save(folders / "sal/2.jpg")
-    assert evaluate_saliency_folder(folders / "sal", folders / "mask").count == 3
-
-
-def test_missing_and_stale_files_are_named(folders):
-    pred, gt = folders / "pred", folders / "gt"
-    (pred / "1.png").rename(pred / "old.png")
-    with pytest.raises(JswsError, match="pred lacks predictions of 1$"):
-        evaluate_segmentation_folder(pred, gt)
-    Image.fromarray(np.zeros((20, 30), np.uint8)).save(pred / "1.png")
-    with pytest.raises(JswsError, match="pred holds stale files.* old$"):
-        evaluate_segmentation_folder(pred, gt)
-    evaluate_segmentation_folder(pred, gt, ids=["0", "1"])  # a list says what counts
-    with pytest.raises(JswsError, match="gt lacks masks of 9"):
-        evaluate_segmentation_folder(pred, gt, ids=["0", "9"])
-    for i in range(100, 113):
-        Image.fromarray(np.zeros((20, 30), np.uint8)).save(gt / f"{i}.png")
-    with pytest.raises(JswsError, match="predictions of 100, .*, 109 and 3 more$"):
-        evaluate_segmentation_folder(pred, gt)
-    with pytest.raises(JswsError, match="nowhere: no such folder"):
-        evaluate_saliency_folder(folders / "nowhere", gt)
-    with pytest.raises(JswsError, match="the id list is empty"):
-        evaluate_saliency_folder(pred, gt, ids=[])
-    Image.new("L", (30, 20)).save(folders / "sal/0.jpg")
-    with pytest.raises(JswsError, match="keep only one"):
-        evaluate_saliency_folder(folders / "sal", folders / "mask")
-
-
-@pytest.mark.parametrize(
-    ("file", "image", "words"),
-    [
-        ("gt/1.png", Image.new("L", (31, 20)), r"1\.png.*30 x 20 px.*31 x 20 px"),
-        ("gt/1.png", Image.new("L", (30, 20), 77), r"gt.1\.png.*target.*value 77"),
-        ("pred/1.png", Image.new("L", (30, 20), 21), r"pred.1\.png.*prediction.*21"),
-        ("pred/1.png", Image.new("RGB", (30, 20)), r"pred.1\.png.*mode RGB"),
-    ],
-)
-def test_bad_segmentation_files_are_named(folders, file, image, words):
-    image.save(folders / file)
-    with pytest.raises(JswsError, match=words):
-        evaluate_segmentation_folder(folders / "pred", folders / "gt", progress=False)
-
-
-def test_bad_saliency_files_are_named(folders):
-    sal, mask = folders / "sal", folders / "mask"
-    Image.new("L", (9, 9)).save(sal / "1.png")
-    evaluate_saliency_folder(sal, mask)  # toolbox resizes
-    with pytest.raises(JswsError, match=r"sal.1\.png.*mask.1\.png.*map is 9 x 9 px"):
-        evaluate_saliency_folder(sal, mask, protocol="pysod")
-    whole = (sal / "2.png").read_bytes()
-    (sal / "2.png").write_bytes(whole[: len(whole) // 2])
-    with pytest.raises(JswsError, match=r"sal.2\.png cannot be read"):
-        evaluate_saliency_folder(sal, mask)
-    Image.new("I;16", (9, 9)).save(sal / "0.png")
-    with pytest.raises(JswsError, match=r"sal.0\.png.*mode I;16"):
-        evaluate_saliency_folder(sal, mask)
+    assert min(slow) / min(fast) >= 30

@@ -1,0 +1,296 @@
+"""The commands of `jsws` that measure, predict and compare."""
+
+import json
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from data_utils.errors import JswsError
+from data_utils.voc import read_ids
+from jsws_lib.cli_options import (
+    Backbones,
+    Checkpoint,
+    CrfScale,
+    Data,
+    Json,
+    Out,
+    Profile,
+    Protocols,
+    SaliencyCrf,
+    TestImages,
+    TestList,
+    TestMasks,
+    ValList,
+    Voc,
+    echo,
+    ids_in,
+    option,
+    profile_and_recipe,
+)
+from jsws_lib.metrics import SaliencyMeasure
+
+evaluate_app = typer.Typer(no_args_is_help=True, help="Measure a network or its files.")
+Pred = Annotated[Path, option("folder of predicted `<id>.png`")]
+Truth = Annotated[Path, option("folder of true `<id>.png`")]
+Ids = Annotated[Path | None, option("file of ids; default: all of the truth's")]
+Cores = Annotated[int | None, option("processes; default: one per core for many images",
+                                     min=0)]  # fmt: skip
+Figure = Annotated[Path | None, option("also draw it into this file (.png, .pdf, .svg)")]
+
+
+@evaluate_app.command("network")
+def evaluate_network(
+    checkpoint: Checkpoint, profile: Profile = "", data: Data = None, voc: Voc = None,
+    val_list: ValList = None, test_images: TestImages = None,
+    test_masks: TestMasks = None, test_list: TestList = None,
+    crf: SaliencyCrf = None, crf_scale: CrfScale = None, as_json: Json = False,
+):  # fmt: skip
+    """Measure a checkpoint: mIoU on VOC val, MAE and max F on a saliency set.
+
+    mIoU is over the categories that occur in the masks. Max F is the toolbox protocol's.
+    With `--crf`, both saliency measures also after it. A network that saw no saliency
+    mask gives no saliency map: only its mIoU is told.
+    """
+    from jsws_lib.checkpoints import load_ssnet
+    from jsws_lib.training import pick_device
+
+    _crf_scale_needs_crf(crf, crf_scale)
+    p, r = profile_and_recipe(
+        profile, data=data, voc=voc, val_list=val_list, test_images=test_images,
+        test_masks=test_masks, test_list=test_list, crf=crf, crf_scale=crf_scale,
+    )  # fmt: skip
+    net, story = load_ssnet(checkpoint, device=pick_device())
+    record = {"checkpoint": str(checkpoint), "setting": story["setting"]}
+    record |= _figures(net, story["setting"], p, r, crf=bool(crf))
+    if "max_f" in record:
+        record["protocol"] = SaliencyMeasure().name
+    echo(record | ({"crf": r.crf, "crf_scale": p.crf_scale} if crf else {}), as_json)
+
+
+def _crf_scale_needs_crf(crf, crf_scale):
+    if crf_scale and not crf:
+        raise JswsError("--crf-scale needs --crf: name the CRF preset")
+
+
+def _figures(net, setting: str, profile, recipe, *, crf: bool) -> dict[str, float]:
+    from jsws_lib.inference import evaluate
+    from jsws_lib.runs import SETTINGS
+
+    figures = evaluate(net, profile=profile, recipe=recipe, crf=crf).figures()
+    if "L_s1" not in SETTINGS[setting].losses:
+        figures = {"miou": figures["miou"]}  # its SAM is untrained
+    return {name: round(value, 4) for name, value in figures.items()}
+
+
+@evaluate_app.command("segmentation")
+def evaluate_segmentation(
+    pred: Pred, gt: Truth, list: Ids = None,
+    absent: Annotated[str, option(
+        "IoU of a category that the set lacks: union, target or zero; the same on all "
+        "of VOC val")] = "union",
+    figure: Figure = None, workers: Cores = None, as_json: Json = False,
+):  # fmt: skip
+    """MIoU over 21 classes, 255 ignored; per-category table, confusion matrix."""
+    from jsws_lib.folders import evaluate_segmentation_folder
+
+    matrix = evaluate_segmentation_folder(pred, gt, ids=ids_in(list), absent=absent,
+                                          workers=workers)  # fmt: skip
+    scores = matrix.compute()
+    if figure:
+        from jsws_lib.pages import confusion_page, save_figure
+
+        save_figure(confusion_page(matrix), figure)
+    record = {"miou": scores.miou, "pixel_accuracy": scores.pixel_accuracy,
+              "iou": [None if i != i else i for i in scores.iou.tolist()],
+              "absent": scores.absent}  # fmt: skip
+    typer.echo(json.dumps(record) if as_json else str(scores))
+
+
+@evaluate_app.command("saliency")
+def evaluate_saliency(
+    pred: Pred, gt: Truth, list: Ids = None,
+    protocol: Annotated[Protocols, option(
+        "definition of max F; they differ by whole points on the same maps"
+    )] = Protocols.toolbox,
+    structure: Annotated[bool, option(
+        "also S-measure, E-measure and weighted F, by PySODMetrics",
+        "--structure")] = False,
+    curves: Annotated[bool, option("with --json: the whole curves, too",
+                                   "--curves")] = False,
+    figure: Figure = None, workers: Cores = None, as_json: Json = False,
+):  # fmt: skip
+    """MAE and maximum F-measure under a named protocol."""
+    from jsws_lib.folders import evaluate_saliency_folder, evaluate_structure_folder
+
+    ids = ids_in(list)
+    scores = evaluate_saliency_folder(pred, gt, ids=ids, protocol=str(protocol),
+                                      workers=workers)  # fmt: skip
+    record = {"protocol": str(protocol), "mae": scores.mae, "max_f": scores.max_f,
+              "mean_f": float(scores.f_curve.mean()), "images": scores.count}  # fmt: skip
+    words = [str(scores)]
+    if structure:
+        extra = evaluate_structure_folder(pred, gt, ids=ids, workers=workers)
+        record |= {name: value for name, value in extra._asdict().items()
+                   if name not in ("e_curve", "count")}  # fmt: skip
+        words.append(str(extra))
+    if curves:
+        names = ("precision", "recall", "f_curve")
+        record |= {name: getattr(scores, name).tolist() for name in names}
+    if figure:
+        from jsws_lib.pages import saliency_page, save_figure
+
+        save_figure(saliency_page(scores, name=pred.name), figure)
+    # JSON has no nan: a measure that no image defines is null.
+    record = {k: None if v != v else v for k, v in record.items()}
+    typer.echo(json.dumps(record) if as_json else "\n".join(words))
+
+
+def predict(
+    images: Annotated[list[Path], typer.Argument(help="pictures or folders of them")],
+    checkpoint: Checkpoint,
+    out: Out,
+    list: Annotated[Path | None, option(
+        "file of ids: only `<id>.jpg` of the one folder given")] = None,
+    backbone: Annotated[Backbones | None, option("fail unless trained with it")] = None,
+    crf: SaliencyCrf = None,
+    crf_scale: CrfScale = None,
+    plain: Annotated[bool, option(
+        "write `<id>.png` into out/segmentation and out/saliency, as `jsws evaluate` "
+        "reads them")] = False,
+):  # fmt: skip
+    """Segment pictures of any size: palette PNG, saliency PNG, overlay."""
+    import numpy as np
+    from tqdm.auto import tqdm
+
+    from data_utils.datasets import read_image
+    from jsws_lib.checkpoints import load_ssnet
+    from jsws_lib.crf import crf_saliency
+    from jsws_lib.inference import predict as stream
+    from jsws_lib.inference import save_plain, save_prediction
+    from jsws_lib.training import pick_device
+
+    _crf_scale_needs_crf(crf, crf_scale)
+    files = _pictures(images, list)
+    _refuse_overwriting(files, out, PLAIN if plain else BESIDE)
+    expect = {"backbone": str(backbone)} if backbone else None
+    net, _ = load_ssnet(checkpoint, expect=expect, device=pick_device())
+    save = save_plain if plain else save_prediction
+    predictions = stream(net, (read_image(f) for f in files))
+    for file in tqdm(files, desc="predicting", leave=False):
+        image, prediction = read_image(file), next(predictions)
+        if crf:
+            refined = crf_saliency(np.asarray(image), prediction.sal_map,
+                                   preset=str(crf), scale=crf_scale or 1)  # fmt: skip
+            prediction = prediction._replace(sal_map=refined)
+        save(prediction, image, out, file.stem)
+    after = f"; saliency refined by the CRF preset {crf}" if crf else ""
+    typer.echo(f"{len(files)} pictures segmented in {out}{after}")
+
+
+# What `save_plain` and `save_prediction` write of a picture.
+PLAIN = ("segmentation/{}.png", "saliency/{}.png")
+BESIDE = ("{}.png", "{}_saliency.png", "{}_overlay.png")
+
+
+def _pictures(given: list[Path], ids: Path | None) -> list[Path]:
+    """The pictures that `jsws predict` is asked for."""
+    if ids:
+        if len(given) != 1 or not given[0].is_dir():
+            raise JswsError("--list needs one folder of pictures <id>.jpg")
+        return [given[0] / f"{i}.jpg" for i in read_ids(ids, image_dir=given[0])]
+    files = []
+    for path in given:
+        inside = sorted([*path.glob("*.jpg"), *path.glob("*.png")])
+        if path.is_dir() and not inside:
+            raise JswsError(f"no *.jpg or *.png in {path}")
+        files += inside if path.is_dir() else [path]
+    return files
+
+
+def _refuse_overwriting(files: list[Path], out: Path, names: tuple[str, ...]):
+    """Raise JswsError if a result would replace a picture or another result."""
+    pictures, source = {file.resolve() for file in files}, {}
+    for file in files:
+        for name in names:
+            target = (out / name.format(file.stem)).resolve()
+            if target in pictures:
+                raise JswsError(
+                    f"the results of {file} would overwrite the picture {target}; "
+                    "choose another --out"
+                )
+            if target in source:
+                raise JswsError(
+                    f"{source[target]} and {file} would both be predicted into {target}; "
+                    "predict them into two folders"
+                )
+            source[target] = file
+
+
+Kinds = StrEnum("Kinds", {name: name for name in ("segmentation", "saliency", "both")})
+Formats = StrEnum("Formats", {name: name for name in ("markdown", "latex", "html")})
+
+
+def page(
+    images: Annotated[Path, typer.Argument(help="folder of pictures `<id>.jpg`")],
+    variants: Annotated[list[str], option(
+        "a column: NAME=checkpoint.safetensors, or NAME=folder of predicted `<id>.png`; "
+        "again for more columns", "--variant")],
+    out: Annotated[Path, option("the page (.png, .pdf); more ids, more pages")],
+    list: Annotated[Path | None, option("file of ids, a row each; default: all")] = None,
+    masks: Annotated[Path | None, option("folder of true class masks `<id>.png`")] = None,
+    saliency_masks: Annotated[Path | None, option(
+        "folder of true saliency masks `<id>.png`")] = None,
+    kind: Annotated[Kinds, option("what the columns show")] = Kinds.segmentation,
+    rows: Annotated[int, option("rows a page", min=1)] = 8,
+):  # fmt: skip
+    """Draw pictures, truth and predictions side by side: Figures 1, 3, 4, 5."""
+    from jsws_lib.pages import write_pages
+
+    columns = {}
+    for one in variants:
+        name, sign, path = one.partition("=")
+        if not sign or name in columns:
+            raise JswsError(f"--variant {one}: give NAME=FILE or NAME=FOLDER, and each "
+                            "name once")  # fmt: skip
+        columns[name] = Path(path)
+    ids = ids_in(list) or sorted(file.stem for file in images.glob("*.jpg"))
+    written = write_pages(images, ids, columns, out, masks=masks, kind=str(kind), rows=rows,
+                          saliency_masks=saliency_masks)  # fmt: skip
+    typer.echo("\n".join(map(str, written)))
+
+
+def compare(
+    files: Annotated[list[Path], typer.Argument(
+        help="results: a file of `jsws ablate`, or what `jsws evaluate --json` printed")],
+    table: Annotated[int, option("the paper's table, 1 to 6", min=1, max=6)],
+    on: Annotated[str | None, option(
+        "the table's own test set on which yours was measured: a column of Tables 1 and "
+        "2, val of 3, test of 4; default: other pictures, set apart")] = None,
+    format: Annotated[Formats, option("of what is printed")] = Formats.markdown,
+    figure: Figure = None,
+):
+    """Put results beside a table of the paper, with the table's own faults noted."""
+    from jsws_lib import tables
+
+    made = tables.beside(table, [tables.read(file) for file in files], on=on)
+    if figure:
+        from jsws_lib.pages import save_figure
+
+        save_figure(tables.chart(made), figure)
+    typer.echo(getattr(made, str(format))())
+
+
+def submit(
+    pred: Pred,
+    out: Annotated[Path, option("the archive, .tgz or .tar.gz")],
+    data: Data = None, voc: Voc = None,
+):  # fmt: skip
+    """Check predictions of VOC test and pack them for the evaluation server."""
+    from jsws_lib.config import get_profile
+    from jsws_lib.submission import NEXT, pack
+
+    p = get_profile("paper", data=data, voc=voc)
+    count = pack(pred, p.data / p.voc, out)
+    typer.echo(f"{count:,} segmentations in {out}\n{NEXT}")

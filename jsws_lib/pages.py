@@ -1,0 +1,139 @@
+"""Figures as files: pages of pictures side by side, and the charts of the measures."""
+
+import io
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+from matplotlib.figure import Figure
+from tqdm.auto import tqdm
+
+from data_utils.datasets import open_picture, read_class_mask, read_image, same_size
+from data_utils.errors import JswsError
+from data_utils.files import write_bytes
+from jsws_lib.drawing import draw_confusion, draw_iou, draw_precision_recall, gallery
+from jsws_lib.metrics import ConfusionMatrix, SaliencyScores, f_measure
+
+FORMATS = (".png", ".pdf", ".svg")
+
+
+def save_figure(fig: Figure, path: Path | str) -> Path:
+    """Write a figure, whole or not at all; the suffix says the format.
+
+    Raises:
+        JswsError: the suffix is none of `FORMATS`.
+    """
+    path = Path(path)
+    if path.suffix not in FORMATS:
+        raise JswsError(f"{path}: name a figure {', '.join(FORMATS)}")
+    file = io.BytesIO()
+    fig.savefig(file, format=path.suffix[1:], dpi=130)
+    return write_bytes(path, file.getvalue())
+
+
+def confusion_page(matrix: ConfusionMatrix) -> Figure:
+    """The confusion matrix, and the IoU of each category."""
+    scores = matrix.compute()
+    fig = Figure(figsize=(8.5, 10), layout="constrained")
+    top, bottom = fig.subplots(2, 1, height_ratios=(3, 1))
+    shown = draw_confusion(top, matrix.matrix, title="what became of the true pixels")
+    fig.colorbar(shown, ax=top, shrink=0.8, label="share of the row")
+    draw_iou(bottom, {f"mIoU {scores.miou:.3f} (absent: {scores.absent})": scores.iou})
+    return fig
+
+
+def saliency_page(scores: SaliencyScores, *, name: str) -> Figure:
+    """Precision over recall, and F over the threshold, of a whole set."""
+    fig = Figure(figsize=(9, 3.8), layout="constrained")
+    left, right = fig.subplots(1, 2)
+    draw_precision_recall(left, {name: (scores.precision, scores.recall)})
+    if len(scores.f_curve) > 1:  # a threshold of its own for each map draws no curve
+        grey = np.linspace(0, 1, len(scores.f_curve))
+        right.plot(grey, scores.f_curve, label=f"F, at most {scores.max_f:.3f}")
+        right.plot(grey, scores.precision, "--", label="precision")
+        right.plot(grey, scores.recall, ":", label="recall")
+        right.set(xlabel="threshold", ylim=(0, 1.02))
+        right.legend(frameon=False, fontsize=8)
+    else:
+        f = float(f_measure(scores.precision, scores.recall)[0])
+        left.plot(scores.recall, scores.precision, "o", label=f"F {f:.3f}")
+        right.set_axis_off()
+    right.spines[["top", "right"]].set_visible(False)
+    fig.suptitle(str(scores), fontsize=10)
+    return fig
+
+
+def write_pages(images: Path, ids: Sequence[str], variants: dict[str, Path], out: Path, *,
+                masks: Path | None = None, saliency_masks: Path | None = None,
+                kind: str = "segmentation", rows: int = 8) -> list[Path]:  # fmt: skip
+    """Write picture, truth and predictions side by side, a row an image.
+
+    With S against M and MM it is Figures 1 and 5, with one network Figure 4, with folders
+    of other methods' saliency maps Figure 3.
+
+    Args:
+        images: folder of `<id>.jpg`.
+        ids: a row each, in this order.
+        variants: by title, a checkpoint or a folder of predicted `<id>.png`.
+        out: the page; of several, `<stem>_01`, `<stem>_02`, ...
+        masks, saliency_masks: folders of true `<id>.png`, for a column of truth.
+        kind: "segmentation", "saliency" or "both".
+        rows: images a page.
+
+    Returns:
+        the files.
+
+    Raises:
+        JswsError: a picture, mask or prediction is missing, broken or of another size.
+    """
+    pictures = {i: read_image(images / f"{i}.jpg") for i in ids}
+    if not pictures:
+        raise JswsError(f"no *.jpg in {images}, or the id list is empty")
+    kinds = ("segmentation", "saliency") if kind == "both" else (kind,)
+    titles, columns = ["image"], [[np.asarray(p) for p in pictures.values()]]
+    truths = {"segmentation": masks, "saliency": saliency_masks}
+    for one in kinds:
+        if truths[one]:
+            titles.append("ground truth")
+            columns.append([_read(truths[one] / f"{i}.png", one, p)
+                            for i, p in pictures.items()])  # fmt: skip
+    for name, source in variants.items():
+        made = _predicted(source, pictures, kinds)
+        for one in kinds:
+            titles.append(name)
+            columns.append(made[one])
+    grid = list(zip(*columns, strict=True))
+    files = []
+    for k, start in enumerate(range(0, len(grid), rows), 1):
+        path = out if len(grid) <= rows else out.with_stem(f"{out.stem}_{k:02d}")
+        fig = gallery(grid[start : start + rows], titles=titles)
+        files.append(save_figure(fig, path))
+        fig.clear()
+    return files
+
+
+def _predicted(source: Path, pictures: dict, kinds: Sequence[str]) -> dict[str, list]:
+    """Predictions of each kind, by a network or from files."""
+    if source.is_dir():
+        return {one: [_read(source / f"{i}.png", one, p) for i, p in pictures.items()]
+                for one in kinds}  # fmt: skip
+    from jsws_lib.checkpoints import load_ssnet
+    from jsws_lib.inference import predict
+    from jsws_lib.training import pick_device
+
+    net, _ = load_ssnet(source, device=pick_device())
+    made = {one: [] for one in kinds}
+    for prediction in tqdm(predict(net, pictures.values()), total=len(pictures),
+                           desc=source.name, leave=False):  # fmt: skip
+        for one in kinds:
+            made[one].append(prediction.segmentation if one == "segmentation"
+                             else prediction.sal_map)  # fmt: skip
+    return made
+
+
+def _read(path: Path, kind: str, image) -> np.ndarray:
+    """Categories as uint8, saliency as float in [0, 1]: `gallery` draws by the type."""
+    picture = read_class_mask(path) if kind == "segmentation" else \
+        open_picture(path).convert("L")  # fmt: skip
+    same_size(image, picture, path)
+    return np.asarray(picture) if kind == "segmentation" else np.asarray(picture) / 255

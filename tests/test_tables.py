@@ -1,0 +1,172 @@
+"""Our figures beside the paper's: in the right cell, in four forms, never silently."""
+
+import json
+from html.parser import HTMLParser
+
+import numpy as np
+import pytest
+from typer.testing import CliRunner
+
+from data_utils.errors import JswsError
+from jsws_lib.ablation import mean_sd
+from jsws_lib.cli import app
+from jsws_lib.compare import paper_table
+from jsws_lib.results import MINI, PAPER
+from jsws_lib.tables import APART, beside, chart, read
+
+
+@pytest.fixture
+def measured(tmp_path):
+    """What the four commands print or write, by kind."""
+    iou = [0.9, None, *[0.5] * 19]
+    files = {
+        "saliency": {"protocol": "toolbox", "mae": 0.05, "max_f": 0.9, "images": 10},
+        "pysod": {"protocol": "pysod", "mae": 0.05, "max_f": 0.9, "images": 10},
+        "segmentation": {"miou": 0.52, "iou": iou, "absent": "union"},
+        "network": {"setting": "MM", "miou": 0.6, "mae": 0.07, "max_f": 0.88,
+                    "mae_crf": 0.06, "max_f_crf": 0.89, "protocol": "toolbox"},
+    }  # fmt: skip
+    for name, record in files.items():
+        (tmp_path / f"{name}.json").write_text(json.dumps(record))
+    return {name: tmp_path / f"{name}.json" for name in files} | {"ablation": MINI}
+
+
+@pytest.mark.parametrize("number", [1, 2])
+def test_saliency_rows_stand_under_their_set_or_apart(measured, number):
+    results = [read(measured[kind]) for kind in ("ablation", "saliency", "network")]
+    table = beside(number, results)
+    assert table.columns[-1] == APART and len(table.rows) == 12 + 3
+    for name in table.ours:
+        assert [cell is None for cell in table.rows[name]] == [True] * 4 + [False]
+    key = paper_table(number)["measure"]
+    found = json.loads(MINI.read_text())["settings"]["MM"][f"{key}_crf"]
+    assert table.rows["ablation_mini"][-1] == mean_sd(found)
+    assert table.rows["network"][-1][0] == {"mae": 0.06, "max_f": 0.89}[key]
+    assert any("saliency: without CRF" in note for note in table.notes)
+    at_home = beside(number, results[1:], on="HKU-IS")
+    assert APART not in at_home.columns
+    assert at_home.rows["saliency"][2][0] == {"mae": 0.05, "max_f": 0.9}[key]
+    for name, row in paper_table(number)["rows"].items():
+        values = next(cells for label, cells in table.rows.items()
+                      if label.split(" '")[0] == name)  # fmt: skip
+        assert [cell[0] for cell in values[:4]] == row["values"]
+
+
+@pytest.mark.parametrize("number", [3, 4])
+def test_segmentation_rows_have_each_category(measured, number):
+    table = beside(number, [read(measured["segmentation"]), read(measured["ablation"])])
+    row = table.rows["segmentation"]
+    assert row[0][0] == 90 and row[1] is None and row[-1][0] == pytest.approx(52)
+    iou = np.array(json.loads(MINI.read_text())["settings"]["MM"]["iou"], float)
+    assert table.rows["ablation_mini"][5][0] == pytest.approx(100 * iou[:, 5].mean())
+    assert "60.8" not in table.markdown() or number == 4
+    assert any("‡ scribbles" in note for note in table.notes)
+
+
+def test_ablation_columns_stand_beside_tables_5_and_6(measured):
+    table = beside(5, [read(measured["ablation"]), read(measured["network"])])
+    assert [*table.rows] == ["S", "M", "S-S", "M-S", "M-M"]
+    assert [row[0][0] for row in table.rows.values()] == [33.1, 57.1, 47.1, 62.7, 63.3]
+    assert table.rows["M-M"][2][0] == pytest.approx(60) and table.rows["S"][2] is None
+    six = beside(6, [read(measured["ablation"])])
+    assert six.rows["M-M + CRF"][0][0] == PAPER["MM"]["mae_crf"]
+    assert six.rows["2S + CRF"][0] is None and six.rows["2S + CRF"][2] is not None
+
+
+class Cells(HTMLParser):
+    def __init__(self, text):
+        super().__init__()
+        self.rows, self.open = [], []
+        self.feed(text)
+
+    def handle_starttag(self, tag, attributes):
+        if tag not in ("meta",):
+            self.open.append(tag)
+        if tag == "tr":
+            self.rows.append([])
+        if tag in ("td", "th"):
+            self.rows[-1].append("")
+
+    def handle_endtag(self, tag):
+        assert self.open.pop() == tag
+
+    def handle_data(self, data):
+        if self.open and self.open[-1] in ("td", "th"):
+            self.rows[-1][-1] += data
+
+
+@pytest.mark.parametrize("number", range(1, 7))
+def test_three_forms_say_the_same(measured, number):
+    table = beside(number, [read(measured["ablation"])])
+    lines = [line for line in table.markdown().splitlines() if line.startswith("|")]
+    markdown = [[cell.strip(" *") for cell in line.strip("|").split("|")]
+                for k, line in enumerate(lines) if k != 1]  # fmt: skip
+    page = Cells(table.html())
+    rows = [[cell.strip("*") for cell in row] for row in page.rows]
+    assert page.open == [] and rows == [[c.strip("*") for c in row] for row in markdown]
+    body = table.latex().split(r"\midrule", 1)[1].split(r"\bottomrule")[0]
+    tex = [line.removesuffix(r" \\").split(" & ") for line in body.splitlines()]
+    tex = [row for row in tex if len(row) > 1]
+    assert len(tex) == len(markdown) - 1
+    for ours, theirs in zip(tex, markdown[1:], strict=True):
+        words = [cell.replace(r" $\pm$ ", " ± ").replace("--", "–") for cell in ours[1:]]
+        assert words == theirs[1:]
+    assert table.latex().count(r"\begin") == table.latex().count(r"\end")
+    assert "_" not in table.latex().replace(r"\_", "")  # bare, it starts an index
+
+
+@pytest.mark.parametrize("number", range(1, 7))
+def test_the_chart_shows_every_figure(measured, number):
+    table = beside(number, [read(measured["ablation"])])
+    axes = chart(table).axes
+    row = table.rows["M-M" if number > 4 else "ablation_mini"]
+    mean = next(cell[0] for cell in reversed(row) if cell)
+    drawn = [y for ax in axes for line in ax.lines for y in line.get_ydata()]
+    drawn += [bar.get_height() for ax in axes for bar in ax.patches
+              if hasattr(bar, "get_height")]  # fmt: skip
+    assert np.isclose(drawn, mean).any()
+
+
+@pytest.mark.parametrize(("kind", "number", "on", "words"), [
+    ("pysod", 2, None, "measured under pysod, Table 2 under toolbox"),
+    ("segmentation", 1, None, "has no mae of M-M, which Table 1"),
+    ("saliency", 3, None, "has no miou, which Table 3"),
+    ("saliency", 5, None, "has no miou of a setting, which Table 5"),
+    ("saliency", 1, "SOD", "the columns of Table 1 are ECSSD"),
+    ("segmentation", 3, "test", "Table 3 is about VOC val"),
+    ("ablation", 6, "ECSSD", "leave it out"),
+])  # fmt: skip
+def test_what_cannot_be_compared_is_refused(measured, kind, number, on, words):
+    with pytest.raises(JswsError, match=words):
+        beside(number, [read(measured[kind])], on=on)
+
+
+def test_names_must_be_told_apart(measured, tmp_path):
+    result = read(measured["saliency"])
+    with pytest.raises(JswsError, match="two results are called saliency"):
+        beside(1, [result, result])
+    (tmp_path / "Ours.json").write_text(measured["saliency"].read_text())
+    with pytest.raises(JswsError, match="has a row Ours"):
+        beside(1, [read(tmp_path / "Ours.json")])
+
+
+@pytest.mark.parametrize(("text", "words"), [
+    ("{", "is not JSON"), ("[1]", "holds none of miou"), ('{"a": 1}', "holds none of"),
+])  # fmt: skip
+def test_a_file_that_is_no_result(tmp_path, text, words):
+    (tmp_path / "x.json").write_text(text)
+    with pytest.raises(JswsError, match=words):
+        read(tmp_path / "x.json")
+    with pytest.raises(JswsError, match="cannot be read"):
+        read(tmp_path / "nowhere.json")
+
+
+def test_the_command(measured, tmp_path):
+    words = ["compare", str(measured["network"]), "--table", "2", "--on", "ECSSD",
+             "--format", "latex", "--figure", str(tmp_path / "chart.svg")]  # fmt: skip
+    answer = CliRunner().invoke(app, words)
+    assert answer.exit_code == 0, answer.output
+    assert answer.output.startswith(r"\begin{table}") and "0.890" in answer.output
+    assert (tmp_path / "chart.svg").read_text().startswith("<?xml")
+    words[-1] = str(tmp_path / "chart.txt")
+    assert "name a figure" in str(CliRunner().invoke(app, words).exception)
