@@ -5,6 +5,7 @@ with a class-agnostic mask. Training samples are random 9/10 crops (Section 4.1)
 a run depends on (seed, k) alone, whatever the number of loader processes.
 """
 
+import os
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,8 +15,11 @@ import torch
 from PIL import Image
 from torch.utils.data import DataLoader, Dataset, Sampler
 
+from data_utils.decoded import CACHES, Decoded, Files, read_pictures
 from data_utils.errors import JswsError
 from data_utils.voc import NUM_CLASSES, VOID, image_labels, read_ids
+
+MEAN_COLOUR = (124, 116, 104)  # fills the corners of a rotated picture
 
 
 def open_picture(path: Path | str) -> Image.Image:
@@ -74,16 +78,6 @@ def read_class_mask(path: Path | str) -> Image.Image:
     return Image.fromarray(values)
 
 
-def same_size(image: Image.Image, mask: Image.Image, mask_path: Path):
-    """Raise JswsError unless mask and image have the same size."""
-    if image.size != mask.size:
-        (w, h), (mw, mh) = image.size, mask.size
-        raise JswsError(
-            f"{mask_path} is {mw} x {mh} px but its image is {w} x {h} px; a mask must "
-            "have its image's size"
-        )
-
-
 @dataclass(frozen=True)
 class Augmentation:
     """Random crop and resize (Section 4.1), mirroring and rotation (unstated)."""
@@ -98,10 +92,9 @@ class Augmentation:
     ):
         """Apply one random draw to an image and its masks (filled with 255)."""
         w, h = image.size
-        left, top = rng.random(2) * (1 - self.crop) * (w, h)
+        at, angle, mirror = self._draw(rng)
+        left, top = at * (1 - self.crop) * (w, h)
         box = (left, top, left + self.crop * w, top + self.crop * h)
-        angle = rng.uniform(-self.rotate, self.rotate)
-        mirror = self.flip and rng.random() < 0.5
 
         def one(picture: Image.Image, resample: int, fill) -> torch.Tensor:
             if angle:
@@ -115,29 +108,98 @@ class Augmentation:
         nearest = Image.Resampling.NEAREST
         bilinear = Image.Resampling.BILINEAR
         return (
-            one(image, bilinear, (124, 116, 104)).permute(2, 0, 1),
+            one(image, bilinear, MEAN_COLOUR).permute(2, 0, 1),
             *(one(mask, nearest, VOID) for mask in masks),
         )
 
+    def _draw(self, rng: np.random.Generator):
+        """Where the crop lies, each side 0 to 1; degrees of rotation; mirrored or not."""
+        at = rng.random(2)
+        return at, rng.uniform(-self.rotate, self.rotate), self.flip and rng.random() < 0.5
+
+    @property
+    def side(self) -> int:
+        """Of the squares of which a crop is `size`, px."""
+        return round(self.size / self.crop)
+
+    def cut(self, rng: np.random.Generator, square: np.ndarray, size: tuple[int, int]):
+        """The same draw from a square of `Decoded`: a slice, if nothing is rotated.
+
+        Args:
+            rng: of the draw.
+            square: (side, side, 3 + masks) uint8.
+            size: (width, height) of the picture that the square was made of.
+        """
+        at, angle, mirror = self._draw(rng)
+        left, top = at * (self.side - self.size)
+        if angle:
+            square = _turn(square, self.size, (left, top), size, angle)
+        else:
+            x, y = round(left), round(top)
+            square = square[y : y + self.size, x : x + self.size]
+        layers = torch.from_numpy(np.array(square[:, ::-1] if mirror else square))
+        image, *masks = layers.split([3, *[1] * (layers.shape[2] - 3)], dim=2)
+        return (image.permute(2, 0, 1).contiguous(), *(mask[..., 0] for mask in masks))
+
+
+def _turn(square: np.ndarray, size: int, start: tuple[float, float],
+          picture: tuple[int, int], angle: float) -> np.ndarray:  # fmt: skip
+    """Cut a crop out of a square as if its picture had been rotated before."""
+    side = len(square)
+    stretch = np.array(picture) / side  # of a square's pixel, in the picture's
+    turn = np.deg2rad(angle)
+    rotation = np.array([[np.cos(turn), -np.sin(turn)], [np.sin(turn), np.cos(turn)]])
+    matrix = rotation * stretch / stretch[:, None]
+    offset = side / 2 + matrix @ (np.array(start) - side / 2)
+    affine = (*matrix[0], offset[0], *matrix[1], offset[1])
+
+    def one(layer: np.ndarray, resample: int, fill) -> np.ndarray:
+        image = Image.fromarray(layer)
+        return np.asarray(image.transform((size, size), Image.Transform.AFFINE, affine,
+                                          resample, fillcolor=fill))  # fmt: skip
+
+    image = one(np.ascontiguousarray(square[..., :3]), Image.Resampling.BILINEAR,
+                MEAN_COLOUR)  # fmt: skip
+    masks = [one(np.ascontiguousarray(square[..., k]), Image.Resampling.NEAREST, VOID)
+             for k in range(3, square.shape[2])]  # fmt: skip
+    return np.dstack([image, *masks])
+
 
 class _TrainingSet(Dataset):
-    """Shared by D_c and D_s: index by `(image, draw)`, decode, augment."""
+    """Shared by D_c and D_s: index by `(image, draw)`, decode, augment.
 
-    def __init__(self, augmentation: Augmentation, seed: int, cache: bool):
+    `cache` is "none"; "memory", every picture as it was decoded, for small sets; or
+    "decoded", squares in a memory-mapped file (`decoded.py`), for large ones.
+    """
+
+    def __init__(self, augmentation: Augmentation, seed: int, cache: str, name: str,
+                 cache_folder: Path | None):  # fmt: skip
+        if cache not in CACHES:
+            raise JswsError(f"cache '{cache}': choose from {', '.join(CACHES)}")
         self.augmentation, self.seed = augmentation, seed
-        self._cache: dict | None = {} if cache else None
+        self._memory: dict | None = {} if cache == "memory" else None
+        self._decoded = None
+        if cache == "decoded":
+            folder = os.environ.get("JSWS_CACHE") or cache_folder
+            files = [self._files(k) for k in range(len(self))]
+            self._decoded = Decoded(files, name=name, side=augmentation.side,
+                                    folder=Path(folder))  # fmt: skip
 
-    def _pictures(self, index: int) -> tuple[Image.Image, ...]:
+    def _files(self, index: int) -> Files:
         raise NotImplementedError
 
     def _draw(self, index: int, draw: int) -> tuple[torch.Tensor, ...]:
-        if self._cache is None:
-            pictures = self._pictures(index)
-        elif index not in self._cache:
-            pictures = self._cache[index] = self._pictures(index)
+        rng = np.random.default_rng([self.seed, draw])
+        if self._decoded is not None:
+            return self.augmentation.cut(rng, self._decoded[index],
+                                         self._decoded.sizes[index])  # fmt: skip
+        if self._memory is None:
+            pictures = read_pictures(self._files(index))
+        elif index not in self._memory:
+            pictures = self._memory[index] = read_pictures(self._files(index))
         else:
-            pictures = self._cache[index]
-        return self.augmentation(np.random.default_rng([self.seed, draw]), *pictures)
+            pictures = self._memory[index]
+        return self.augmentation(rng, *pictures)
 
 
 class ClassificationSet(_TrainingSet):
@@ -151,7 +213,7 @@ class ClassificationSet(_TrainingSet):
         pseudo_labels: folder of `<id>.png`, to train stage 2.
         leaky_labels: take the labels from the cropped ground-truth mask, as the released
             code does: it leaks pixel annotations, for comparison only.
-        cache: keep decoded pictures in memory.
+        cache: "none", "memory" or "decoded", see `_TrainingSet`.
 
     A sample is a dict: `image` (3, size, size) uint8, `labels` t (20,) float32 and, with
     `pseudo_labels`, `pseudo_label` (size, size) int64 with 255 to ignore.
@@ -163,8 +225,7 @@ class ClassificationSet(_TrainingSet):
     def __init__(self, voc: Path | str, list_name: str = "train_aug", *,
                  augmentation: Augmentation, seed: int = 0,
                  pseudo_labels: Path | str | None = None, leaky_labels: bool = False,
-                 cache: bool = False):  # fmt: skip
-        super().__init__(augmentation, seed, cache)
+                 cache: str = "none"):  # fmt: skip
         self.voc = Path(voc)
         self.ids = read_ids(
             self.voc / "ImageSets" / "Segmentation" / f"{list_name}.txt",
@@ -175,6 +236,11 @@ class ClassificationSet(_TrainingSet):
         )
         self.pseudo_labels = pseudo_labels and Path(pseudo_labels)
         self.leaky_labels = leaky_labels
+        mask = self.voc / "SegmentationClass" / f"{self.ids[0]}.png"
+        if leaky_labels and not mask.is_file():
+            raise JswsError("leaky labels come from the masks of training images, but "
+                            f"there is no {mask}; the embedded data have none on purpose")
+        super().__init__(augmentation, seed, cache, list_name, self.voc / ".decoded")
 
     def __len__(self):
         return len(self.ids)
@@ -183,14 +249,11 @@ class ClassificationSet(_TrainingSet):
         leak = [self.voc / "SegmentationClass"] if self.leaky_labels else []
         return ([self.pseudo_labels] if self.pseudo_labels else []) + leak
 
-    def _pictures(self, index):
+    def _files(self, index):
         name = self.ids[index]
-        image = read_image(self.voc / "JPEGImages" / f"{name}.jpg")
-        masks = []
-        for folder in self._mask_folders():
-            masks.append(read_class_mask(folder / f"{name}.png"))
-            same_size(image, masks[-1], folder / f"{name}.png")
-        return (image, *masks)
+        image = (self.voc / "JPEGImages" / f"{name}.jpg", read_image)
+        masks = [folder / f"{name}.png" for folder in self._mask_folders()]
+        return (image, *((mask, read_class_mask) for mask in masks))
 
     def __getitem__(self, key: tuple[int, int]) -> dict[str, torch.Tensor]:
         index, draw = key
@@ -216,18 +279,17 @@ class SaliencySet(_TrainingSet):
 
     def __init__(self, images: Path | str, masks: Path | str, *,
                  augmentation: Augmentation, seed: int = 0, ids: list[str] | None = None,
-                 cache: bool = False):  # fmt: skip
-        super().__init__(augmentation, seed, cache)
+                 cache: str = "none"):  # fmt: skip
         self.pairs = saliency_pairs(images, masks, ids=ids)
+        super().__init__(augmentation, seed, cache, Path(images).name,
+                         Path(images).parent / ".decoded")  # fmt: skip
 
     def __len__(self):
         return len(self.pairs)
 
-    def _pictures(self, index):
-        image_path, mask_path = self.pairs[index]
-        image, mask = read_image(image_path), read_saliency_mask(mask_path)
-        same_size(image, mask, mask_path)
-        return image, mask
+    def _files(self, index):
+        image, mask = self.pairs[index]
+        return (image, read_image), (mask, read_saliency_mask)
 
     def __getitem__(self, key: tuple[int, int]) -> dict[str, torch.Tensor]:
         image, mask = self._draw(*key)

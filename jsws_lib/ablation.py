@@ -25,6 +25,7 @@ import torch
 from PIL import Image
 from tqdm.auto import tqdm
 
+from data_utils.errors import JswsError
 from data_utils.files import write_bytes
 from data_utils.mini import scene_roles
 from data_utils.parallel import available_cores
@@ -109,23 +110,54 @@ def ablate(*, profile: Profile, recipe: Recipe, seeds: Sequence[int] = (0, 1, 2)
         settings: keys of `SETTINGS`.
         jobs: runs at a time, each in a process with its share of the cores; default one
             per core on the CPU, one on a GPU.
-        out: the file; default `results/ablation_<profile>.json`, followed by the
-            recipe's name where it is not the default.
+        out: the file, replaced if it is there; default
+            `results/ablation_<profile>.json`, followed by the recipe's name where it is
+            not the default, and never replaced by less than it holds.
 
     Returns:
         the file.
 
     Raises:
-        JswsError: data are missing or broken, or a loss is not finite.
+        JswsError: data are missing or broken, a loss is not finite, or the default file
+            holds something that would be lost.
     """
     runs = plan(profile, recipe, seeds=seeds, settings=settings)
+    file = out or RESULTS / f"{result_name(profile, recipe)}.json"
+    if out is None and file.is_file():
+        _refuse_loss(file, runs, profile, recipe)
     jobs = jobs or default_jobs()
     records = run_all(runs, jobs)
-    file = out or RESULTS / f"{result_name(profile, recipe)}.json"
     file.parent.mkdir(parents=True, exist_ok=True)
     result = _collect(runs, records, profile, recipe, list(seeds), jobs)
     write_bytes(file, (json.dumps(result, indent=1) + "\n").encode())
     return file
+
+
+def _refuse_loss(file: Path, runs: Sequence[Run], profile: Profile, recipe: Recipe):
+    """Raise JswsError if a results file holds runs that are not among `runs`."""
+    held = json.loads(file.read_text())
+    lost = []
+    if _normal(held["configuration"]) != _normal(_configuration(profile, recipe)):
+        lost.append("another configuration")
+    names = {run.name for run in runs}
+    lost += [name for name in (*held["settings"], *held["contrasts"]) if name not in names]
+    lost += [f"seed {seed}" for seed in held["seeds"] if seed not in {r.seed for r in runs}]
+    if lost:
+        raise JswsError(f"{file} holds what this ablation has not: {', '.join(lost)}; name "
+                        "another file with --out, or this one to replace it")  # fmt: skip
+
+
+def _normal(configuration: dict) -> str:
+    """Without what changes no figure."""
+    fields = {key: value for key, value in configuration["profile"].items()
+              if key not in ("workers", "cache")}  # fmt: skip
+    return json.dumps([fields, configuration["recipe"]], sort_keys=True)
+
+
+def _configuration(profile: Profile, recipe: Recipe) -> dict:
+    fields = asdict(profile)
+    del fields["data"]  # a path of this machine
+    return {"profile": fields, "recipe": recipe_fields(recipe)}
 
 
 def default_jobs() -> int:
@@ -324,8 +356,6 @@ def _collect(runs, records, profile: Profile, recipe: Recipe, seeds, jobs: int) 
             if name != "v_by_image" or run.setting == "M":  # long, and only M's is drawn
                 row.setdefault(name, []).append(value)
     seconds = [records[run]["seconds"] for run in runs]
-    fields = asdict(profile)
-    del fields["data"]  # a path of this machine
     return {
         "profile": profile.name,
         "recipe": recipe.name,
@@ -337,7 +367,7 @@ def _collect(runs, records, profile: Profile, recipe: Recipe, seeds, jobs: int) 
         "device": f"{pick_device().type}, {platform.machine()}, {available_cores()} cores",
         "jobs": jobs,
         "training_seconds": None if None in seconds else round(sum(seconds), 1),
-        "configuration": {"profile": fields, "recipe": recipe_fields(recipe)},
+        "configuration": _configuration(profile, recipe),
     }
 
 

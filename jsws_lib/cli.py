@@ -13,6 +13,7 @@ from jsws_lib import cli_measure
 from jsws_lib.cli_options import (
     Backbone,
     Batch,
+    Cache,
     CrfScale,
     Data,
     Json,
@@ -177,6 +178,7 @@ def train_stage1(
     labels_only: Annotated[bool, option("setting S: L_c alone, no saliency")] = False,
     backbone: Backbone = None, weights: Weights = None, size: Size = None,
     steps: Steps = None, batch: Batch = None, lr: Rate = None, workers: Workers = None,
+    cache: Cache = None,
     data: Data = None, voc: Voc = None,
     train_list: TrainList = None, saliency_images: SalImages = None,
     saliency_masks: SalMasks = None, saliency_list: SalList = None, seed: Seed = 0,
@@ -190,8 +192,8 @@ def train_stage1(
     """
     p, r = profile_and_recipe(
         profile, recipe, stage=1, backbone=backbone, weights=weights, size=size,
-        steps=steps, batch=batch, lr=lr, workers=workers, data=data, voc=voc,
-        train_list=train_list, saliency_images=saliency_images,
+        steps=steps, batch=batch, lr=lr, workers=workers, cache=cache,
+        data=data, voc=voc, train_list=train_list, saliency_images=saliency_images,
         saliency_masks=saliency_masks, saliency_list=saliency_list,
         leaky_labels=leaky_labels,
     )  # fmt: skip
@@ -208,6 +210,7 @@ def train_stage2(
         "folder `jsws pseudo-label` wrote; default: made")] = None,
     backbone: Backbone = None, weights: Weights = None, size: Size = None,
     steps: Steps = None, batch: Batch = None, lr: Rate = None, workers: Workers = None,
+    cache: Cache = None,
     data: Data = None, voc: Voc = None,
     train_list: TrainList = None, saliency_images: SalImages = None,
     saliency_masks: SalMasks = None, saliency_list: SalList = None, seed: Seed = 0,
@@ -220,8 +223,8 @@ def train_stage2(
 
     p, r = profile_and_recipe(
         profile, recipe, stage=2, backbone=backbone, weights=weights, size=size,
-        steps=steps, batch=batch, lr=lr, workers=workers, data=data, voc=voc,
-        train_list=train_list, saliency_images=saliency_images,
+        steps=steps, batch=batch, lr=lr, workers=workers, cache=cache,
+        data=data, voc=voc, train_list=train_list, saliency_images=saliency_images,
         saliency_masks=saliency_masks, saliency_list=saliency_list,
         leaky_labels=leaky_labels, crf=crf,
     )  # fmt: skip
@@ -281,7 +284,8 @@ def ablate(
                                         callback=positive)] = None,
     lr2: Annotated[float | None, option("(peak) learning rate of stage 2",
                                         callback=positive)] = None,
-    batch: Batch = None, workers: Workers = None, data: Data = None, voc: Voc = None,
+    batch: Batch = None, workers: Workers = None, cache: Cache = None,
+    data: Data = None, voc: Voc = None,
     train_list: TrainList = None, val_list: ValList = None,
     saliency_images: SalImages = None, saliency_masks: SalMasks = None,
     saliency_list: SalList = None, test_images: TestImages = None,
@@ -290,7 +294,7 @@ def ablate(
     jobs: Annotated[int | None, option(
         "runs at a time; default: one per core on the CPU, one on a GPU", min=1)] = None,
     out: Annotated[Path | None, option(
-        "JSON file; default results/ablation_<profile>.json")] = None,
+        "JSON file; default results/ablation_PROFILE.json, never replaced by less")] = None,
 ):  # fmt: skip
     """Tables 5 and 6 again: six settings, several seeds, one JSON file, a table, a chart.
 
@@ -300,7 +304,7 @@ def ablate(
 
     common = dict(
         backbone=backbone, weights=weights, size=size, batch=batch, workers=workers,
-        data=data, voc=voc, train_list=train_list, val_list=val_list,
+        cache=cache, data=data, voc=voc, train_list=train_list, val_list=val_list,
         saliency_images=saliency_images, saliency_masks=saliency_masks,
         saliency_list=saliency_list, test_images=test_images, test_masks=test_masks,
         test_list=test_list, crf=crf, crf_scale=crf_scale,

@@ -2,6 +2,7 @@
 
 import json
 from enum import StrEnum
+from functools import partial
 from pathlib import Path
 from typing import Annotated
 
@@ -29,7 +30,8 @@ from jsws_lib.cli_options import (
     option,
     profile_and_recipe,
 )
-from jsws_lib.metrics import SaliencyMeasure
+from jsws_lib.config import PROFILES
+from jsws_lib.metrics import ConfusionMatrix, SaliencyMeasure
 
 evaluate_app = typer.Typer(no_args_is_help=True, help="Measure a network or its files.")
 Pred = Annotated[Path, option("folder of predicted `<id>.png`")]
@@ -37,6 +39,10 @@ Truth = Annotated[Path, option("folder of true `<id>.png`")]
 Ids = Annotated[Path | None, option("file of ids; default: all of the truth's")]
 Cores = Annotated[int | None, option("processes; default: one per core for many images",
                                      min=0)]  # fmt: skip
+Conventions = StrEnum("Conventions", {name: name for name in ConfusionMatrix.ABSENT})
+Absent = Annotated[Conventions, option(
+    "a category that the masks lack: counts 0, is left out if it is not predicted either "
+    "(union), or is left out (target); all the same on the whole of VOC val")]
 Figure = Annotated[Path | None, option("also draw it into this file (.png, .pdf, .svg)")]
 
 
@@ -45,7 +51,8 @@ def evaluate_network(
     checkpoint: Checkpoint, profile: Profile = "", data: Data = None, voc: Voc = None,
     val_list: ValList = None, test_images: TestImages = None,
     test_masks: TestMasks = None, test_list: TestList = None,
-    crf: SaliencyCrf = None, crf_scale: CrfScale = None, as_json: Json = False,
+    crf: SaliencyCrf = None, crf_scale: CrfScale = None,
+    absent: Absent = Conventions.target, as_json: Json = False,
 ):  # fmt: skip
     """Measure a checkpoint: mIoU on VOC val, MAE and max F on a saliency set.
 
@@ -63,7 +70,8 @@ def evaluate_network(
     )  # fmt: skip
     net, story = load_ssnet(checkpoint, device=pick_device())
     record = {"checkpoint": str(checkpoint), "setting": story["setting"]}
-    record |= _figures(net, story["setting"], p, r, crf=bool(crf))
+    record |= _figures(net, story["setting"], p, r, crf=bool(crf), absent=str(absent))
+    record["absent"] = str(absent)
     if "max_f" in record:
         record["protocol"] = SaliencyMeasure().name
     echo(record | ({"crf": r.crf, "crf_scale": p.crf_scale} if crf else {}), as_json)
@@ -74,11 +82,11 @@ def _crf_scale_needs_crf(crf, crf_scale):
         raise JswsError("--crf-scale needs --crf: name the CRF preset")
 
 
-def _figures(net, setting: str, profile, recipe, *, crf: bool) -> dict[str, float]:
+def _figures(net, setting: str, profile, recipe, **options) -> dict[str, float]:
     from jsws_lib.inference import evaluate
     from jsws_lib.runs import SETTINGS
 
-    figures = evaluate(net, profile=profile, recipe=recipe, crf=crf).figures()
+    figures = evaluate(net, profile=profile, recipe=recipe, **options).figures()
     if "L_s1" not in SETTINGS[setting].losses:
         figures = {"miou": figures["miou"]}  # its SAM is untrained
     return {name: round(value, 4) for name, value in figures.items()}
@@ -86,16 +94,13 @@ def _figures(net, setting: str, profile, recipe, *, crf: bool) -> dict[str, floa
 
 @evaluate_app.command("segmentation")
 def evaluate_segmentation(
-    pred: Pred, gt: Truth, list: Ids = None,
-    absent: Annotated[str, option(
-        "IoU of a category that the set lacks: union, target or zero; the same on all "
-        "of VOC val")] = "union",
+    pred: Pred, gt: Truth, list: Ids = None, absent: Absent = Conventions.union,
     figure: Figure = None, workers: Cores = None, as_json: Json = False,
 ):  # fmt: skip
     """MIoU over 21 classes, 255 ignored; per-category table, confusion matrix."""
     from jsws_lib.folders import evaluate_segmentation_folder
 
-    matrix = evaluate_segmentation_folder(pred, gt, ids=ids_in(list), absent=absent,
+    matrix = evaluate_segmentation_folder(pred, gt, ids=ids_in(list), absent=str(absent),
                                           workers=workers)  # fmt: skip
     scores = matrix.compute()
     if figure:
@@ -169,23 +174,32 @@ def predict(
     from jsws_lib.crf import crf_saliency
     from jsws_lib.inference import predict as stream
     from jsws_lib.inference import save_plain, save_prediction
+    from jsws_lib.runs import SETTINGS
     from jsws_lib.training import pick_device
 
     _crf_scale_needs_crf(crf, crf_scale)
     files = _pictures(images, list)
     _refuse_overwriting(files, out, PLAIN if plain else BESIDE)
     expect = {"backbone": str(backbone)} if backbone else None
-    net, _ = load_ssnet(checkpoint, expect=expect, device=pick_device())
-    save = save_plain if plain else save_prediction
+    net, story = load_ssnet(checkpoint, expect=expect, device=pick_device())
+    saliency = "L_s1" in SETTINGS[story["setting"]].losses  # else its SAM is untrained
+    if crf and not saliency:
+        raise JswsError(f"{checkpoint} saw no saliency mask (setting {story['setting']}): "
+                        "it has no saliency map to refine; leave --crf out")  # fmt: skip
+    known = PROFILES.get(story.get("profile"))
+    scale = crf_scale or (known.crf_scale if known else 1.0)  # as in its training
+    save = partial(save_plain if plain else save_prediction, saliency=saliency)
     predictions = stream(net, (read_image(f) for f in files))
     for file in tqdm(files, desc="predicting", leave=False):
         image, prediction = read_image(file), next(predictions)
         if crf:
             refined = crf_saliency(np.asarray(image), prediction.sal_map,
-                                   preset=str(crf), scale=crf_scale or 1)  # fmt: skip
+                                   preset=str(crf), scale=scale)  # fmt: skip
             prediction = prediction._replace(sal_map=refined)
         save(prediction, image, out, file.stem)
-    after = f"; saliency refined by the CRF preset {crf}" if crf else ""
+    after = f"; saliency refined by the CRF preset {crf}, scale {scale:g}" if crf else ""
+    if not saliency:
+        after = f"; setting {story['setting']} saw no saliency mask: no saliency maps"
     typer.echo(f"{len(files)} pictures segmented in {out}{after}")
 
 

@@ -9,6 +9,7 @@ from typing import Annotated
 
 import typer
 
+from data_utils.decoded import CACHES
 from data_utils.voc import read_ids
 from jsws_lib.config import PROFILES, RECIPES, get_profile, get_recipe
 from jsws_lib.crf import CRF_PRESETS
@@ -19,6 +20,7 @@ Backbones = StrEnum(
     {n: n for n in ("densenet169", "vgg16", "efficientnet_lite0", "densenet_mini")},
 )
 Protocols = StrEnum("Protocols", {name: name for name in PROTOCOLS})
+Caches = StrEnum("Caches", {name: name for name in CACHES})
 Presets = StrEnum("Presets", {name: name for name in CRF_PRESETS})
 
 
@@ -48,6 +50,9 @@ Batch = Annotated[int | None, option("images a step from each set", min=1)]
 Rate = Annotated[float | None, option("(peak) learning rate of this stage",
                                       callback=positive)]  # fmt: skip
 Workers = Annotated[int | None, option("data-loading processes", min=0)]
+Cache = Annotated[Caches | None, option(
+    "of decoded pictures: none, memory, or decoded: a memory-mapped file beside the "
+    "data or in $JSWS_CACHE")]  # fmt: skip
 Data = Annotated[Path | None, option("data root; default $JSWS_DATA or the profile's")]
 Voc = Annotated[str | None, option("VOC2012 folder, under the data root or absolute")]
 TrainList = Annotated[str | None, option("id list in ImageSets/Segmentation")]
@@ -82,12 +87,12 @@ Json = Annotated[bool, option("print one JSON object", "--json")]
 
 
 def profile_and_recipe(profile, recipe="", *, stage=1, steps=None, batch=None, lr=None,
-                       backbone=None, weights=None, crf=None, leaky_labels=False,
-                       **changes):  # fmt: skip
+                       backbone=None, weights=None, cache=None, crf=None,
+                       leaky_labels=False, **changes):  # fmt: skip
     """The profile and recipe that the options ask for; None leaves a field as it is."""
     p = get_profile(
         profile, backbone=backbone and str(backbone), weights=weights and str(weights),
-        batch_class=batch, batch_saliency=batch, **changes,
+        batch_class=batch, batch_saliency=batch, cache=cache and str(cache), **changes,
     )  # fmt: skip
     r = get_recipe(recipe)
     if crf:

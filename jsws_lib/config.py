@@ -134,7 +134,7 @@ class Profile:
     schedules: tuple[Schedule, Schedule] = (Schedule(), Schedule())
     crf_scale: float = 1.0  # shrinks the CRF's spatial ranges with the picture
     workers: int = 4  # data-loading processes
-    cache: bool = False  # keep decoded pictures in memory
+    cache: str = "none"  # of decoded pictures: "none", "memory" or "decoded" (a file)
     voc: str = "VOCdevkit/VOC2012"  # under the data root
     train_list: str = "train_aug"  # in ImageSets/Segmentation
     val_list: str = "val"
@@ -161,7 +161,7 @@ PROFILES = {
         schedules=(_onecycle(4e-3), _onecycle(2e-3)),
         crf_scale=96 / 500,
         workers=0,
-        cache=True,
+        cache="memory",
         data=ROOT / "data" / "mini",
     ),
     # Real data on a CPU, an hour or two; features from a pip package.
@@ -177,8 +177,9 @@ PROFILES = {
     ),
     # Real data, one 15 GB card, hours.
     "colab": Profile("colab", steps=(4000, 4000), batch_class=8, batch_saliency=8,
-                     schedules=(Schedule(every=400), Schedule(every=400)), workers=2),
-    "paper": Profile(),
+                     schedules=(Schedule(every=400), Schedule(every=400)), workers=2,
+                     cache="decoded"),
+    "paper": Profile(cache="decoded"),
 }  # fmt: skip
 
 
@@ -196,13 +197,16 @@ def get_profile(name: str | None = None, **changes) -> Profile:
     changes = {key: value for key, value in changes.items() if value is not None}
     if os.environ.get("JSWS_DATA"):
         changes.setdefault("data", Path(os.environ["JSWS_DATA"]))
-    if "data" in changes:  # photographs, decoded, would fill the memory
-        changes.setdefault("cache", False)
-    return replace(PROFILES[name], **changes)
+    profile = PROFILES[name]
+    if "data" in changes and profile.cache == "memory":
+        changes.setdefault("cache", "none")  # photographs would fill the memory
+    return replace(profile, **changes)
 
 
-def get_recipe(name: str | None = None, **changes) -> Recipe:
+def get_recipe(name: str | None = None, /, **changes) -> Recipe:
     """Look a recipe up by name (default `steady`); then apply `changes`.
+
+    A changed recipe is called so, unless it is given a name: `steady, crf=deeplab`.
 
     Raises:
         JswsError: no such recipe.
@@ -210,4 +214,7 @@ def get_recipe(name: str | None = None, **changes) -> Recipe:
     name = name or STEADY.name
     if name not in RECIPES:
         raise JswsError(f"unknown recipe '{name}'; choose from {', '.join(RECIPES)}")
-    return replace(RECIPES[name], **changes)
+    recipe = RECIPES[name]
+    own = [f"{key}={value}" for key, value in changes.items()
+           if getattr(recipe, key, None) != value]  # fmt: skip
+    return replace(recipe, **{"name": ", ".join([name, *own]), **changes})

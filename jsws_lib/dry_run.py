@@ -20,8 +20,8 @@ from data_utils.datasets import (
     read_image,
     read_saliency_mask,
     saliency_pairs,
-    same_size,
 )
+from data_utils.decoded import same_size
 from data_utils.errors import JswsError
 from data_utils.parallel import available_cores
 from data_utils.voc import NUM_CLASSES, read_ids

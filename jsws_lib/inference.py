@@ -18,14 +18,14 @@ from data_utils.datasets import (
     read_class_mask,
     read_image,
     saliency_pairs,
-    same_size,
 )
+from data_utils.decoded import same_size
 from data_utils.files import write_png
 from data_utils.voc import VOC_CLASSES, read_ids, write_palette_png
 from jsws_lib.config import Profile, Recipe
 from jsws_lib.crf import crf_saliency
-from jsws_lib.drawing import overlay
 from jsws_lib.metrics import ConfusionMatrix, SaliencyMeasure
+from jsws_lib.pictures import overlay
 from jsws_lib.ssnet import SSNet
 
 
@@ -103,11 +103,12 @@ class Evaluation(NamedTuple):
 
 
 def evaluate(net: SSNet, *, profile: Profile, recipe: Recipe, crf: bool = False,
-             limit: int | None = None) -> Evaluation:  # fmt: skip
+             limit: int | None = None, absent: str = "target") -> Evaluation:  # fmt: skip
     """Measure a network on VOC val and on the saliency test set.
 
     The mean IoU is over the background and the categories that occur in the masks of
-    val, on the full list all of them, whatever else the network predicts.
+    val, on the full list all of them, whatever else the network predicts; `absent` asks
+    for another convention.
 
     Args:
         net: the network.
@@ -115,6 +116,7 @@ def evaluate(net: SSNet, *, profile: Profile, recipe: Recipe, crf: bool = False,
         recipe: names the CRF preset.
         crf: also measure saliency maps refined by the CRF.
         limit: at most so many images of each set.
+        absent: of categories that val lacks, see `ConfusionMatrix`.
 
     Raises:
         JswsError: data are missing or broken.
@@ -122,7 +124,7 @@ def evaluate(net: SSNet, *, profile: Profile, recipe: Recipe, crf: bool = False,
     voc = profile.data / profile.voc
     ids = read_ids(voc / "ImageSets" / "Segmentation" / f"{profile.val_list}.txt",
                    image_dir=voc / "JPEGImages")[:limit]  # fmt: skip
-    segmentation = ConfusionMatrix(len(VOC_CLASSES), absent="target")
+    segmentation = ConfusionMatrix(len(VOC_CLASSES), absent=absent)
     images = (read_image(voc / "JPEGImages" / f"{i}.jpg") for i in ids)
     stream = predict(net, images)
     for i, prediction in tqdm(zip(ids, stream, strict=True), total=len(ids),
@@ -152,15 +154,25 @@ def evaluate(net: SSNet, *, profile: Profile, recipe: Recipe, crf: bool = False,
     return Evaluation(segmentation, saliency, refined)
 
 
-def save_plain(prediction: Prediction, image: Image.Image, out: Path, name: str):
-    """Write `segmentation/<name>.png` and `saliency/<name>.png`, for `jsws evaluate`."""
+def save_plain(prediction: Prediction, image: Image.Image, out: Path, name: str, *,
+               saliency: bool = True):  # fmt: skip
+    """Write `segmentation/<name>.png` and `saliency/<name>.png`, for `jsws evaluate`.
+
+    Without `saliency` no map is written: the network's SAM was not trained.
+    """
     write_palette_png(out / "segmentation" / f"{name}.png", prediction.segmentation)
-    write_png(out / "saliency" / f"{name}.png", to_grey(prediction.sal_map))
+    if saliency:
+        write_png(out / "saliency" / f"{name}.png", to_grey(prediction.sal_map))
 
 
-def save_prediction(prediction: Prediction, image: Image.Image, out: Path, name: str):
-    """Write `<name>.png` (palette), `<name>_saliency.png`, `<name>_overlay.png`."""
+def save_prediction(prediction: Prediction, image: Image.Image, out: Path, name: str, *,
+                    saliency: bool = True):  # fmt: skip
+    """Write `<name>.png` (palette), `<name>_saliency.png`, `<name>_overlay.png`.
+
+    Without `saliency` no map is written: the network's SAM was not trained.
+    """
     write_palette_png(out / f"{name}.png", prediction.segmentation)
-    write_png(out / f"{name}_saliency.png", to_grey(prediction.sal_map))
+    if saliency:
+        write_png(out / f"{name}_saliency.png", to_grey(prediction.sal_map))
     blend = overlay(np.asarray(image), prediction.segmentation)
     write_png(out / f"{name}_overlay.png", Image.fromarray(blend))

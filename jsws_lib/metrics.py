@@ -59,8 +59,10 @@ class ConfusionMatrix:
     On the full VOC val set, which holds every class, the three agree.
     """
 
+    ABSENT = ("zero", "union", "target")
+
     def __init__(self, num_classes: int = 21, *, void: int = 255, absent="union"):
-        if absent not in ("zero", "union", "target"):
+        if absent not in self.ABSENT:
             raise JswsError(f"absent={absent!r}: choose 'zero', 'union' or 'target'")
         self.num_classes, self.void, self.absent = num_classes, void, absent
         self.matrix = np.zeros((num_classes, num_classes), np.int64)

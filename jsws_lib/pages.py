@@ -8,11 +8,12 @@ import numpy as np
 from matplotlib.figure import Figure
 from tqdm.auto import tqdm
 
-from data_utils.datasets import open_picture, read_class_mask, read_image, same_size
+from data_utils.datasets import open_picture, read_class_mask, read_image
+from data_utils.decoded import same_size
 from data_utils.errors import JswsError
 from data_utils.files import write_bytes
-from jsws_lib.drawing import draw_confusion, draw_iou, draw_precision_recall, gallery
 from jsws_lib.metrics import ConfusionMatrix, SaliencyScores, f_measure
+from jsws_lib.pictures import draw_confusion, draw_iou, draw_precision_recall, gallery
 
 FORMATS = (".png", ".pdf", ".svg")
 

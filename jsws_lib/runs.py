@@ -87,6 +87,8 @@ def run_folder(setting: str, *, profile: Profile, recipe: Recipe, seed: int = 0,
         fields["weights"] = sha256(MINI_WEIGHTS)
     for name in NOT_TRAINING:
         del fields[name]
+    if profile.cache == "decoded":  # crops at whole pixels of a square
+        fields["decoded"] = True
     if SETTINGS[setting].stage == 1:
         for name in ("steps", "schedules"):
             fields[name] = fields[name][:1]

@@ -195,6 +195,34 @@ def test_saliency_makes_weak_labels_segment(small_world, tmp_path, monkeypatch):
     assert m - s >= 0.10, (s, m)
 
 
+def test_the_default_file_never_loses_runs(mini_data, tiny, tmp_path, monkeypatch):
+    monkeypatch.setattr(ablation, "RESULTS", tmp_path)
+    monkeypatch.setattr(ablation, "run_all", lambda runs, jobs: {
+        run: {"miou": 0.5, "seconds": 1.0} for run in runs})  # fmt: skip
+
+    def two(**more):
+        asked = {"profile": tiny, "recipe": get_recipe(), "seeds": (0, 1),
+                 "settings": ["S", "M"]}  # fmt: skip
+        return ablate(jobs=1, **{**asked, **more})
+
+    file = two()
+    before = file.read_bytes()
+    assert two() == file  # the same again
+    for less, words in [
+        ({"settings": ["S"]}, "M, M_odds, M_nll_probs; name another file with --out"),
+        ({"seeds": (0,)}, "seed 1"),
+        ({"profile": replace(tiny, size=32)}, "another configuration"),
+        ({"recipe": replace(get_recipe(), rotate=5.0)}, "another configuration"),
+    ]:
+        with pytest.raises(JswsError, match=words):
+            two(**less)
+    assert file.read_bytes() == before
+    two(seeds=(0, 1, 2))  # more is welcome
+    assert json.loads(file.read_text())["seeds"] == [0, 1, 2]
+    two(settings=["S"], out=file)  # who names the file means it
+    assert [*json.loads(file.read_text())["settings"]] == ["S"]
+
+
 def test_bad_choices_are_one_line_each():
     from jsws_lib.cli import _seed_list, _setting_list
 

@@ -423,6 +423,40 @@ def test_evaluate_network(jsws, checkpoint, mini_data, tmp_path):
     refused(jsws(*given, "--crf-scale", 1), "--crf")
 
 
+def test_the_convention_of_the_mean_iou_is_named_and_chosen(jsws, checkpoint, mini_data):
+    given = ("evaluate", "network", "--checkpoint", checkpoint, "--data", mini_data)
+    found = {}
+    for absent in ("target", "zero"):
+        record = json.loads(jsws(*given, "--absent", absent, "--json").out)
+        assert record["absent"] == absent
+        found[absent] = record["miou"]
+    assert found["zero"] < found["target"]  # eight images hold few of 21 classes
+    assert json.loads(jsws(*given, "--json").out)["miou"] == found["target"]
+
+
+def test_no_saliency_map_of_a_network_that_saw_no_mask(jsws, mini_data, tmp_path):
+    picture = min((mini_data / "ECSSD/images").glob("*.jpg"))
+    s = ROOT / "checkpoints/mini_S.safetensors"
+    words = ("predict", picture, "--checkpoint", s, "--out", tmp_path / "out")
+    result = jsws(*words)
+    assert "setting S saw no saliency mask" in result.out, result.err
+    names = {p.name for p in (tmp_path / "out").iterdir()}
+    assert names == {f"{picture.stem}.png", f"{picture.stem}_overlay.png"}
+    jsws(*words, "--plain")
+    assert not (tmp_path / "out/saliency").exists()
+    refused(jsws(*words, "--crf", "readme"), s, "no saliency map to refine")
+
+
+def test_the_crf_of_predict_has_the_scale_of_the_training(jsws, mini_data, tmp_path):
+    picture = min((mini_data / "ECSSD/images").glob("*.jpg"))
+    words = ("predict", picture, "--checkpoint", ROOT / "checkpoints/mini_MM.safetensors",
+             "--crf", "readme", "--out")  # fmt: skip
+    assert "scale 0.192" in jsws(*words, tmp_path / "a").out
+    assert "scale 1" in jsws(*words, tmp_path / "b", "--crf-scale", 1).out
+    one, two = (tmp_path / x / f"{picture.stem}_saliency.png" for x in "ab")
+    assert one.read_bytes() != two.read_bytes()
+
+
 def test_predict_a_list_and_refine(jsws, checkpoint, mini_data, tmp_path):
     folder, ids = mini_data / "ECSSD/images", tmp_path / "ids.txt"
     name = min(p.stem for p in folder.glob("*.jpg"))

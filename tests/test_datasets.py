@@ -250,12 +250,12 @@ def test_bad_saliency_sets(own_data):
 
 
 def test_the_cache_decodes_each_picture_once(voc):
-    data = ClassificationSet(voc, augmentation=Augmentation(64), cache=True)
+    data = ClassificationSet(voc, augmentation=Augmentation(64), cache="memory")
     before = data[0, 0]["image"]
     (voc / f"JPEGImages/{first(voc)}.jpg").unlink()
     assert data[0, 0]["image"].equal(before)
     uncached = ClassificationSet.__new__(ClassificationSet)
-    uncached.__dict__ = {**data.__dict__, "_cache": None}
+    uncached.__dict__ = {**data.__dict__, "_memory": None}
     fails("no picture at", lambda: uncached[0, 0])
 
 

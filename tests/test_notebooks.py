@@ -8,6 +8,7 @@ import os
 import re
 import statistics
 import subprocess
+import symtable
 import sys
 from functools import cache
 from pathlib import Path
@@ -74,6 +75,69 @@ def test_there_are_eight():
     found = {p.stem for p in (ROOT / "notebooks").glob("*.ipynb")}
     assert found == set(NOTEBOOKS)
     assert set(NOTEBOOKS.values()) == set(PARTS)
+
+
+# --- names -----------------------------------------------------------------------------
+
+
+def bound(tree):
+    """Names that a cell binds at its top level, functions and loop variables included."""
+    names, todo = set(), list(tree.body)
+    while todo:
+        node = todo.pop()
+        if isinstance(node, ast.FunctionDef | ast.ClassDef):
+            names.add(node.name)
+        elif isinstance(node, ast.Import | ast.ImportFrom):
+            names |= {(alias.asname or alias.name).split(".")[0] for alias in node.names}
+        elif isinstance(node, ast.Name):
+            names |= {node.id} if isinstance(node.ctx, ast.Store) else set()
+        elif not isinstance(node, ast.Lambda | ast.ListComp | ast.SetComp | ast.DictComp
+                            | ast.GeneratorExp):  # fmt: skip
+            todo += ast.iter_child_nodes(node)
+    return names
+
+
+def needed(source):
+    """For each function or lambda of a cell, the globals that it reads when called."""
+
+    def inside(table):
+        if table.get_type() == "function" and table.get_name() not in COMPREHENSIONS:
+            yield table.get_name(), {s.get_name() for s in table.get_symbols()
+                                     if s.is_global() and s.is_referenced()}  # fmt: skip
+        for child in table.get_children():
+            yield from inside(child)
+
+    return list(inside(symtable.symtable(source, "cell", "exec")))
+
+
+COMPREHENSIONS = {"listcomp", "setcomp", "dictcomp", "genexpr"}
+
+
+def clashes(cells):
+    """(name, function) where a cell binds what a function of an earlier cell reads."""
+    found, readers = [], {}
+    for source in cells:
+        source = re.sub(r"^[%!].*$", "", source, flags=re.M)
+        for name in bound(ast.parse(source)) & readers.keys():
+            found += [(name, function) for function in readers[name]]
+        for function, names in needed(source):
+            for name in names:
+                readers.setdefault(name, set()).add(function)
+    return found
+
+
+def test_clashes_are_seen():
+    draw = "def draw(fig):\n    return belief(3) + n"
+    assert clashes([draw, "for k, n in enumerate(x):\n    pass"]) == [("n", "draw")]
+    assert clashes([draw, "belief = 3"]) == [("belief", "draw")]
+    assert clashes(["f = lambda: n", "with a as n:\n    pass"]) == [("n", "lambda")]
+    assert clashes(["n = 1", draw, "print([n for n in x])\ndef g(n):\n    n = 2"]) == []
+
+
+@every_notebook
+def test_no_cell_changes_what_an_earlier_function_reads(name):
+    """Else a slider or an exercise fails after the whole notebook has run."""
+    assert clashes([cell.source for cell in code_cells(name)]) == []
 
 
 # --- frame ---------------------------------------------------------------------------

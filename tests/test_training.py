@@ -206,9 +206,35 @@ def test_no_pixel_mask_is_needed_to_train(tiny, own_data):
     assert same(state(with_masks), state(without))
 
 
+def test_both_stages_are_the_same_without_any_mask_of_a_training_image(
+    tiny, own_data, tmp_path, monkeypatch
+):
+    """The whole way, with masks that would be tempting, and after they are deleted."""
+    voc = own_data / tiny.voc
+    for k, i in enumerate(read_ids(voc / "ImageSets/Segmentation/train_aug.txt")):
+        labels = np.full((64, 64), 1 + k % 20, np.uint8)
+        write_palette_png(voc / f"SegmentationClass/{i}.png", labels)
+        write_palette_png(voc / f"SegmentationObject/{i}.png", labels)
+    profile = replace(tiny, data=own_data)
+    leaky = train(network(), ("L_c",), profile=profile, steps=2,
+                  recipe=replace(STEADY, leaky_labels=True))  # fmt: skip
+    weights = []
+    for name in ("with", "without"):
+        if name == "without":
+            shutil.rmtree(voc / "SegmentationClass")
+            shutil.rmtree(voc / "SegmentationObject")
+        monkeypatch.setenv("JSWS_RUNS", str(tmp_path / name))
+        trained = train_or_load("MM", profile=profile, recipe=STEADY, use_shipped=False)
+        assert trained.source == "trained"
+        weights.append(state(trained.net))
+    assert same(*weights)
+    honest = train(network(), ("L_c",), profile=profile, steps=2, recipe=STEADY)
+    assert leaky[0]["L_c"] != honest[0]["L_c"]  # the masks would have been another lesson
+
+
 def test_leaky_labels_do_need_the_masks(tiny):
     recipe = replace(STEADY, leaky_labels=True)
-    with pytest.raises(JswsError, match=r"no picture at .*SegmentationClass"):
+    with pytest.raises(JswsError, match=r"there is no .*SegmentationClass.* on purpose"):
         train(network(), ("L_c",), profile=tiny, recipe=recipe, steps=1)
 
 
@@ -284,14 +310,14 @@ def test_draws_are_whole_permutations_and_can_start_anywhere():
 def test_batches_do_not_depend_on_workers_or_the_cache(tiny):
     voc = tiny.data / tiny.voc
 
-    def stream(workers=0, cache=False, start=0):
+    def stream(workers=0, cache="none", start=0):
         data = ClassificationSet(voc, augmentation=Augmentation(32), cache=cache)
         run = dict(steps=8, start=start, seed=5, workers=workers)
         return list(batches(data, 4, **run))
 
     expected = stream()
     assert len(expected) == 8
-    for other in (stream(workers=2), stream(cache=True)):
+    for other in (stream(workers=2), stream(cache="memory")):
         for a, b in zip(expected, other, strict=True):
             assert torch.equal(a["image"], b["image"])
             assert torch.equal(a["labels"], b["labels"])
@@ -357,6 +383,13 @@ def test_setting_and_seed_name_another_run_and_stage_2_does_not_rename_stage_1()
     longer = replace(base, steps=(base.steps[0], 9999))
     same_name = [run_folder("M", profile=p, recipe=STEADY) for p in (base, longer)]
     assert same_name[0] == same_name[1]
+
+
+def test_a_changed_recipe_does_not_go_by_the_old_name():
+    assert get_recipe().name == "steady" == get_recipe(crf=STEADY.crf).name
+    changed_recipe = get_recipe(class_evidence="odds", rotate=5.0)
+    assert changed_recipe.name == "steady, class_evidence=odds, rotate=5.0"
+    assert get_recipe("paper", name="mine", crf="deeplab").name == "mine"
 
 
 def test_a_recipe_knows_its_readings():
@@ -608,10 +641,10 @@ def test_a_damaged_resume_point_is_named(tiny, tmp_path):
 
 def test_only_the_profile_s_own_data_are_kept_in_memory(tmp_path, monkeypatch):
     monkeypatch.delenv("JSWS_DATA", raising=False)
-    assert get_profile("mini").cache
-    assert not get_profile("mini", data=tmp_path).cache
+    assert get_profile("mini").cache == "memory"
+    assert get_profile("mini", data=tmp_path).cache == "none"
     monkeypatch.setenv("JSWS_DATA", str(tmp_path))
-    assert not get_profile("mini").cache
+    assert get_profile("mini").cache == "none"
     assert get_profile("mini", data=None).data == tmp_path
 
 

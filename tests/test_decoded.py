@@ -1,0 +1,193 @@
+"""The decoded file: the same crops within a tolerance, whole or absent, never stale."""
+
+import os
+import pickle
+import signal
+import subprocess
+import sys
+import time
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from data_utils import decoded as module
+from data_utils.datasets import Augmentation, ClassificationSet, SaliencySet
+from data_utils.decoded import Decoded
+from data_utils.errors import JswsError
+from data_utils.voc import write_palette_png
+from jsws_lib.config import STEADY, get_profile
+from jsws_lib.runs import run_folder
+from jsws_lib.training import class_set
+
+
+@pytest.fixture(scope="module")
+def photographs(tmp_path_factory):
+    """Twelve pictures of about 500 px with fine texture, and masks with sharp edges."""
+    root = tmp_path_factory.mktemp("photographs")
+    rng = np.random.default_rng(0)
+    for name in ("images", "masks"):
+        (root / name).mkdir()
+    for k in range(12):
+        w, h = [(500, 375), (375, 500), (400, 300)][k % 3]
+        rough = rng.uniform(0, 255, (h // 25, w // 25, 3)).astype(np.uint8)
+        image = Image.fromarray(rough).resize((w, h), Image.Resampling.BICUBIC)
+        pixels = np.asarray(image) + rng.normal(0, 6, (h, w, 3))
+        yy, xx = np.mgrid[:h, :w]
+        cx, cy = rng.uniform(0.3, 0.7, 2) * (w, h)
+        inside = ((xx - cx) / (w / 5)) ** 2 + ((yy - cy) / (h / 4)) ** 2 < 1
+        pixels[inside] = pixels[inside] * 0.3 + 150
+        picture = Image.fromarray(pixels.clip(0, 255).astype(np.uint8))
+        picture.save(root / f"images/{k:02}.jpg", quality=95)
+        Image.fromarray(inside.astype(np.uint8) * 255).save(root / f"masks/{k:02}.png")
+    return root
+
+
+def saliency(root, cache, **augmentation):
+    return SaliencySet(root / "images", root / "masks", cache=cache, seed=5,
+                       augmentation=Augmentation(256, **augmentation))  # fmt: skip
+
+
+@pytest.mark.parametrize("rotate", [0.0, 10.0])
+def test_crops_are_those_of_the_direct_path(photographs, rotate):
+    """The same draw gives the same place within half a pixel, and much the same values."""
+    direct, fast = (saliency(photographs, c, rotate=rotate) for c in ("none", "decoded"))
+    grey, mask = [], []
+    for k in range(12):
+        for draw in (k, k + 100):
+            one, two = direct[k, draw], fast[k, draw]
+            assert one["image"].shape == two["image"].shape == (3, 256, 256)
+            assert two["image"].is_contiguous() and two["sal_mask"].dtype == torch.uint8
+            assert set(two["sal_mask"].unique().tolist()) <= {0, 1, 255}
+            grey.append((one["image"].float() - two["image"].float()).abs().mean())
+            mask.append((one["sal_mask"] == two["sal_mask"]).float().mean())
+    # Texture of 25 px with noise: a shift by one pixel costs more than 4 levels.
+    shifted = torch.roll(one["image"], 1, 2).float() - one["image"].float()
+    assert np.mean(grey) < 0.8 * shifted.abs().mean(), (np.mean(grey), shifted.abs().mean())
+    assert np.mean(mask) > 0.99, np.mean(mask)
+
+
+def test_all_offsets_occur_and_mirrors_too(photographs):
+    augmentation = Augmentation(256)
+    assert augmentation.side == 284  # 9/10 of it is 256 to the pixel
+    square = np.zeros((284, 284, 3), np.uint8)
+    square[..., 0], square[..., 1] = np.arange(284) // 2, np.arange(284)[:, None] // 2
+    seen = set()
+    for draw in range(400):
+        (image,) = augmentation.cut(np.random.default_rng(draw), square, (500, 375))
+        left, right = int(image[0, 0, 0]), int(image[0, 0, -1])
+        seen.add((min(left, right), int(image[1, 0, 0]), left > right))
+    assert len({x for x, *_ in seen}) == 15 and len({y for _, y, _ in seen}) == 15
+    assert {mirror for *_, mirror in seen} == {True, False}
+
+
+def test_class_samples_with_pseudo_labels(own_data, tmp_path):
+    voc = own_data / "VOCdevkit/VOC2012"
+    plain = ClassificationSet(voc, augmentation=Augmentation(64))
+    for i in plain.ids:
+        labels = np.full((64, 64), 7, np.uint8)
+        labels[:, 32:] = 255
+        write_palette_png(tmp_path / f"{i}.png", labels)
+    data = ClassificationSet(voc, augmentation=Augmentation(64), cache="decoded",
+                             pseudo_labels=tmp_path)  # fmt: skip
+    for k in (0, 5):
+        sample = data[k, k]
+        np.testing.assert_array_equal(sample["labels"], plain[k, k]["labels"])
+        assert sample["pseudo_label"].dtype == torch.int64
+        assert set(sample["pseudo_label"].unique().tolist()) == {7, 255}
+
+
+def test_it_is_built_once_and_again_when_a_source_changes(own_data):
+    voc = own_data / "VOCdevkit/VOC2012"
+    one = ClassificationSet(voc, augmentation=Augmentation(64), cache="decoded")
+    (file,) = (voc / ".decoded").glob("*[0-9a-f].npy")
+    date = file.stat().st_mtime_ns
+    ClassificationSet(voc, augmentation=Augmentation(64), cache="decoded")
+    assert file.stat().st_mtime_ns == date
+    changed = voc / "JPEGImages" / f"{one.ids[4]}.jpg"
+    Image.new("RGB", (64, 64), (9, 200, 9)).save(changed)
+    two = ClassificationSet(voc, augmentation=Augmentation(64), cache="decoded")
+    assert abs(int(two[4, 0]["image"][1].float().mean()) - 200) <= 2
+    assert not file.exists() and len(list((voc / ".decoded").glob("*[0-9a-f].npy"))) == 1
+
+
+def test_loading_processes_get_the_name_not_the_pixels(photographs):
+    data = saliency(photographs, "decoded")
+    before = data[3, 3]["image"]
+    sent = pickle.dumps(data)
+    assert len(sent) < 20_000
+    assert torch.equal(pickle.loads(sent)[3, 3]["image"], before)
+
+
+KILLED = """
+import sys, time
+from pathlib import Path
+from data_utils import datasets, decoded
+slow = decoded.decode
+def decode(files, *, side):
+    time.sleep(.2)
+    print("one", flush=True)
+    return slow(files, side=side)
+decoded.decode = decode
+decoded.in_parallel = lambda work, jobs, workers: map(work, jobs)
+root = Path(sys.argv[1])
+datasets.SaliencySet(root / "images", root / "masks", cache="decoded",
+                     augmentation=datasets.Augmentation(64))
+"""
+
+
+def test_a_killed_build_leaves_nothing_that_is_read(photographs, tmp_path, root):
+    for name in ("images", "masks"):
+        (tmp_path / name).symlink_to(photographs / name)
+    command = [sys.executable, "-c", KILLED, str(tmp_path)]
+    work = subprocess.Popen(command, cwd=root, stdout=subprocess.PIPE, text=True)
+    for _ in range(3):
+        work.stdout.readline()
+    work.send_signal(signal.SIGKILL)
+    work.wait(30)
+    (left,) = (tmp_path / ".decoded").glob(".*.tmp")
+    assert not list((tmp_path / ".decoded").glob("*[0-9a-f].npy"))
+    os.utime(left, (time.time() - 2 * module.ABANDONED,) * 2)
+    data = SaliencySet(tmp_path / "images", tmp_path / "masks", cache="decoded",
+                       augmentation=Augmentation(64))  # fmt: skip
+    assert data[11, 0]["image"].float().std() > 10 and not left.exists()
+
+
+def test_what_goes_wrong_is_one_clear_error(photographs, tmp_path, monkeypatch):
+    for name in ("images", "masks"):
+        (tmp_path / name).mkdir()
+    for k in range(3):
+        name = f"{k:02}"
+        (tmp_path / f"images/{name}.jpg").write_bytes(
+            (photographs / f"images/{name}.jpg").read_bytes())  # fmt: skip
+        Image.new("1", (9, 9)).save(tmp_path / f"masks/{name}.png")
+    with pytest.raises(JswsError, match="00.png is 9 x 9 px but its image is 500 x 375"):
+        saliency(tmp_path, "decoded")
+    assert list((tmp_path / ".decoded").iterdir()) == []
+    monkeypatch.setattr(module.shutil, "disk_usage", lambda _: type("", (), {"free": 10}))
+    with pytest.raises(JswsError, match=r"0.0 GB are free; make room.*JSWS_CACHE"):
+        saliency(tmp_path, "decoded")
+    with pytest.raises(JswsError, match="cache 'ram': choose from none, memory, decoded"):
+        saliency(tmp_path, "ram")
+    monkeypatch.undo()
+    (tmp_path / "file").write_text("")
+    monkeypatch.setenv("JSWS_CACHE", str(tmp_path / "file"))
+    with pytest.raises(JswsError, match="cannot be written to .*file"):
+        saliency(photographs, "decoded")
+
+
+def test_another_folder(photographs, tmp_path, monkeypatch):
+    monkeypatch.setenv("JSWS_CACHE", str(tmp_path / "elsewhere"))
+    saliency(photographs, "decoded")
+    assert len(list((tmp_path / "elsewhere").glob("images_284_*.npy"))) == 2  # and sizes
+
+
+def test_decoded_runs_have_a_name_of_their_own(tiny):
+    plain = run_folder("M", profile=tiny, recipe=STEADY)
+    assert run_folder("M", profile=replace(tiny, cache="none"), recipe=STEADY) == plain
+    assert run_folder("M", profile=replace(tiny, cache="decoded"), recipe=STEADY) != plain
+    assert get_profile("paper").cache == "decoded"
+    data = class_set(replace(tiny, cache="decoded"), STEADY)
+    assert isinstance(data._decoded, Decoded) and len(data._decoded) == len(data)
