@@ -1,8 +1,9 @@
-# `make` lists the targets. Everything happens in .venv, data/, runs/ and build/.
+# `make` lists the targets. Everything happens in .venv, data/, runs/,
+# build/ and, where `make exercises` meets your answers, answers/.
 MAKEFLAGS += --no-builtin-rules
 .DEFAULT_GOAL := help
-.PHONY: help install data run notebooks exercises book ablate study checkpoints test lint lab \
-    lock clean
+.PHONY: help install data run notebooks exercises handout book ablate study checkpoints \
+    test lint lab lock clean
 
 PY := .venv/bin/python
 INSTALLED := .venv/.installed
@@ -31,14 +32,20 @@ notebooks: data  ## the same, and store the outputs in notebooks/
 	$(CLEAN_ENV) JSWS_RUNS="$(CURDIR)/build/runs" $(PY) -m jsws_lib.course --update \
 	    --notebooks notebooks/solutions --build build/solutions
 
-exercises: $(INSTALLED)  ## make the learners' exercises from notebooks/solutions/
-	$(PY) -m jsws_lib.exercises
+exercises: $(INSTALLED)  ## reset the exercises, or one: ONLY=3.1; answers/ keeps yours
+	$(PY) -m jsws_lib.exercises $(if $(ONLY),--only $(ONLY))
 
-book: $(INSTALLED)  ## the course as a site, from the stored outputs: build/book/index.html
-	$(PY) -m sphinx -q -W --keep-going -c docs -d build/book-doctrees . build/book
+handout: $(INSTALLED)  ## the notebooks for a class, into build/handout: no outputs, no key
+	rm -rf build/handout
+	$(PY) -m jsws_lib.exercises --handout build/handout $(NOTEBOOKS)
+
+book: $(INSTALLED)  ## the course as a site: build/book/index.html; KEY=0: no solutions
+	rm -rf build/book build/book-doctrees
+	$(if $(KEY),SITE_KEY=$(KEY)) $(PY) -m sphinx -q -W --keep-going -c docs \
+	    -d build/book-doctrees . build/book
 
 ablate: data    ## Tables 5 and 6 again: six settings, three seeds, into results/
-	$(CLEAN_ENV) $(JSWS) ablate --profile mini --seeds 3
+	$(CLEAN_ENV) $(JSWS) ablate --profile mini --seeds 3 --out results/ablation_mini.json
 
 study: data     ## what makes stage 1 learn: one change at a time, into results/
 	$(CLEAN_ENV) $(JSWS) study
@@ -55,7 +62,7 @@ lint: $(INSTALLED)  ## ruff
 	$(PY) -m ruff check .
 
 lab: data       ## open the notebooks in JupyterLab
-	$(PY) -m jupyterlab notebooks
+	$(PY) -m jupyterlab --ServerApp.root_dir=. --LabApp.default_url=/lab/tree/notebooks
 
 lock: $(INSTALLED)  ## renew requirements.txt after a change in pyproject.toml
 	$(PY) -m pip install --quiet uv

@@ -19,7 +19,7 @@ from data_utils.datasets import open_picture, read_class_mask, read_image
 from data_utils.download import sources
 from data_utils.errors import JswsError
 from data_utils.parallel import in_parallel
-from data_utils.voc import image_labels, read_ids
+from data_utils.voc import NUM_CLASSES, VOC_CLASSES, image_labels, read_ids
 
 TRAINED = ("DUTS-TR",)  # of the saliency sets; the others are for testing
 # VOC's lists: published length, has class masks, is trained on.
@@ -57,6 +57,7 @@ class Verdict:
     pairs: int
     published: int
     findings: dict[str, list[str]] = field(default_factory=dict)  # kind: file names
+    categories: dict[str, int] = field(default_factory=dict)  # images that have each
 
     @property
     def state(self) -> str:
@@ -76,6 +77,11 @@ class Verdict:
             what = {**WRONG, **UNUSUAL}[kind]
             count = "" if kind == "count" else f"{len(names):,} "
             lines.append(f"      {count}{what}" + (f"; first: {names[0]}" if names else ""))
+        if self.categories:
+            there = [f"{name} {n:,}" for name, n in self.categories.items() if n]
+            absent = len(self.categories) - len(there)
+            lines.append(f"      images with {', '.join(there)}"
+                         + (f"; {absent} categories do not occur" if absent else ""))
         return lines
 
 
@@ -133,7 +139,7 @@ def _check_saliency(name: str, images: Path, masks: Path, published: int, worker
 def _check_voc(name: str, voc: Path, published: int, masks: bool, workers):
     ids = read_ids(voc / "ImageSets" / "Segmentation" / f"{name}.txt")
     verdict = Verdict(f"VOC2012 {name}", len(ids), published)
-    jobs = []
+    jobs, labels = [], np.zeros(NUM_CLASSES, int)
     for one in ids:
         mask = voc / "SegmentationClass" / f"{one}.png" if masks else None
         if mask and not mask.is_file():
@@ -142,9 +148,12 @@ def _check_voc(name: str, voc: Path, published: int, masks: bool, workers):
                      else None))  # fmt: skip
         if name != "test":
             try:
-                image_labels(voc / "Annotations" / f"{one}.xml")
+                labels += image_labels(voc / "Annotations" / f"{one}.xml") > 0
             except JswsError:
                 verdict.add("labels", f"{one}.xml")
+    if name != "test":
+        counts = map(int, labels)
+        verdict.categories = dict(zip(VOC_CLASSES[1:], counts, strict=True))
     return verdict, _gather(verdict, jobs, partial(_look, saliency=False), workers)
 
 

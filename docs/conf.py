@@ -4,18 +4,29 @@ Every page is a file that reads well without Sphinx, too: README.md, which is al
 site's index.html, the notebooks with their stored outputs, and docs/*.md.
 """
 
+import io
+import os
 import shutil
+from base64 import b64decode
 
 from myst_nb.core.render import NbElementRenderer
+from PIL import Image
 from sphinx.util.matching import patfilter
 
-# Where the repository is hosted; the buttons that open a notebook in Colab start here.
-REPOSITORY = "https://github.com/OWNER/ssnet-tutorial"
+from jsws_lib.exercises import page_without_key
+
+# Where the repository is hosted, as https://github.com/NAME/PROJECT. If it is set, every
+# notebook has a button that opens it in Colab.
+REPOSITORY = os.environ.get("SITE_REPOSITORY", "")
+# `make book KEY=0` leaves the solutions out, and each sentence that points to them.
+KEY = os.environ.get("SITE_KEY", "1") != "0"
+SOLUTIONS = "notebooks/solutions"
+WIDE = 700  # px; pictures from here on scroll on a phone, as they would shrink to nothing
 
 # What the sidebar lists. README.md opens the repository, too, and leaves this to us.
 CONTENTS = {
     "The course": ["notebooks/*"],
-    "Solutions": ["notebooks/solutions/*"],
+    "Solutions": [f"{SOLUTIONS}/*"],
     "Appendix": ["docs/*", "*"],
 }
 
@@ -26,7 +37,7 @@ language = "en"
 
 root_doc = "README"
 include_patterns = ["*.md", "docs/*.md", "notebooks/*.ipynb", "notebooks/solutions/*.ipynb"]
-exclude_patterns = [".*", "build", "data", "runs"]
+exclude_patterns = [".*", "build", "data", "runs"] + ([] if KEY else [SOLUTIONS])
 extensions = ["myst_nb", "sphinx.ext.mathjax", "sphinx-mathjax-offline"]
 myst_enable_extensions = ["dollarmath"]
 myst_heading_anchors = 3
@@ -41,14 +52,24 @@ html_theme = "sphinx_book_theme"
 html_title = project
 html_static_path = ["_static"]
 html_css_files = ["book.css"]
+html_js_files = ["print.js"]
 html_use_index = False
 html_theme_options = {
-    "repository_url": REPOSITORY,
-    "repository_branch": "main",
-    "launch_buttons": {"colab_url": "https://colab.research.google.com"},
     "navbar_persistent": [],  # the sidebar has the search field
     "footer_content_items": ["copyright.html"],
 }
+if REPOSITORY:
+    html_theme_options |= {
+        "repository_url": REPOSITORY,
+        "repository_branch": "main",
+        "launch_buttons": {"colab_url": "https://colab.research.google.com"},
+    }
+
+
+def leave_out_key(app, docname, source):
+    """Take the sentences that point to the solutions out of a page."""
+    if not KEY:
+        source[0] = page_without_key(source[0])
 
 
 def add_contents(app, docname, source):
@@ -63,16 +84,37 @@ def add_contents(app, docname, source):
                 source[0] += "\n".join(lines)
 
 
+def keep_from_search(app, doctree):
+    """Whoever searches the site finds the lesson, not its solutions."""
+    docname = app.env.docname
+    if docname.startswith(f"{SOLUTIONS}/"):
+        app.env.metadata[docname]["nosearch"] = True
+
+
 def with_alt(render_image):
-    """Let the renderer of outputs take an image's alternative text from its metadata."""
+    """Let the renderer of outputs take an image's alternative text from its metadata.
+
+    Wide pictures get a class of their own, by which `book.css` lets them scroll.
+    """
 
     def render(self, data):
         (image,) = render_image(self, data)
         metadata = data.output_metadata.get(data.mime_type, {})
         image["alt"] = metadata.get("alt", "What the code above draws")
+        if data.mime_type == "image/png":
+            with Image.open(io.BytesIO(b64decode(data.content))) as picture:
+                image["classes"] += ["wide"] if picture.width >= WIDE else []
         return [image]
 
     return render
+
+
+def leave_key_out_of_downloads(app, error):
+    """Do for the sources that pages offer what `leave_out_key` does for the pages."""
+    if error is None and not KEY:
+        for path in (app.outdir / "_sources").rglob("*.*"):
+            text = page_without_key(path.read_text(encoding="utf-8"))
+            path.write_text(text, encoding="utf-8")
 
 
 def add_index(app, error):
@@ -84,5 +126,8 @@ def add_index(app, error):
 def setup(app):
     """Connect the functions above."""
     NbElementRenderer.render_image = with_alt(NbElementRenderer.render_image)
+    app.connect("source-read", leave_out_key)
     app.connect("source-read", add_contents)
+    app.connect("doctree-read", keep_from_search)
     app.connect("build-finished", add_index)
+    app.connect("build-finished", leave_key_out_of_downloads)

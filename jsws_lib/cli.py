@@ -14,6 +14,7 @@ from jsws_lib.cli_options import (
     Backbone,
     Batch,
     Cache,
+    Change,
     CrfScale,
     Data,
     Json,
@@ -174,7 +175,7 @@ def _train(setting: str, profile, recipe, seed: int, out: Path | None, as_json: 
 
 @train_app.command("stage1")
 def train_stage1(
-    profile: Profile = "", recipe: Recipe = "",
+    profile: Profile = "", recipe: Recipe = "", change: Change = None,
     labels_only: Annotated[bool, option("setting S: L_c alone, no saliency")] = False,
     backbone: Backbone = None, weights: Weights = None, size: Size = None,
     steps: Steps = None, batch: Batch = None, lr: Rate = None, workers: Workers = None,
@@ -191,8 +192,8 @@ def train_stage1(
     A finished run in the same folder is loaded, an interrupted one continued.
     """
     p, r = profile_and_recipe(
-        profile, recipe, stage=1, backbone=backbone, weights=weights, size=size,
-        steps=steps, batch=batch, lr=lr, workers=workers, cache=cache,
+        profile, recipe, change=change, stage=1, backbone=backbone, weights=weights,
+        size=size, steps=steps, batch=batch, lr=lr, workers=workers, cache=cache,
         data=data, voc=voc, train_list=train_list, saliency_images=saliency_images,
         saliency_masks=saliency_masks, saliency_list=saliency_list,
         leaky_labels=leaky_labels,
@@ -203,7 +204,7 @@ def train_stage1(
 @train_app.command("stage2")
 def train_stage2(
     setting: Annotated[str, option("SS, MS, MM or 2S; see `jsws_lib/runs.py`")] = "MM",
-    profile: Profile = "", recipe: Recipe = "",
+    profile: Profile = "", recipe: Recipe = "", change: Change = None,
     teacher: Annotated[Path | None, option(
         "SSNet-1 checkpoint; default: trained or loaded")] = None,
     pseudo_labels: Annotated[Path | None, option(
@@ -222,8 +223,8 @@ def train_stage2(
     from jsws_lib.runs import SETTINGS
 
     p, r = profile_and_recipe(
-        profile, recipe, stage=2, backbone=backbone, weights=weights, size=size,
-        steps=steps, batch=batch, lr=lr, workers=workers, cache=cache,
+        profile, recipe, change=change, stage=2, backbone=backbone, weights=weights,
+        size=size, steps=steps, batch=batch, lr=lr, workers=workers, cache=cache,
         data=data, voc=voc, train_list=train_list, saliency_images=saliency_images,
         saliency_masks=saliency_masks, saliency_list=saliency_list,
         leaky_labels=leaky_labels, crf=crf,
@@ -241,7 +242,7 @@ def pseudo_label_command(
     checkpoint: Annotated[Path | None, option(
         "SSNet-1 checkpoint; default: setting M, trained or loaded")] = None,
     out: Annotated[Path | None, option("folder; default beside the run")] = None,
-    profile: Profile = "", recipe: Recipe = "",
+    profile: Profile = "", recipe: Recipe = "", change: Change = None,
     crf: RecipeCrf = None, crf_scale: CrfScale = None, seed: Seed = 0,
     backbone: Backbone = None, size: Size = None, data: Data = None, voc: Voc = None,
     train_list: TrainList = None, processes: Processes = None,
@@ -252,8 +253,8 @@ def pseudo_label_command(
     from jsws_lib.runs import pseudo_label_folder, train_or_load
     from jsws_lib.training import pick_device
 
-    p, r = profile_and_recipe(profile, recipe, backbone=backbone, size=size, data=data,
-                              voc=voc, train_list=train_list, crf=crf,
+    p, r = profile_and_recipe(profile, recipe, change=change, backbone=backbone, size=size,
+                              data=data, voc=voc, train_list=train_list, crf=crf,
                               crf_scale=crf_scale)  # fmt: skip
     if checkpoint:
         asked = {"backbone": backbone and str(backbone), "size": size}
@@ -272,7 +273,8 @@ Seeds = Annotated[str, option("how many seeds from 0 on, or a list such as 3,5")
 
 @app.command()
 def ablate(
-    profile: Profile = "", recipe: Recipe = "", seeds: Seeds = "3",
+    profile: Profile = "", recipe: Recipe = "", change: Change = None,
+    seeds: Seeds = "3",
     settings: Annotated[str, option("some of S,M,SS,MS,MM,2S; default: all")] = "",
     dry_run: Annotated[bool, option(
         "only say what would be done: the runs, the state of the data, and the hours, "
@@ -309,7 +311,8 @@ def ablate(
         saliency_list=saliency_list, test_images=test_images, test_masks=test_masks,
         test_list=test_list, crf=crf, crf_scale=crf_scale,
     )  # fmt: skip
-    p, r = profile_and_recipe(profile, recipe, stage=1, steps=steps1, lr=lr1, **common)
+    p, r = profile_and_recipe(profile, recipe, change=change, stage=1, steps=steps1,
+                              lr=lr1, **common)  # fmt: skip
     p, r = override(p, r, stage=2, steps=steps2, lr=lr2)
     chosen = {"seeds": _seed_list(seeds), "settings": _setting_list(settings)}
     if dry_run:

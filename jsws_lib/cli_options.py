@@ -11,7 +11,7 @@ import typer
 
 from data_utils.decoded import CACHES
 from data_utils.voc import read_ids
-from jsws_lib.config import PROFILES, RECIPES, get_profile, get_recipe
+from jsws_lib.config import PROFILES, RECIPES, get_profile, get_recipe, recipe_changes
 from jsws_lib.crf import CRF_PRESETS
 from jsws_lib.metrics import PROTOCOLS
 
@@ -39,6 +39,9 @@ def positive(value: float | None) -> float | None:
 Profile = Annotated[str, option(f"how large and how long: {', '.join(PROFILES)}; "
                                 "default $JSWS_PROFILE, else mini")]  # fmt: skip
 Recipe = Annotated[str, option(f"which reading of the paper: {', '.join(RECIPES)}")]
+Change = Annotated[list[str] | None, option(
+    "change one field of the recipe, for instance class_evidence=odds; again for more; "
+    "`jsws_lib/config.py` has the fields", "--set")]  # fmt: skip
 Backbone = Annotated[Backbones | None, option("instead of the profile's")]
 Weights = Annotated[Path | None, option(
     "file of backbone weights; default: the published ones, or the shipped",
@@ -88,13 +91,13 @@ Json = Annotated[bool, option("print one JSON object", "--json")]
 
 def profile_and_recipe(profile, recipe="", *, stage=1, steps=None, batch=None, lr=None,
                        backbone=None, weights=None, cache=None, crf=None,
-                       leaky_labels=False, **changes):  # fmt: skip
+                       leaky_labels=False, change=None, **changes):  # fmt: skip
     """The profile and recipe that the options ask for; None leaves a field as it is."""
     p = get_profile(
         profile, backbone=backbone and str(backbone), weights=weights and str(weights),
         batch_class=batch, batch_saliency=batch, cache=cache and str(cache), **changes,
     )  # fmt: skip
-    r = get_recipe(recipe)
+    r = get_recipe(recipe, **recipe_changes(change or ()))
     if crf:
         r = replace(r, crf=str(crf))
     if leaky_labels:

@@ -6,8 +6,10 @@ authors' released code departs from it.
 """
 
 import os
-from dataclasses import dataclass, field, replace
+from collections.abc import Sequence
+from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
+from typing import get_args
 
 from data_utils.errors import JswsError
 
@@ -203,10 +205,40 @@ def get_profile(name: str | None = None, **changes) -> Profile:
     return replace(profile, **changes)
 
 
+def recipe_changes(texts: Sequence[str]) -> dict:
+    """Read `FIELD=VALUE` as changes for `get_recipe`, for instance `class_evidence=odds`.
+
+    Raises:
+        JswsError: no such field, or a value that the field cannot take.
+    """
+    kinds = {field.name: str(field.type) if get_args(field.type) else field.type.__name__
+             for field in fields(Recipe)}  # fmt: skip
+    del kinds["name"], kinds["schedules"]
+    changes = {}
+    for text in texts:
+        name, sign, value = text.partition("=")
+        if not sign or name not in kinds:
+            raise JswsError(f"'{text}' is no FIELD=VALUE of a recipe; the fields are "
+                            f"{', '.join(kinds)}")  # fmt: skip
+        kind = kinds[name]
+        try:
+            if kind == "bool":
+                changes[name] = {"true": True, "false": False}[value.lower()]
+            elif "None" in kind and value.lower() == "none":
+                changes[name] = None
+            elif "float" in kind or "int" in kind:
+                changes[name] = (int if kind == "int" else float)(value)
+            else:
+                changes[name] = value
+        except (KeyError, ValueError):
+            raise JswsError(f"'{text}': {name} is a {kind}") from None
+    return changes
+
+
 def get_recipe(name: str | None = None, /, **changes) -> Recipe:
     """Look a recipe up by name (default `steady`); then apply `changes`.
 
-    A changed recipe is called so, unless it is given a name: `steady, crf=deeplab`.
+    A changed recipe is called so, unless it is given a name: `steady+crf=deeplab`.
 
     Raises:
         JswsError: no such recipe.
@@ -217,4 +249,4 @@ def get_recipe(name: str | None = None, /, **changes) -> Recipe:
     recipe = RECIPES[name]
     own = [f"{key}={value}" for key, value in changes.items()
            if getattr(recipe, key, None) != value]  # fmt: skip
-    return replace(recipe, **{"name": ", ".join([name, *own]), **changes})
+    return replace(recipe, **{"name": "+".join([name, *own]), **changes})

@@ -27,6 +27,8 @@ class CRFPreset:
     label_prob: float | None = None  # unary from the argmax, held with this confidence
 
 
+# readme: of pydensecrf's README, and of the released code of 2020; seam, irn, oaa: of the
+# methods of these names; deeplab: of DeepLab, taken over by EPS.
 CRF_PRESETS: dict[str, CRFPreset] = {
     "readme": CRFPreset(3, 3, 80, 13, 10, 5),
     "seam": CRFPreset(3, 3, 80, 13, 10, 10),

@@ -1,4 +1,8 @@
-"""Every figure of the course and the command line. Functions take an `ax` and draw."""
+"""The figures of the notebooks: functions that take an `ax` or a figure and draw.
+
+A notebook imports all its drawing from here; what the command line draws, too, comes
+from `jsws_lib.pictures`.
+"""
 
 import io
 from collections.abc import Iterable, Sequence
@@ -10,17 +14,30 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patches import FancyBboxPatch, Patch, Rectangle
 
-from data_utils.voc import VOID, palette
+from data_utils.voc import VOID
 from jsws_lib.metrics import f_measure
+from jsws_lib.pictures import (
+    INK,
+    SHORT,
+    draw_confusion,
+    draw_image,
+    draw_iou,
+    draw_map,
+    draw_precision_recall,
+    draw_segmentation,
+    gallery,
+)
 
-# Short names fit under bars and into legends.
-SHORT = ("bkg", "aero", "bike", "bird", "boat", "bottle", "bus", "car", "cat", "chair",
-         "cow", "table", "dog", "horse", "mbike", "person", "plant", "sheep", "sofa",
-         "train", "tv")  # fmt: skip
-# Okabe and Ito's colours, told apart by colour-blind readers.
-INK = {"L_c": "#0072B2", "L_s1": "#D55E00", "L_s2": "#009E73", "grey": "#7f7f7f",
-       "lit": "#F0E442", "a": "#0072B2", "b": "#D55E00", "c": "#009E73",
-       "d": "#CC79A7"}  # fmt: skip
+__all__ = [
+    "INK", "LAYERS", "PARTS", "SHORT", "draw_aggregation", "draw_answers",
+    "draw_before_after", "draw_beside", "draw_blocks", "draw_channel",
+    "draw_confusion", "draw_cost", "draw_curves", "draw_frame", "draw_image",
+    "draw_iou", "draw_labels", "draw_layer", "draw_line_of_pixels", "draw_map",
+    "draw_method", "draw_precision_recall", "draw_predicted", "draw_progress",
+    "draw_refined", "draw_segmentation", "draw_suppressed", "draw_taps",
+    "draw_threshold", "draw_two_pixels", "draw_votes", "draw_walk", "gallery", "show",
+    "show_method",
+]  # fmt: skip
 
 
 def show(alt: str) -> None:
@@ -34,89 +51,6 @@ def show(alt: str) -> None:
     plt.close(fig)
     display({"image/png": file.getvalue(), "text/plain": alt}, raw=True,
             metadata={"image/png": {"alt": alt}})  # fmt: skip
-
-
-def colour(category: int) -> np.ndarray:
-    """VOC's colour of a category, (3,) float in [0, 1]."""
-    return palette()[category] / 255
-
-
-def overlay(image: np.ndarray, segmentation: np.ndarray, *, alpha: float = 0.65):
-    """Blend categories over a photograph.
-
-    Args:
-        image: (H, W, 3) uint8.
-        segmentation: (H, W) uint8; background shows the image, 255 shows white.
-        alpha: opacity of the categories.
-
-    Returns:
-        (H, W, 3) uint8.
-    """
-    tint = palette()[segmentation].astype(float)
-    tint[segmentation == VOID] = 255
-    weight = alpha * (segmentation > 0)[..., None]
-    return ((1 - weight) * image + weight * tint).round().astype(np.uint8)
-
-
-def draw_image(ax: Axes, image, *, title: str = ""):
-    """Draw a picture (H, W, 3) or (3, H, W) without axes."""
-    image = np.asarray(image)
-    image = image.transpose(1, 2, 0) if image.shape[0] == 3 else image
-    ax.imshow(image)
-    ax.set_title(title, fontsize=9)
-    ax.set_axis_off()
-
-
-def draw_map(ax: Axes, values, *, title: str = "", vmin=0.0, vmax=1.0, cmap="gray"):
-    """Draw a map (H, W) on a fixed scale; saliency grey, signed maps in another cmap."""
-    shown = ax.imshow(np.asarray(values), vmin=vmin, vmax=vmax, cmap=cmap)
-    ax.set_title(title, fontsize=9)
-    ax.set_axis_off()
-    return shown
-
-
-def draw_segmentation(ax: Axes, segmentation, *, image=None, title: str = "",
-                      names: bool = True):  # fmt: skip
-    """Draw categories in VOC's colours, over the image if given, with their names."""
-    segmentation = np.asarray(segmentation)
-    base = np.zeros((*segmentation.shape, 3), np.uint8) if image is None else image
-    blend = overlay(np.asarray(base), segmentation, alpha=1 if image is None else 0.65)
-    ax.imshow(blend)
-    ax.set_title(title, fontsize=9)
-    ax.set_axis_off()
-    for i in np.unique(segmentation) if names else ():
-        if i in (0, VOID) or (segmentation == i).mean() < 0.01:  # too small to name
-            continue
-        y, x = (np.median(axis) for axis in np.nonzero(segmentation == i))
-        frame = {"boxstyle": "round,pad=.15", "fc": (0, 0, 0, 0.6), "lw": 0}
-        ax.text(x, y, SHORT[i], color="white", fontsize=7, ha="center", va="center",
-                bbox=frame, clip_on=True)  # fmt: skip
-
-
-def gallery(rows: Sequence[Sequence[np.ndarray]], *, titles: Sequence[str] = (),
-            size: float = 1.35) -> Figure:  # fmt: skip
-    """A page of pictures: one inner sequence a row.
-
-    (H, W, 3) is drawn as a picture, (H, W) uint8 as categories in VOC's colours,
-    (H, W) float as a grey map.
-    """
-    columns = max(map(len, rows))
-    fig, axes = plt.subplots(len(rows), columns, squeeze=False, layout="constrained",
-                             figsize=(size * columns, size * len(rows) + 0.2))  # fmt: skip
-    for r, row in enumerate(rows):
-        for c, ax in enumerate(axes[r]):
-            ax.set_axis_off()
-            if c >= len(row):
-                continue
-            title = titles[c] if r == 0 and c < len(titles) else ""
-            cell = np.asarray(row[c])
-            if cell.ndim == 3:
-                draw_image(ax, cell, title=title)
-            elif cell.dtype == np.uint8:
-                draw_segmentation(ax, cell, title=title)
-            else:
-                draw_map(ax, cell, title=title)
-    return fig
 
 
 def draw_curves(ax: Axes, history: Sequence[dict], *, smooth: int = 0, title: str = ""):
@@ -133,44 +67,6 @@ def draw_curves(ax: Axes, history: Sequence[dict], *, smooth: int = 0, title: st
     ax.set(xlabel="step", ylabel="loss")
     ax.set_title(title, fontsize=9)
     ax.legend(frameon=False)
-    ax.spines[["top", "right"]].set_visible(False)
-
-
-def draw_iou(ax: Axes, series: dict[str, np.ndarray], *, title: str = ""):
-    """Per-category IoU, one group of bars a category; `series` maps a name to (C+1,)."""
-    width, inks = 0.8 / len(series), (INK["grey"], INK["a"], INK["b"], INK["c"])
-    hatches = ("", "//", "..", "xx")
-    for k, (name, iou) in enumerate(series.items()):
-        at = np.arange(len(iou)) + (k - (len(series) - 1) / 2) * width
-        ax.bar(at, iou, width, color=inks[k % 4], hatch=hatches[k % 4],
-               edgecolor="white", linewidth=0, label=name)  # fmt: skip
-    ax.set_xticks(range(len(SHORT)), SHORT, rotation=90, fontsize=7)
-    ax.set(ylabel="IoU", ylim=(0, 1))
-    ax.set_title(title, fontsize=9)
-    ax.legend(frameon=False, fontsize=8, ncols=len(series))
-    ax.spines[["top", "right"]].set_visible(False)
-
-
-def draw_confusion(ax: Axes, matrix: np.ndarray, *, title: str = ""):
-    """A confusion matrix (C+1, C+1), rows normalised to what the truth became."""
-    share = matrix / np.maximum(matrix.sum(1, keepdims=True), 1)
-    shown = ax.imshow(share, vmin=0, vmax=1, cmap="cividis")
-    ax.set_xticks(range(len(SHORT)), SHORT, rotation=90, fontsize=6)
-    ax.set_yticks(range(len(SHORT)), SHORT, fontsize=6)
-    ax.set(xlabel="predicted", ylabel="truth")
-    ax.set_title(title, fontsize=9)
-    return shown
-
-
-def draw_precision_recall(ax: Axes, curves: dict[str, tuple], *, title: str = ""):
-    """Precision over recall for each name; a value is `(precision, recall)`."""
-    for (name, (precision, recall)), style in zip(
-        curves.items(), ("-", "--", "-.", ":"), strict=False
-    ):
-        ax.plot(recall, precision, style, label=name)
-    ax.set(xlabel="recall", ylabel="precision", xlim=(0, 1), ylim=(0, 1.02))
-    ax.set_title(title, fontsize=9)
-    ax.legend(frameon=False, fontsize=8)
     ax.spines[["top", "right"]].set_visible(False)
 
 
@@ -283,7 +179,7 @@ def draw_labels(ax: Axes, labels, *, title: str = ""):
         ax.add_patch(Rectangle((x, y), 1, 1, fc=INK["lit"] if there else "white",
                                ec="black", lw=1.5 if there else 0.4,
                                zorder=2 if there else 1))  # fmt: skip
-        ax.text(x + 0.5, y + 0.3, SHORT[k + 1], ha="center", va="center", fontsize=7,
+        ax.text(x + 0.5, y + 0.3, SHORT[k + 1], ha="center", va="center", fontsize=8,
                 fontweight=weight, zorder=3)  # fmt: skip
         ax.text(x + 0.5, y + 0.7, int(there), ha="center", va="center", fontsize=8,
                 fontweight=weight, zorder=3)  # fmt: skip
@@ -447,7 +343,7 @@ def draw_threshold(fig: Figure, image, sal_map, mask, threshold: int):
     lines = axes[3].contour(grid, grid, f_measure(*np.meshgrid(grid, grid)[::-1]),
                             [0.5, 0.7, 0.9], colors=INK["grey"], linewidths=0.7,
                             linestyles=":")  # fmt: skip
-    axes[3].clabel(lines, fmt="F = %.1f", fontsize=7)
+    axes[3].clabel(lines, fmt="F = %.1f", fontsize=8)
     seen = right + wrong > 0  # where nothing is found, precision is 0 by convention only
     axes[3].plot(recall[seen], precision[seen], "-", color=INK["a"])
     axes[3].plot(recall[f.argmax()], precision[f.argmax()], "*", color="black", ms=11,
@@ -709,8 +605,13 @@ def draw_suppressed(fig: Figure, image, label, scores, allowed: Sequence[int], s
     scores = np.asarray(scores)
     at, may = np.arange(len(scores)), np.isin(np.arange(len(scores)), allowed)
     right.bar(at[may], scores[may], color=INK["a"], label="background, present")
-    right.bar(at[~may], scores[~may], color="white", ec=INK["b"], hatch="////",
-              label="absent")  # fmt: skip
+    zero = ~may & (scores == 0)  # the product makes every absent score 0: no bar, a mark
+    if (~may & ~zero).any():
+        right.bar(at[~may], scores[~may], color="white", ec=INK["b"], hatch="////",
+                  label="absent")  # fmt: skip
+    if zero.any():
+        right.plot(at[zero], scores[zero], "D", ms=5, mfc="white", mec=INK["b"], mew=1.5,
+                   zorder=3, clip_on=False, label="absent: 0")  # fmt: skip
     right.axhline(0, color="black", lw=0.8)
     low, high = min(0, scores.min()), max(0, scores.max())
     room = (high - low or 1) * 0.3
@@ -722,7 +623,8 @@ def draw_suppressed(fig: Figure, image, label, scores, allowed: Sequence[int], s
     right.set_xticks(at, SHORT, rotation=90, fontsize=8)
     right.tick_params(axis="y", labelsize=8)
     right.set_title(title, fontsize=10, loc="left")
-    right.legend(frameon=False, fontsize=8, ncols=2, loc="lower right",
+    marks = (part[::-1] for part in right.get_legend_handles_labels())  # bars first
+    right.legend(*marks, frameon=False, fontsize=8, ncols=2, loc="lower right",
                  bbox_to_anchor=(1, 0.98), borderaxespad=0)  # fmt: skip
     right.spines[["top", "right"]].set_visible(False)
 

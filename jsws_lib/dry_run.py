@@ -57,6 +57,9 @@ def describe_plan(runs: Sequence[Run], *, jobs: int | None = None) -> tuple[str,
     profile, recipe = runs[0].profile, runs[0].recipe
     lines = [f"{len(runs)} runs, profile {profile.name}, recipe {recipe.name}, "
              f"{profile.backbone}, {profile.size} px"]  # fmt: skip
+    if profile.name == "paper" and recipe.name != "paper":
+        lines.append("the paper's size and schedule, not its reading of the loss; that is "
+                     "--recipe paper")  # fmt: skip
     for name in dict.fromkeys(run.name for run in runs):
         own = [run for run in runs if run.name == name]
         setting = SETTINGS[own[0].setting]

@@ -193,6 +193,10 @@ class SaliencyMeasure:
     jsws21        != 0    min-max k/20, 21      P and R over images, then F, max
     ============= ======= ======= ============= ===============================
 
+    ``toolbox`` is the recipe of ArcherFMY/sal_eval_toolbox: all 88 figures of other
+    methods in Tables 1 and 2 equal those published there, to three decimals. ``pysod`` is
+    that of PySODMetrics, ``jsws21`` that of the released code.
+
     MAE is always mean abs(p - g) of the min-max normalised map, g by the protocol's own
     mask threshold, averaged over images. Cases the recipes leave open:
 

@@ -15,10 +15,10 @@ from data_utils.datasets import read_class_mask, read_image
 from data_utils.files import write_bytes
 from data_utils.voc import read_ids
 from jsws_lib.ablation import RESULTS, mean_sd
-from jsws_lib.checkpoints import load_ssnet, shipped
-from jsws_lib.config import ROOT, get_profile
-from jsws_lib.drawing import gallery
+from jsws_lib.checkpoints import load_ssnet, recipe_fields, shipped
+from jsws_lib.config import RECIPES, ROOT, get_profile
 from jsws_lib.inference import predict
+from jsws_lib.pictures import gallery
 
 START, END = "<!-- results:", "<!-- end of results -->"
 # Tables 5 and 6 of the paper: mIoU on VOC 2012 val, MAE and max F on ECSSD.
@@ -46,7 +46,7 @@ MINI = RESULTS / "ablation_mini.json"
 
 
 def ablation_table(result: dict) -> str:
-    """Tables 5 and 6 as one Markdown table: mean ± standard deviation over the seeds.
+    """Tables 5 and 6 as one Markdown table, and a line with what it was measured by.
 
     Args:
         result: a file that `jsws ablate` wrote, read.
@@ -62,7 +62,22 @@ def ablation_table(result: dict) -> str:
             cells.append(" / ".join(_mean(row, name, 3) for name in pair))
             cells.append(" / ".join(_paper(theirs, name) for name in pair))
         lines.append(f"| {' | '.join(cells)} |".replace("– / –", "–"))
-    return "\n".join(lines)
+    return "\n".join(lines) + f"\n\n*{conditions(result)}*"
+
+
+def conditions(result: dict) -> str:
+    """Profile, recipe, seeds and the convention of each measure, in two sentences."""
+    fields, recipe = result["configuration"].values()
+    known = recipe_fields(RECIPES[result["recipe"]]) if result["recipe"] in RECIPES else {}
+    other = [f"{key} {value}" for key, value in recipe.items()
+             if known and known.get(key) != value]  # fmt: skip
+    name = result["recipe"] + (f" with {', '.join(other)}" if other else "")
+    seeds = ", ".join(map(str, result["seeds"]))
+    spread = f"seeds {seeds}, mean ± sample standard deviation"
+    return (f"Profile {result['profile']}, recipe {name}; "
+            f"{spread if len(result['seeds']) > 1 else f'seed {seeds}'}. mIoU over the "
+            "classes that the masks hold; MAE and max F by the protocol toolbox; CRF "
+            f"preset {recipe['crf']}, scale {fields['crf_scale']:g}.")  # fmt: skip
 
 
 def _mean(row: dict[str, list], name: str, digits: int, factor: float = 1) -> str:

@@ -16,7 +16,7 @@ from matplotlib.figure import Figure
 from data_utils.errors import JswsError
 from jsws_lib.ablation import mean_sd
 from jsws_lib.compare import paper_table
-from jsws_lib.drawing import INK, SHORT
+from jsws_lib.pictures import INK, SHORT
 from jsws_lib.results import PAPER
 
 SETS = {3: "val", 4: "test"}  # of PASCAL VOC 2012; Tables 1 and 2 have one a column
@@ -272,7 +272,7 @@ def _ablation(number: int, results: list[Result]) -> Table:
     title = {5: "mean IoU in % of the settings (Section 4.4, Table 5)",
              6: "saliency maps of the settings (Section 4.4, Table 6)"}[number]  # fmt: skip
     ours = frozenset(c for c in columns if not c.startswith("paper:"))
-    notes = ("The paper: one run each, PASCAL VOC 2012 val and ECSSD.",)
+    notes = ("The paper: PASCAL VOC 2012 val and ECSSD; no spread given.",)
     return Table(number, title, columns, rows, ours, {5: 1, 6: 3}[number],
                  _notes(notes, results, None))  # fmt: skip
 

@@ -6,14 +6,28 @@ GitHub, on paper and without a kernel. Both are drawn by one function.
 
 import io
 import os
+import textwrap
 from collections.abc import Callable, Mapping, Sequence
 
 import ipywidgets
 import matplotlib.pyplot as plt
 from IPython.display import display
 from matplotlib.figure import Figure
+from traitlets import Unicode
 
 from jsws_lib.drawing import show
+
+GREEK = {"alpha": "α", "beta": "β", "gamma": "γ", "theta": "θ", "kappa": "κ", "mu": "μ"}
+
+
+class Picture(ipywidgets.Image):
+    """An image whose tooltip reaches the page.
+
+    The front end sets a tooltip, which is the only description that it gives a picture,
+    where an empty `description` says that nothing else names it.
+    """
+
+    description = Unicode("").tag(sync=True)
 
 
 class Explorer:
@@ -28,9 +42,13 @@ class Explorer:
     def __init__(self, draw: Callable, controls: Mapping[str, ipywidgets.Widget], *,
                  size: tuple[float, float]):  # fmt: skip
         self.draw, self.controls, self.size = draw, dict(controls), size
-        layout = {"max_width": "100%", "align_self": "flex-start"}  # not stretched
-        self.picture = ipywidgets.Image(format="png", layout=layout)
+        self.width = round(max(90 * size[0], 420))  # px in the page; never tiny
+        layout = {"width": f"{self.width}px", "max_width": "100%",
+                  "align_self": "flex-start"}  # not stretched  # fmt: skip
+        self.picture = Picture(format="png", layout=layout)
         for control in self.controls.values():
+            if hasattr(control.style, "description_width"):
+                control.style.description_width = "initial"  # no label is cut off
             control.observe(self.redraw, names="value")
         bar = ipywidgets.Box(list(self.controls.values()), layout={"flex_flow": "row wrap"})
         self.box = ipywidgets.VBox([bar, self.picture])
@@ -42,12 +60,41 @@ class Explorer:
         return {name: control.value for name, control in self.controls.items()}
 
     def redraw(self, _change=None):
-        """Draw the present state; every change of a control calls this."""
+        """Draw the present state; every change of a control calls this.
+
+        An error shows in place of the picture, as nobody reads a kernel's log. With
+        JSWS_STRICT=1, as in the tests, it is raised.
+        """
         fig = Figure(figsize=self.size, layout="constrained")
-        self.draw(fig, **self.state)
+        try:
+            self.draw(fig, **self.state)
+            picture = self._png(fig)
+        except Exception as error:
+            if os.environ.get("JSWS_STRICT") == "1":
+                raise
+            fig = Figure(figsize=self.size)
+            _write_error(fig, error)
+            picture = self._png(fig)
+        self.picture.value = picture
+        self.picture.tooltip = self._in_words(fig)
+
+    def _png(self, fig: Figure) -> bytes:
         file = io.BytesIO()
-        fig.savefig(file, format="png", dpi=max(90, 420 / self.size[0]))  # never tiny
-        self.picture.value = file.getvalue()
+        fig.savefig(file, format="png", dpi=2 * self.width / self.size[0])  # for projectors
+        return file.getvalue()
+
+    def _in_words(self, fig: Figure) -> str:
+        """What a screen reader says of the picture: the controls, then its titles."""
+        state = [
+            f"{control.description or name} {_spoken(control.value)}".strip()
+            for name, control in self.controls.items()
+        ]
+        found = [fig.get_suptitle(), *(part.get_suptitle() for part in fig.subfigs),
+                 *(ax.get_title(loc=where) for ax in fig.axes
+                   for where in ("left", "center")),
+                 *(text.get_text() for text in fig.texts)]  # fmt: skip
+        titles = "; ".join(filter(None, map(_plain, dict.fromkeys(found))))
+        return f"{', '.join(state)}. {titles}".strip()
 
     def check(self):
         """Move every control to its other end and back.
@@ -100,7 +147,7 @@ def _control(name: str, what, value) -> ipywidgets.Widget:
     if isinstance(what, ipywidgets.Widget):
         return what
     control = ipywidgets.interactive.widget_from_abbrev(what, value)
-    control.description = name.replace("_", " ")
+    control.description = " ".join(GREEK.get(word, word) for word in name.split("_"))
     control.value = value
     if hasattr(control, "continuous_update"):
         control.continuous_update = False  # one picture a move, or they queue up
@@ -115,3 +162,26 @@ def _elsewhere(control: ipywidgets.Widget):
         values = [o[1] if isinstance(o, tuple) else o for o in control.options]
         return next(v for v in reversed(values) if v != control.value)
     return control.max if control.value != control.max else control.min
+
+
+def _spoken(value) -> str:
+    """A control's value in a few words: no bytes of an upload."""
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if isinstance(value, float):
+        return f"{value:g}"
+    return str(value) if isinstance(value, int | str) else ""
+
+
+def _plain(text: str) -> str:
+    """A title of a figure without the marks of its formulas."""
+    text = text.replace("\\times", "×").replace("\n", " ")
+    return " ".join(text.translate({ord(c): None for c in "${}\\"}).split())
+
+
+def _write_error(fig: Figure, error: Exception):
+    width = int(12 * fig.get_figwidth())  # letters in a line
+    text = f"This picture could not be drawn.\n\n{type(error).__name__}: {error}"
+    text = "\n".join(textwrap.fill(line, width) for line in text.splitlines())
+    fig.text(0.02, 0.96, text, fontsize=9, va="top", family="monospace",
+             parse_math=False)  # fmt: skip

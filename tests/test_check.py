@@ -12,6 +12,7 @@ from data_utils import check as module
 from data_utils.check import check, picture_hash
 from data_utils.download import sources
 from data_utils.errors import JswsError
+from data_utils.voc import image_labels, read_ids
 
 COUNTS = {"DUTS-TR": 24, "ECSSD": 8, "VOC2012 train_aug": 24, "VOC2012 val": 8}
 
@@ -127,7 +128,12 @@ def test_the_command(root, tmp_path, capsys, monkeypatch):
     shutil.rmtree(root / "DUTS-TR" / "DUTS-TR-Mask")
     status, said = jsws(root, "--json")
     assert status == 1
-    states = {v["name"]: v["state"] for v in json.loads(said)}
+    verdicts = {v["name"]: v for v in json.loads(said)}
+    categories = verdicts["VOC2012 val"]["categories"]
+    ids = read_ids(root / "VOCdevkit/VOC2012/ImageSets/Segmentation/val.txt")
+    labels = [image_labels(root / f"VOCdevkit/VOC2012/Annotations/{i}.xml") for i in ids]
+    assert [*categories.values()] == sum(labels).astype(int).tolist()
+    states = {name: v["state"] for name, v in verdicts.items()}
     assert states["DUTS-TR"] == "FAIL" and states["ECSSD"] == "ok"
     with pytest.raises(JswsError, match="no data set under"):
         app(["data", "check", "--data", str(tmp_path / "x")], standalone_mode=False)

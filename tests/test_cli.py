@@ -12,6 +12,7 @@ import torch
 import typer
 from PIL import Image
 
+from data_utils.errors import JswsError
 from data_utils.voc import read_ids, write_palette_png
 from jsws_lib import checkpoints, cli, runs
 from jsws_lib.checkpoints import describe, recipe_fields, save_weights
@@ -354,6 +355,19 @@ def test_options_reach_the_profile_and_the_recipe():
     )  # fmt: skip
     assert p == expected
     assert (r.name, r.crf, r.leaky_labels) == ("paper", "deeplab", True)
+
+
+def test_set_changes_one_field_of_the_recipe():
+    words = ["class_evidence=odds", "evidence_share=1", "sam_rate=none", "skips=true"]
+    _, r = profile_and_recipe("mini", change=words)
+    assert (r.class_evidence, r.evidence_share, r.sam_rate, r.skips) == (
+        "odds", 1.0, None, True)  # fmt: skip
+    assert r.name.startswith("steady+class_evidence=odds") and "skips=True" in r.name
+    for wrong, said in [("size=3", "no FIELD=VALUE"), ("skips=maybe", "skips is a bool"),
+                        ("rotate=far", "rotate is a float"), ("odds", "no FIELD=VALUE"),
+                        ("class_evidence=new", "choose from mean_probs")]:  # fmt: skip
+        with pytest.raises(JswsError, match=said):
+            profile_and_recipe("mini", change=[wrong])
 
 
 @pytest.mark.parametrize("stage", [1, 2])

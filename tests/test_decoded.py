@@ -69,6 +69,18 @@ def test_crops_are_those_of_the_direct_path(photographs, rotate):
     assert np.mean(mask) > 0.99, np.mean(mask)
 
 
+def test_at_whole_pixels_only_the_resampling_differs(photographs, monkeypatch):
+    """Resize and crop against crop and resize, without the half pixel of the draw."""
+    direct, fast = (saliency(photographs, cache) for cache in ("none", "decoded"))
+    grey = []
+    for k in range(12):
+        draw = (np.array([2 * (k % 14), 28 - k]) / 28, 0.0, False)
+        monkeypatch.setattr(Augmentation, "_draw", lambda self, rng, draw=draw: draw)
+        one, two = direct[k, 0]["image"].float(), fast[k, 0]["image"].float()
+        grey.append((one - two).abs().mean())
+    assert np.mean(grey) < 2, np.mean(grey)  # of 255
+
+
 def test_all_offsets_occur_and_mirrors_too(photographs):
     augmentation = Augmentation(256)
     assert augmentation.side == 284  # 9/10 of it is 256 to the pixel

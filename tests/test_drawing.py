@@ -3,10 +3,12 @@
 import matplotlib.pyplot as plt
 import numpy as np
 import pytest
+from matplotlib.text import Text
 
 from data_utils.voc import VOC_CLASSES, palette
-from jsws_lib import drawing
-from jsws_lib.drawing import INK, PARTS, SHORT, draw_method, gallery, overlay
+from jsws_lib import drawing, pictures
+from jsws_lib.drawing import INK, PARTS, SHORT, draw_method, gallery
+from jsws_lib.pictures import overlay
 
 RNG = np.random.default_rng(0)
 IMAGE = RNG.integers(0, 256, (12, 10, 3), np.uint8)
@@ -19,7 +21,10 @@ HISTORY = [{"step": k, "lr": 0.1, "L_c": 1 / (k + 1), "L_s1": 0.5} for k in rang
 def ax():
     _, ax = plt.subplots()
     yield ax
-    ax.figure.canvas.draw()  # text, ticks and paths must survive
+    for figure in map(plt.figure, plt.get_fignums()):
+        figure.canvas.draw()  # text, ticks and paths must survive
+        small = [text for text in figure.findobj(Text) if text.get_fontsize() < 8]
+        assert not [text.get_text() for text in small if text.get_text()]
     plt.close("all")
 
 
@@ -86,3 +91,64 @@ def test_the_method_lights_one_part(ax, part):
     assert len(lit) == len(PARTS[part])
     bold = [t for t in ax.texts if t.get_fontweight() == "bold"]
     assert len(bold) == len(lit)  # lit by weight too, not by colour alone
+
+
+def test_notebooks_find_every_figure_in_drawing():
+    made = {name for module in (drawing, pictures) for name in vars(module)
+            if name.startswith("draw_")}  # fmt: skip
+    assert made | {"gallery", "show", "show_method"} == {
+        name for name in drawing.__all__ if name.islower()
+    }
+
+
+def test_names_stay_inside_the_picture():
+    fig, ax = plt.subplots(figsize=(1.4, 1.4), layout="constrained")
+    corners = np.zeros((96, 96), np.uint8)
+    corners[:14, :14], corners[-14:, -14:], corners[40:50, 40:50] = 5, 15, 12
+    drawing.draw_segmentation(ax, corners)
+    fig.canvas.draw()
+    assert {text.get_text() for text in ax.texts} == {"bottle", "person", "dog"}
+    area = ax.get_window_extent()
+    for text in ax.texts:
+        box = text.get_bbox_patch().get_window_extent()
+        assert area.x0 <= box.x0 and box.x1 <= area.x1, text.get_text()
+        assert area.y0 <= box.y0 and box.y1 <= area.y1, text.get_text()
+    x, y = ax.texts[1].get_position()  # what has room is named where it is
+    assert (ax.texts[1].get_text(), x, y) == ("dog", 44.5, 44.5)
+    plt.close("all")
+
+
+@pytest.mark.parametrize(
+    ("count", "inches", "named"), [(5, 1.4, 5), (6, 1.4, 0), (6, 4, 6)]
+)
+def test_a_small_picture_names_few_categories(count, inches, named):
+    many = np.zeros((96, 96), np.uint8)
+    for k in range(count):
+        many[16 * k : 16 * k + 10] = k + 1
+    _, ax = plt.subplots(figsize=(inches, inches))
+    drawing.draw_segmentation(ax, many)
+    assert len(ax.texts) == named
+    plt.close("all")
+
+
+def test_scores_of_absent_categories_are_seen_at_zero(ax):
+    scores = np.zeros(21)
+    scores[[0, 12]] = -9, -3
+    fig = plt.figure(figsize=(10, 2), layout="constrained")
+    drawing.draw_suppressed(fig, IMAGE, CLASSES, scores, [0, 12], (4, 4), unit="logits")
+    right = fig.axes[-1]
+    assert [bar.get_height() for bar in right.patches] == [-9, -3]
+    (marks,) = (line for line in right.lines if line.get_label() == "absent: 0")
+    assert set(marks.get_xdata()) == set(range(21)) - {0, 12}
+    assert not marks.get_ydata().any()
+    legend = [text.get_text() for text in right.get_legend().get_texts()]
+    assert legend == ["background, present", "absent: 0"]
+    assert "aero wins" in [text.get_text() for text in right.texts]
+
+
+def test_tables_and_thresholds_are_readable(ax):
+    drawing.draw_labels(ax, np.arange(20) % 2)
+    sal_map = np.tile(np.arange(0, 250, 25, dtype=np.uint8), (12, 1))
+    fig = plt.figure(figsize=(9.6, 2.7), layout="constrained")
+    drawing.draw_threshold(fig, IMAGE, sal_map, CLASSES == 9, 120)
+    assert fig.axes[-1].texts  # the names of the lines of equal F

@@ -12,7 +12,6 @@ from data_utils.datasets import read_image
 from data_utils.errors import JswsError
 from data_utils.voc import image_labels, palette, read_ids
 from jsws_lib.config import STEADY
-from jsws_lib.drawing import overlay
 from jsws_lib.folders import evaluate_saliency_folder, evaluate_segmentation_folder
 from jsws_lib.inference import (
     evaluate,
@@ -22,6 +21,7 @@ from jsws_lib.inference import (
     save_prediction,
     to_grey,
 )
+from jsws_lib.pictures import overlay
 from jsws_lib.pseudo_labels import make_pseudo_labels, pseudo_label
 from jsws_lib.ssnet import build_ssnet
 

@@ -24,6 +24,28 @@ def test_readme_shows_the_ablation(root):
     assert shown == [(f"{miou.mean():.1f}", f"{miou.std(ddof=1):.1f}")]
 
 
+def test_readme_says_what_else_to_know(root):
+    """The study's figures that README quotes, and that v does nothing there."""
+    text = " ".join((root / "README.md").read_text().split())
+    study = json.loads((results.RESULTS / "study_mini.json").read_text())
+    miou = {(row["setting"], row["changed"]): 100 * row["miou"] for row in study["rows"]}
+    labels_alone = max(value for (setting, _), value in miou.items() if setting == "S")
+    default = next(v for (s, what), v in miou.items() if s == "M" and "nothing" in what)
+    assert f"reaches {labels_alone:.1f} (one run" in text
+    assert f"against M's {default:.1f} there" in text
+    rows = ablation()["settings"]
+    assert min(rows[s][k][0] for s in ("M", "MM")
+               for k in ("v_salient", "v_not_salient")) > 0.95  # fmt: skip
+
+
+def test_a_table_says_how_it_was_measured(root):
+    line = results.conditions(ablation())
+    assert "recipe steady; seeds 0, 1, 2, mean" in line and "scale 0.192" in line
+    old = json.loads((results.RESULTS / "photographs.json").read_text())
+    assert "steady with class_evidence mean_logits" in results.conditions(old)
+    assert "seed 0. mIoU" in results.conditions(old)
+
+
 @pytest.mark.parametrize("page", sorted(results.PAGES))
 def test_pages_show_what_was_measured(root, page):
     text = (root / "docs" / page).read_text()

@@ -388,7 +388,7 @@ def test_setting_and_seed_name_another_run_and_stage_2_does_not_rename_stage_1()
 def test_a_changed_recipe_does_not_go_by_the_old_name():
     assert get_recipe().name == "steady" == get_recipe(crf=STEADY.crf).name
     changed_recipe = get_recipe(class_evidence="odds", rotate=5.0)
-    assert changed_recipe.name == "steady, class_evidence=odds, rotate=5.0"
+    assert changed_recipe.name == "steady+class_evidence=odds+rotate=5.0"
     assert get_recipe("paper", name="mine", crf="deeplab").name == "mine"
 
 

@@ -1,7 +1,11 @@
 """Explorers: a strip for every reader, controls that change the picture."""
 
+import io
+
 import ipywidgets
 import pytest
+from matplotlib.figure import Figure
+from PIL import Image
 
 from jsws_lib import drawing, widgets
 from jsws_lib.widgets import Explorer, explore
@@ -71,3 +75,58 @@ def test_a_control_without_effect_is_found_by_the_tests(shown, monkeypatch):
 
     with pytest.raises(AssertionError, match="moving height to 3.0 changes nothing"):
         explore(still, strip=[{"height": 1.0}], alt="", height=(0.0, 3.0))
+
+
+def titled(fig, theta_beta, kind):
+    fig.subplots().set_title(f"$H$ of {kind}\n$\\times$ {theta_beta:.2f}")
+
+
+def test_the_live_picture_is_described(shown):
+    strip = [{"theta_beta": 0.5, "kind": "dog"}]
+    explorer = explore(titled, strip=strip, alt="", theta_beta=(0.0, 1.0, 0.1),
+                       kind=["dog", "cat"])  # fmt: skip
+    assert explorer.picture.tooltip == "θ β 0.5, kind dog. H of dog × 0.50"
+    explorer.controls["kind"].value = "cat"
+    assert explorer.picture.tooltip == "θ β 0.5, kind cat. H of cat × 0.50"
+    # Without it the front end fails on the tooltip and shows no picture at all.
+    assert explorer.picture.get_state()["description"] == ""
+
+
+def test_labels_are_never_cut(shown):
+    upload = ipywidgets.FileUpload(description="a picture")
+    controls = {"upload": upload, "much": ipywidgets.FloatSlider()}
+    explorer = Explorer(lambda fig, **state: None, controls, size=(4, 3))
+    assert explorer.controls["much"].style.description_width == "initial"
+    assert explorer.picture.tooltip.startswith("a picture")
+
+
+def test_pictures_are_crisp_and_keep_their_size_on_the_page(shown):
+    explorer = make()
+    width = Image.open(io.BytesIO(explorer.picture.value)).width
+    assert explorer.picture.layout.width == "420px" and width == 840
+    assert explorer.picture.layout.max_width == "100%"
+
+
+def test_an_error_shows_in_place_of_the_picture(shown, monkeypatch):
+    def fragile(fig, height):
+        fig.subplots()
+        if height > 2:
+            raise ValueError("$no$ such\nheight")
+
+    explorer = explore(fragile, strip=[{"height": 1.0}], alt="", height=(0.5, 3.0, 0.5))
+    written = []
+    text = Figure.text
+    monkeypatch.setattr(Figure, "text", lambda self, x, y, s, **how: (
+        written.append(s), text(self, x, y, s, **how))[1])  # fmt: skip
+    sound = bytes(explorer.picture.value)
+    explorer.controls["height"].value = 2.5
+    assert "ValueError: $no$ such\nheight" in written[0]
+    assert "ValueError" in explorer.picture.tooltip
+    broken = bytes(explorer.picture.value)
+    assert broken.startswith(b"\x89PNG") and broken != sound
+    explorer.controls["height"].value = 1.0
+    assert explorer.picture.value == sound
+
+    monkeypatch.setenv("JSWS_STRICT", "1")
+    with pytest.raises(ValueError, match="such"):
+        explorer.controls["height"].value = 3.0

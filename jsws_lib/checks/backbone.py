@@ -9,7 +9,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from jsws_lib.backbones import SURGERY, dilate
-from jsws_lib.checks import check, expect, expect_array, same
+from jsws_lib.checks import Wrong, check, expect, expect_array, same
 
 
 def _kept_bytes(stride: int) -> int:
@@ -62,7 +62,11 @@ def check_conv(dilated_conv: Callable) -> str:
         x = torch.randn(height, width, generator=draw)
         weight = torch.randn(k, k, generator=draw)
         before = x.clone(), weight.clone()
-        got = dilated_conv(x, weight, rate)
+        try:
+            got = dilated_conv(x, weight, rate)
+        except RuntimeError as error:
+            raise Wrong(f"for k = {k}, rate {rate} it stopped with {error}. The outermost "
+                        "tap of a k × k filter is rate · (k - 1) / 2 away") from None
         got = expect_array(got, (height, width), f"for k = {k}, rate {rate}, the result")
         expect(same(x, before[0]) and same(weight, before[1]),
                "the function changes its arguments; work on a copy")  # fmt: skip

@@ -23,7 +23,7 @@ def _output(seed: int, *shape: int, scale: float = 2.0) -> SSNetOutput:
 
 @check
 def check_by_hand(value, lowest: Callable):
-    """Exercise 4.1: L_c of two labels by hand, and the least that k labels cost."""
+    """Exercise 4.1: L_c of two labels by hand, and the least that p labels cost."""
     got = float(expect_array(value, (), "`value`"))
     want = math.log(2) + math.log(4)
     if abs(got - want) > 1e-3:
@@ -42,20 +42,20 @@ def check_by_hand(value, lowest: Callable):
         for number, words in near.items():
             expect(abs(got - number) > 1e-3, words)
         expect(False, f"`value` is not {got:.3f}: write down t-hat of both labels first")
-    for k in (1, 2, 3, 7, 20):
-        least = float(expect_array(lowest(k), (), f"`lowest({k})`"))
-        if abs(least - k * math.log(k)) < 1e-3:
+    for p in (1, 2, 3, 7, 20):
+        least = float(expect_array(lowest(p), (), f"`lowest({p})`"))
+        if abs(least - p * math.log(p)) < 1e-3:
             continue
-        case = f"for {k} label{'s' * (k > 1)}"
-        expect(least > 1e-6 or k == 1, f"{case} it cannot be {least:.3g}: that needs every "
+        case = f"for {p} label{'s' * (p > 1)}"
+        expect(least > 1e-6 or p == 1, f"{case} it cannot be {least:.3g}: that needs every "
                "t-hat at one, and they share one unit")  # fmt: skip
-        expect(abs(least - k * math.log(k + 1)) > 1e-3,
+        expect(abs(least - p * math.log(p + 1)) > 1e-3,
                f"{case} you leave the background a part; who asks for that?")  # fmt: skip
-        expect(abs(least - math.log(k)) > 1e-3,
+        expect(abs(least - math.log(p)) > 1e-3,
                f"{case} you count one label; Eq. 2 adds one term for each")  # fmt: skip
-        expect(abs(least - k * math.log(21)) > 1e-3,
+        expect(abs(least - p * math.log(21)) > 1e-3,
                f"{case} this is what a network pays that knows nothing")  # fmt: skip
-        expect(least > k * math.log(k), f"{case} no network can reach {least:.3f}")
+        expect(least > p * math.log(p), f"{case} no network can reach {least:.3f}")
         expect(False, f"{case} one can do better than {least:.3f}")
     return ("One label can cost nothing. Two cannot: even a perfect answer pays 1.386, so "
             "this loss never rests.")  # fmt: skip
@@ -172,7 +172,7 @@ def _largest_by_trial(logits: Tensor) -> list[int]:
 
 
 @check
-def check_largest_k(answer: Callable):
+def check_reach(answer: Callable):
     """Exercise 4.4: over how many positions the mean of the best stays positive."""
     made = torch.Generator().manual_seed(9)
     hand = torch.tensor([[[3.0, -1], [-1, -1]], [[-2.0, -1], [-3, -1]], [[1.0, 1], [1, 1]],
@@ -227,6 +227,8 @@ def check_soft_dial(answer: Callable):
         sides = {"log t-hat": (given[0], want), "log(1 - t-hat)": (given[1], -want)}
         for name, (part, evidence) in sides.items():
             raw = part.detach().cpu().numpy() if isinstance(part, Tensor) else part
+            expect(np.shape(raw) != (2, 6), f"{name} has six columns for five categories: "
+                   "the background has no t-hat")  # fmt: skip
             if scale > 50 and np.shape(raw) == (2, 5):
                 expect(np.isfinite(raw).all(), f"with logits near {scale:.0f} {name} is "
                        "not finite: something left log space on the way")  # fmt: skip

@@ -156,13 +156,16 @@ def check_repaired(repaired: Callable) -> str:
     for count, present in [(3, (1,)), (20, (4, 14)), (5, ()), (4, (0, 1, 2, 3))]:
         labels = np.zeros(count, int)
         labels[list(present)] = 1
-        logits = draw.normal(0, 3, (count + 1, 6, 7))
-        for shift in (0, -30, 30):
-            given = logits + shift, labels.copy()
-            kept = given[0].copy(), labels
-            got = repaired(*given)
-            _unmoved(kept, given)
-            _compare_labels(got, logits, labels, shift)
+        # Spread 100 stays within what exp bears: at most some 600 apart at one pixel.
+        for spread, shifts in (3, (0, -30, 30, -1000, 1000)), (100, (0,)):
+            logits = draw.normal(0, spread, (count + 1, 6, 7))
+            for shift in shifts:
+                given = logits + shift, labels.copy()
+                kept = given[0].copy(), labels
+                with np.errstate(all="ignore"):  # what overflows is told below
+                    got = repaired(*given)
+                _unmoved(kept, given)
+                _compare_labels(got, logits, labels, shift)
     return "No constant matters now: the winner is among the allowed, for any logits."
 
 
@@ -175,7 +178,19 @@ def _compare_labels(got, logits, labels, shift):
     places = logits[allowed].argmax(0)
     expect(np.array_equal(places, want) or not np.array_equal(got, places), f"{case}, the "
            "winner is counted among the allowed channels; give its own number")  # fmt: skip
+    if abs(shift) == 1000 and not np.array_equal(got, want):
+        keep = np.array([i in allowed for i in range(len(logits))])[:, None, None]
+        with np.errstate(all="ignore"):
+            e = np.exp(logits + shift)
+            tempted = (e * keep).argmax(0), (e / e.sum(0) * keep).argmax(0)
+        expect(not any(np.array_equal(got, t) for t in tempted), f"{case}, exp gives only "
+               "infinities or zeros. Softmax ignores a constant: take the largest logit "
+               "of each pixel away first")  # fmt: skip
     share = (~np.isin(got, allowed)).mean()
+    reach = logits.max(0) - logits[allowed].max(0)
+    expect(share == 0 or reach.max() < 50, f"{case}, some absent category leads by "
+           f"{reach.max():.0f}, and {share:.0%} of the pixels get one that is not in the "
+           "image: which number loses against every other?")  # fmt: skip
     expect(share == 0, f"{case}, {share:.0%} of the pixels get a category that is not in "
            "the image")  # fmt: skip
     if np.array_equal(got, want):

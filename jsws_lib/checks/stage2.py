@@ -102,6 +102,8 @@ def check_by_shifts(by_shifts: Callable):
                    "only one branch adds its bias; each has one")  # fmt: skip
         for name, mistake in (
             ("the biases are missing", plain),
+            ("each bias is added nine times; it belongs to a branch, not to a tap",
+             plain + 9 * sum(biases)[:, None, None]),
             ("what leaves the map on one side comes back on the other. Padding brings "
              "zeros instead", _rolled(feats, weights, biases, rates)),
             ("each map moves the wrong way. Tap (0, 0) looks up and left; where must "

@@ -1,0 +1,54 @@
+"""What README and docs/ tell people to type exists as they write it."""
+
+import re
+import shlex
+from pathlib import Path
+
+import pytest
+import typer
+
+from jsws_lib.cli import app
+
+ROOT = Path(__file__).resolve().parents[1]
+PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+
+
+def commands(start):
+    """(page, words) of every command line in a shell block or in `backticks`."""
+    found = []
+    for page in PAGES:
+        text = page.read_text()
+        blocks = re.findall(r"^```sh\n(.*?)^```", text, re.S | re.M)
+        lines = "\n".join(blocks).replace("\\\n", " ").split("\n")
+        lines += re.findall(rf"`({start} [^`]+)`", text.replace("\n", " "))
+        for line in lines:
+            line = re.sub(r" #.*| > \S+", "", line).strip()
+            for part in re.split(r" && ", line):
+                if part.startswith(f"{start} ") and "$" not in part and "..." not in part:
+                    found.append((page.name, part))
+    return sorted(set(found))
+
+
+def test_there_are_commands_to_look_at():
+    assert len(commands("jsws")) > 20 and len(commands("make")) > 6
+
+
+@pytest.mark.parametrize(("page", "line"), commands("jsws"))
+def test_jsws_knows_its_words(page, line, tmp_path, monkeypatch):
+    words = shlex.split(line)[1:]
+    command = typer.main.get_command(app)
+    while hasattr(command, "commands") and words and words[0] in command.commands:
+        command = command.commands[words.pop(0)]
+    assert not hasattr(command, "commands") or words == ["--help"], line
+    given = [word for word in words if word.startswith("--")]
+    options = {name for p in command.params for name in (*p.opts, *p.secondary_opts)}
+    assert set(given) <= options | {"--help"}, line
+    if len(words) > 1:  # not `jsws ablate` in running text, which names the command only
+        command.make_context("jsws", words, resilient_parsing=False)
+
+
+@pytest.mark.parametrize(("page", "line"), commands("make"))
+def test_make_knows_its_targets(page, line):
+    targets = re.findall(r"^([a-z]+):", (ROOT / "Makefile").read_text(), re.M)
+    names = [word for word in shlex.split(line)[1:] if "=" not in word]
+    assert names and set(names) <= set(targets), line
