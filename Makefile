@@ -2,7 +2,7 @@
 # build/ and, where `make exercises` meets your answers, answers/.
 MAKEFLAGS += --no-builtin-rules
 .DEFAULT_GOAL := help
-.PHONY: help install data run notebooks exercises handout book ablate study checkpoints \
+.PHONY: help install data run notebooks exercises handout book ablate bench study checkpoints \
     test lint lab lock clean
 
 PY := .venv/bin/python
@@ -46,6 +46,9 @@ book: $(INSTALLED)  ## the course as a site: build/book/index.html; KEY=0: no so
 
 ablate: data    ## Tables 5 and 6 again: six settings, three seeds, into results/
 	$(CLEAN_ENV) $(JSWS) ablate --profile mini --seeds 3 --out results/ablation_mini.json
+
+bench: $(INSTALLED)  ## ours against what the released code is known to do, into results/
+	$(CLEAN_ENV) $(JSWS) bench
 
 study: data     ## what makes stage 1 learn: one change at a time, into results/
 	$(CLEAN_ENV) $(JSWS) study

@@ -12,6 +12,7 @@ from data_utils.files import write_bytes
 from jsws_lib import cli_measure
 from jsws_lib.cli_options import (
     Backbone,
+    Backbones,
     Batch,
     Cache,
     Change,
@@ -341,6 +342,25 @@ def study(
 
     file = run(seed=seed, jobs=jobs)
     typer.echo(results.study_table(json.loads(file.read_text())))
+    typer.echo(f"\nfigures in {file}")
+
+
+@app.command()
+def bench(
+    backbone: Annotated[Backbones, option("of the rows that run a network")] =
+    Backbones.densenet169,
+    size: Annotated[int, option("px, side of the network's input", min=32)] = 256,
+    batch: Annotated[int, option("images a step from each set", min=1)] = 2,
+    times: Annotated[int, option("runs of each function", min=1)] = 5,
+    out: Annotated[Path | None, option(
+        "JSON file; default results/bench_DEVICE.json")] = None,
+):  # fmt: skip
+    """Time ours against what the released code is known to do, row by row."""
+    from jsws_lib.bench import bench as run
+    from jsws_lib.bench import table
+
+    file = run(backbone=str(backbone), size=size, batch=batch, times=times, out=out)
+    typer.echo(table(json.loads(file.read_text())))
     typer.echo(f"\nfigures in {file}")
 
 
