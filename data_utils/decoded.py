@@ -7,11 +7,13 @@ here and in the slice's whole pixels, are not quite the one they replace; tests 
 a crop may be from the direct one.
 
 The file is (N, side, side, 3 + masks) uint8, in the .npy format. Its name says which list,
-which side and, as a digest, which source files of which size and date: when one of them
-changes, another name is looked for and the file is made anew.
+which side and, as two digests, which source files, and of which size and date they are:
+when one of them changes, another name is looked for and the file is made anew.
 """
 
+import errno
 import hashlib
+import io
 import json
 import os
 import shutil
@@ -25,6 +27,7 @@ from PIL import Image
 from tqdm.auto import tqdm
 
 from data_utils.errors import JswsError
+from data_utils.files import write_bytes
 from data_utils.parallel import in_parallel
 
 CACHES = ("none", "memory", "decoded")  # of decoded pictures, in a profile
@@ -74,19 +77,26 @@ class Decoded:
 
     def __init__(self, samples: Sequence[Files], *, name: str, side: int, folder: Path,
                  workers: int | None = None):  # fmt: skip
-        self.path = Path(folder) / f"{name}_{side}_{_digest(samples, side)}.npy"
-        if not self.path.is_file():
+        folder = Path(folder)
+        prefix = f"{name}_{side}_{_files_digest(samples, folder)}_"
+        self.path = folder / f"{prefix}{_state_digest(samples, side)}.npy"
+        try:
+            self._map()
+        except (OSError, ValueError, EOFError):  # not there, or what a power cut left
             _build(samples, self.path, side, workers)
-            _remove_others(self.path, f"{name}_{side}_")
-        self._squares = None
+            _remove_older(self.path, prefix)
+            self._map()
+
+    def _map(self):
         self.sizes = np.load(_sizes_of(self.path))
+        self._squares = np.load(self.path, mmap_mode="r")
 
     def __len__(self):
         return len(self.sizes)
 
     def __getitem__(self, index: int) -> np.ndarray:
         if self._squares is None:  # each process maps the file for itself
-            self._squares = np.load(self.path, mmap_mode="r")
+            self._map()
         return self._squares[index]
 
     def __getstate__(self) -> dict:
@@ -119,52 +129,79 @@ def _build(samples: Sequence[Files], path: Path, side: int, workers: int | None)
                 f"{free / 1e9:.1f} GB are free; make room, name another folder in "
                 "$JSWS_CACHE, or train with --cache none"
             )
-        squares = np.lib.format.open_memmap(temporary, "w+", np.uint8, shape)
-        sizes = np.zeros((len(samples), 2), np.int32)
-        results = in_parallel(partial(decode, side=side), samples, workers=workers)
-        bar = tqdm(results, total=len(samples), desc="decoding once", unit="picture")
-        for k, (square, size) in enumerate(bar):
-            squares[k], sizes[k] = square, size
-        squares.flush()
-        del squares
-        np.save(_sizes_of(path), sizes)
-        os.replace(temporary, path)  # last: a file with this name is whole
+        try:
+            squares = np.lib.format.open_memmap(temporary, "w+", np.uint8, shape)
+            _reserve(temporary)
+            sizes = np.zeros((len(samples), 2), np.int32)
+            results = in_parallel(partial(decode, side=side), samples, workers=workers)
+            bar = tqdm(results, total=len(samples), desc="decoding once", unit="picture")
+            for k, (square, size) in enumerate(bar):
+                squares[k], sizes[k] = square, size
+            squares.flush()
+            del squares
+            file = io.BytesIO()
+            np.save(file, sizes)
+            write_bytes(_sizes_of(path), file.getvalue())
+            os.replace(temporary, path)  # last: a file with this name is whole
+        finally:
+            temporary.unlink(missing_ok=True)
     except OSError as error:
         raise JswsError(
             f"decoded pictures cannot be written to {path.parent} ({error.strerror}); name "
             "another folder in $JSWS_CACHE, or train with --cache none"
         ) from None
-    finally:
-        if temporary.parent.is_dir():
-            temporary.unlink(missing_ok=True)
 
 
 def _sizes_of(path: Path) -> Path:
     return path.with_suffix(".sizes.npy")
 
 
-def _remove_others(path: Path, prefix: str):
-    """Files of the same set, made from sources that have changed since."""
+def _reserve(path: Path):
+    """Take a file's room on the disk: lacking later, it would kill the process."""
+    if hasattr(os, "posix_fallocate"):
+        try:
+            with open(path, "r+b") as file:
+                os.posix_fallocate(file.fileno(), 0, path.stat().st_size)
+        except OSError as error:
+            if error.errno in (errno.ENOSPC, errno.EDQUOT):  # else it cannot be reserved
+                raise
+
+
+def _remove_older(path: Path, prefix: str):
+    """What was made of the same files before they changed."""
     for other in path.parent.glob(f"{prefix}*.npy"):
         if other not in (path, _sizes_of(path)):
             other.unlink(missing_ok=True)
 
 
 def _remove_abandoned(folder: Path):
-    for left in folder.glob(".*.tmp"):
+    for left in folder.glob(".*.npy.*.tmp"):  # ours: the folder may hold other programs'
         if time.time() - left.stat().st_mtime > ABANDONED:
             left.unlink(missing_ok=True)
 
 
-def _digest(samples: Sequence[Files], side: int) -> str:
-    """Of every source's name, size and date, and of how it is read."""
+def _files_digest(samples: Sequence[Files], folder: Path) -> str:
+    """Of every source's place and of how it is read; a moved data root is the same."""
+    root = folder.resolve().parent
+    parents = {path.parent: path.parent.resolve() for files in samples for path, _ in files}
+    places = {parent: str(place.relative_to(root) if place.is_relative_to(root) else place)
+              for parent, place in parents.items()}  # fmt: skip
+    return _digest([[places[path.parent], path.name, reader.__name__]
+                    for files in samples for path, reader in files])[:8]  # fmt: skip
+
+
+def _state_digest(samples: Sequence[Files], side: int) -> str:
+    """Of every source's size and date."""
     known = []
     for files in samples:
-        for path, reader in files:
+        for path, _ in files:
             try:
                 found = path.stat()
-            except FileNotFoundError:
+            except OSError:
                 raise JswsError(f"no picture at {path}") from None
-            known.append((path.name, found.st_size, found.st_mtime_ns, reader.__name__))
-    text = json.dumps([VERSION, side, known])
-    return hashlib.sha256(text.encode()).hexdigest()[:16]
+            known.append((found.st_size, found.st_mtime_ns))
+    return _digest([VERSION, side, known])
+
+
+def _digest(known: list) -> str:
+    return hashlib.sha256(json.dumps(known).encode()).hexdigest()[:16]

@@ -6,6 +6,7 @@ again where it stopped, verified, unpacked beside its place, and only then moved
 
 import gzip
 import hashlib
+import http.client
 import os
 import shutil
 import stat
@@ -31,6 +32,8 @@ SOURCES = Path(__file__).with_name("sources.toml")
 INBOX = ".downloads"  # under the data root
 CHUNK = 1 << 20
 TRIES, TIMEOUT, WAIT = 4, 60, 1.0  # per mirror; s without a byte; s, doubled each time
+BROKEN_OFF = (OSError, EOFError, http.client.HTTPException)  # a connection, or its talk
+ABANDONED = 86_400  # s: the process that unpacked into such a folder is gone
 GB = 1e9
 
 
@@ -107,7 +110,11 @@ def download(source: Source, root: Path | str, *, given: Path | str | None = Non
         _finish(source, root)
         return False
     inbox = root / INBOX
-    inbox.mkdir(parents=True, exist_ok=True)
+    try:
+        inbox.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise JswsError(f"cannot write to {root} ({error.strerror}); choose another --data"
+                        ) from None  # fmt: skip
     _check_space(source, root)
     mine = {archive: _find(archive, given) for archive in source.archives}
     if given is not None and not any(mine.values()):
@@ -161,7 +168,7 @@ def fetch(archive: Archive, folder: Path, *, page: str = "") -> Path:
         except JswsError as error:  # a whole file, but not the published one
             part.unlink()
             failures.append(f"{url}: {error}")
-        except (OSError, EOFError, ValueError) as error:
+        except (*BROKEN_OFF, ValueError) as error:
             failures.append(f"{url}: {error}")
         else:
             os.replace(part, target)
@@ -181,7 +188,7 @@ def _fetch_from(url: str, archive: Archive, part: Path):
                 part.unlink(missing_ok=True)
             elif error.code < 500 or attempt == TRIES:
                 raise
-        except (OSError, EOFError):
+        except BROKEN_OFF:
             if attempt == TRIES:
                 raise
         time.sleep(WAIT * 2**attempt)
@@ -243,9 +250,18 @@ def unpack(path: Path, folder: Path):
     """Unpack a tar or zip archive into a folder, whole or not at all.
 
     Raises:
-        JswsError: neither tar nor zip, damaged, or a member that would land elsewhere.
+        JswsError: neither tar nor zip, damaged, encrypted, a member that would land
+            elsewhere, or the disk is full or read-only.
     """
-    folder.mkdir(parents=True, exist_ok=True)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        _unpack(path, folder)
+    except OSError as error:
+        raise JswsError(f"{path} cannot be unpacked into {folder} ({error}); make room, or "
+                        "choose another --data") from None  # fmt: skip
+
+
+def _unpack(path: Path, folder: Path):
     with _room(folder) as room:
         try:
             if zipfile.is_zipfile(path):
@@ -263,6 +279,9 @@ def unpack(path: Path, folder: Path):
         except (tarfile.TarError, zipfile.BadZipFile, gzip.BadGzipFile, EOFError,
                 zlib.error) as error:  # fmt: skip
             raise JswsError(f"{path} is damaged ({error}); delete it") from None
+        except RuntimeError as error:  # encrypted, or a compression that Python lacks
+            raise JswsError(f"{path} cannot be unpacked ({error}); unpack it with another "
+                            "program, zip it again and pass --from PATH") from None
         for file in sorted(room.rglob("*")):
             if file.is_file():
                 place = folder / file.relative_to(room)
@@ -286,6 +305,9 @@ def _unzip(path: Path, room: Path):
 @contextmanager
 def _room(folder: Path) -> Iterator[Path]:
     """A place to unpack to, on the same disk; nothing of it remains."""
+    for left in folder.glob(".unpack-*"):  # of a process that was killed
+        if time.time() - left.stat().st_mtime > ABANDONED:
+            shutil.rmtree(left, ignore_errors=True)
     room = folder / f".unpack-{os.getpid()}"
     shutil.rmtree(room, ignore_errors=True)
     room.mkdir()

@@ -3,6 +3,7 @@
 import multiprocessing
 import os
 import sys
+import threading
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ProcessPoolExecutor
@@ -18,6 +19,12 @@ def available_cores() -> int:
     return min(8, len(affinity(0)) if affinity else os.cpu_count() or 1)
 
 
+def _leave_with_parent():
+    """End this worker when its parent is killed: it would wait for work for ever."""
+    parent = multiprocessing.parent_process()
+    threading.Thread(target=lambda: (parent.join(), os._exit(1)), daemon=True).start()
+
+
 def in_parallel(work: Callable, jobs: Iterable, *, workers: int | None = None) -> Iterator:
     """Yield `work(job)` for each job, in order.
 
@@ -30,8 +37,8 @@ def in_parallel(work: Callable, jobs: Iterable, *, workers: int | None = None) -
         workers: processes; default one per core, 0 or 1 for none.
 
     Raises:
-        JswsError: the calling script starts itself anew in each worker, because its
-            work is not behind `if __name__ == "__main__":`.
+        JswsError: a worker was stopped: the memory was full, or the calling script starts
+            itself anew in each, its work not being behind `if __name__ == "__main__":`.
     """
     workers = available_cores() if workers is None else workers
     script = getattr(sys.modules["__main__"], "__file__", None)
@@ -41,7 +48,7 @@ def in_parallel(work: Callable, jobs: Iterable, *, workers: int | None = None) -
         return
     # Spawned, not forked: a fork of a process that runs threads (torch, Jupyter) may hang.
     context = multiprocessing.get_context("spawn")
-    pool = ProcessPoolExecutor(workers, mp_context=context)
+    pool = ProcessPoolExecutor(workers, mp_context=context, initializer=_leave_with_parent)
     try:
         pending: deque = deque()
         for job in jobs:
@@ -52,8 +59,8 @@ def in_parallel(work: Callable, jobs: Iterable, *, workers: int | None = None) -
             yield pending.popleft().result()
     except BrokenProcessPool:
         raise JswsError(
-            f"the worker processes stopped at their start: put the work of {script} behind "
-            'if __name__ == "__main__":, or ask for workers=1'
+            "a worker process was stopped: ask for fewer workers if the memory was full, "
+            f'and put the work of {script} behind if __name__ == "__main__": if it is yours'
         ) from None
     finally:
         pool.shutdown(cancel_futures=True)

@@ -8,8 +8,9 @@ from typing import Annotated
 
 import typer
 
+from data_utils.categories import categories
 from data_utils.errors import JswsError
-from data_utils.voc import read_ids
+from data_utils.voc import VOC_CLASSES, read_ids
 from jsws_lib.cli_options import (
     Backbones,
     Checkpoint,
@@ -43,7 +44,19 @@ Conventions = StrEnum("Conventions", {name: name for name in ConfusionMatrix.ABS
 Absent = Annotated[Conventions, option(
     "a category that the masks lack: counts 0, is left out if it is not predicted either "
     "(union), or is left out (target); all the same on the whole of VOC val")]
-Figure = Annotated[Path | None, option("also draw it into this file (.png, .pdf, .svg)")]
+
+
+def _drawable(path: Path | None) -> Path | None:
+    """Refuse a figure's file before hours of measuring, not after them."""
+    if path:
+        from jsws_lib.pages import check_format
+
+        check_format(path)
+    return path
+
+
+Figure = Annotated[Path | None, option("also draw it into this file (.png, .pdf, .svg)",
+                                       callback=_drawable)]  # fmt: skip
 
 
 @evaluate_app.command("network")
@@ -68,13 +81,15 @@ def evaluate_network(
         profile, data=data, voc=voc, val_list=val_list, test_images=test_images,
         test_masks=test_masks, test_list=test_list, crf=crf, crf_scale=crf_scale,
     )  # fmt: skip
-    net, story = load_ssnet(checkpoint, device=pick_device())
+    expect = {"categories": categories(p.data / p.voc)}
+    net, story = load_ssnet(checkpoint, expect=expect, device=pick_device())
     record = {"checkpoint": str(checkpoint), "setting": story["setting"]}
     record |= _figures(net, story["setting"], p, r, crf=bool(crf), absent=str(absent))
     record["absent"] = str(absent)
     if "max_f" in record:
         record["protocol"] = SaliencyMeasure().name
-    echo(record | ({"crf": r.crf, "crf_scale": p.crf_scale} if crf else {}), as_json)
+    record |= {"crf": r.crf, "crf_scale": p.crf_scale} if crf else {}
+    echo(_defined(record), as_json)
 
 
 def _crf_scale_needs_crf(crf, crf_scale):
@@ -92,25 +107,40 @@ def _figures(net, setting: str, profile, recipe, **options) -> dict[str, float]:
     return {name: round(value, 4) for name, value in figures.items()}
 
 
+def _defined(value):
+    """JSON has no nan: a measure that no image defines is null."""
+    if isinstance(value, dict):
+        return {name: _defined(one) for name, one in value.items()}
+    if isinstance(value, list):
+        return [_defined(one) for one in value]
+    return None if value != value else value
+
+
 @evaluate_app.command("segmentation")
 def evaluate_segmentation(
     pred: Pred, gt: Truth, list: Ids = None, absent: Absent = Conventions.union,
+    named: Annotated[Path | None, option(
+        "VOC folder that names the categories, where `jsws data adopt` put it; default: "
+        "the parent of --gt", "--categories")] = None,
     figure: Figure = None, workers: Cores = None, as_json: Json = False,
 ):  # fmt: skip
-    """MIoU over 21 classes, 255 ignored; per-category table, confusion matrix."""
+    """MIoU over background and categories, 255 ignored; a row each; confusion matrix."""
     from jsws_lib.folders import evaluate_segmentation_folder
 
+    own = categories(named or gt.absolute().parent)
     matrix = evaluate_segmentation_folder(pred, gt, ids=ids_in(list), absent=str(absent),
+                                          names=("background", *own),
                                           workers=workers)  # fmt: skip
     scores = matrix.compute()
+    record = {"miou": scores.miou, "pixel_accuracy": scores.pixel_accuracy,
+              "iou": scores.iou.tolist(), "absent": scores.absent}  # fmt: skip
+    if own != VOC_CLASSES[1:]:
+        record["categories"] = scores.names
+    typer.echo(json.dumps(_defined(record)) if as_json else str(scores))
     if figure:
         from jsws_lib.pages import confusion_page, save_figure
 
         save_figure(confusion_page(matrix), figure)
-    record = {"miou": scores.miou, "pixel_accuracy": scores.pixel_accuracy,
-              "iou": [None if i != i else i for i in scores.iou.tolist()],
-              "absent": scores.absent}  # fmt: skip
-    typer.echo(json.dumps(record) if as_json else str(scores))
 
 
 @evaluate_app.command("saliency")
@@ -143,13 +173,11 @@ def evaluate_saliency(
     if curves:
         names = ("precision", "recall", "f_curve")
         record |= {name: getattr(scores, name).tolist() for name in names}
+    typer.echo(json.dumps(_defined(record)) if as_json else "\n".join(words))
     if figure:
         from jsws_lib.pages import saliency_page, save_figure
 
-        save_figure(saliency_page(scores, name=pred.name), figure)
-    # JSON has no nan: a measure that no image defines is null.
-    record = {k: None if v != v else v for k, v in record.items()}
-    typer.echo(json.dumps(record) if as_json else "\n".join(words))
+        save_figure(saliency_page(scores, name=pred.resolve().name), figure)
 
 
 def predict(
@@ -166,14 +194,17 @@ def predict(
         "reads them")] = False,
 ):  # fmt: skip
     """Segment pictures of any size: palette PNG, saliency PNG, overlay."""
-    import numpy as np
     from tqdm.auto import tqdm
 
-    from data_utils.datasets import read_image
     from jsws_lib.checkpoints import load_ssnet
-    from jsws_lib.crf import crf_saliency
     from jsws_lib.inference import predict as stream
-    from jsws_lib.inference import save_plain, save_prediction
+    from jsws_lib.inference import (
+        refine_saliency,
+        save_legend,
+        save_plain,
+        save_prediction,
+    )
+    from jsws_lib.pages import read_upright
     from jsws_lib.runs import SETTINGS
     from jsws_lib.training import pick_device
 
@@ -189,14 +220,16 @@ def predict(
     known = PROFILES.get(story.get("profile"))
     scale = crf_scale or (known.crf_scale if known else 1.0)  # as in its training
     save = partial(save_plain if plain else save_prediction, saliency=saliency)
-    predictions = stream(net, (read_image(f) for f in files))
+    predictions = stream(net, (read_upright(f) for f in files))
     for file in tqdm(files, desc="predicting", leave=False):
-        image, prediction = read_image(file), next(predictions)
+        image, prediction = read_upright(file), next(predictions)
         if crf:
-            refined = crf_saliency(np.asarray(image), prediction.sal_map,
-                                   preset=str(crf), scale=scale)  # fmt: skip
+            refined = refine_saliency(image, prediction.sal_map, preset=str(crf),
+                                      scale=scale)  # fmt: skip
             prediction = prediction._replace(sal_map=refined)
         save(prediction, image, out, file.stem)
+    if story["categories"] != [*VOC_CLASSES[1:]]:
+        save_legend(story["categories"], out / "categories.csv")
     after = f"; saliency refined by the CRF preset {crf}, scale {scale:g}" if crf else ""
     if not saliency:
         after = f"; setting {story['setting']} saw no saliency mask: no saliency maps"
@@ -216,7 +249,8 @@ def _pictures(given: list[Path], ids: Path | None) -> list[Path]:
         return [given[0] / f"{i}.jpg" for i in read_ids(ids, image_dir=given[0])]
     files = []
     for path in given:
-        inside = sorted([*path.glob("*.jpg"), *path.glob("*.png")])
+        kinds = (".jpg", ".jpeg", ".png")  # cameras write capitals
+        inside = sorted(p for p in path.glob("*.*") if p.suffix.lower() in kinds)
         if path.is_dir() and not inside:
             raise JswsError(f"no *.jpg or *.png in {path}")
         files += inside if path.is_dir() else [path]
@@ -289,11 +323,11 @@ def compare(
     from jsws_lib import tables
 
     made = tables.beside(table, [tables.read(file) for file in files], on=on)
+    typer.echo(getattr(made, str(format))())
     if figure:
         from jsws_lib.pages import save_figure
 
         save_figure(tables.chart(made), figure)
-    typer.echo(getattr(made, str(format))())
 
 
 def submit(

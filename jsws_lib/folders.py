@@ -5,6 +5,7 @@ one is read: a missing prediction is an error, never a smaller denominator. Each
 holds one image at a time, and hands back sums.
 """
 
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
@@ -21,6 +22,8 @@ from jsws_lib.metrics import ConfusionMatrix, SaliencyMeasure, SaliencyScores
 from jsws_lib.structure import StructureMeasure, StructureScores
 
 CHUNK = 16  # images a job: the same sums, to the last bit, for any number of processes
+# What Pillow raises on files that are broken, or larger than its limit.
+BROKEN = (OSError, SyntaxError, ValueError, Image.DecompressionBombError)
 FEW = 256  # images; below, starting processes takes longer than measuring
 
 
@@ -30,20 +33,22 @@ def evaluate_segmentation_folder(
     *,
     ids: Sequence[str] | None = None,
     absent: str = "union",
+    names: Sequence[str] = VOC_CLASSES,
     progress: bool = True,
     workers: int | None = None,
 ) -> ConfusionMatrix:
     """Count ``pred_dir/<id>.png`` against ``gt_dir/<id>.png`` (indexed, VOC values).
 
     ``ids`` defaults to every mask of ``gt_dir``; then a prediction without a mask is an
-    error. ``absent`` is that of `ConfusionMatrix`. ``workers`` defaults to one process
-    per core for more than `FEW` images. Scores: ``.compute()`` of what is returned.
+    error. ``absent`` is that of `ConfusionMatrix`, ``names`` are the background's and the
+    categories'. ``workers`` defaults to one process per core for more than `FEW` images.
+    Scores: ``.compute()`` of what is returned.
 
     Raises JswsError for missing files, a size or value that is not possible, and files
     that are not indexed images; the message names the file.
     """
     pairs = _pairs(pred_dir, gt_dir, ids, (".png",))
-    count = partial(_count_segmentations, absent=absent)
+    count = partial(_count_segmentations, absent=absent, names=names)
     return _merge(count, pairs, workers, progress)
 
 
@@ -78,8 +83,9 @@ def evaluate_structure_folder(
     return _merge(measure, _maps(pred_dir, gt_dir, ids), workers, progress).compute()
 
 
-def _count_segmentations(pairs: list[tuple[Path, Path]], *, absent: str) -> ConfusionMatrix:
-    matrix = ConfusionMatrix(len(VOC_CLASSES), absent=absent)
+def _count_segmentations(pairs: list[tuple[Path, Path]], *, absent: str,
+                         names: Sequence[str]) -> ConfusionMatrix:  # fmt: skip
+    matrix = ConfusionMatrix(len(names), absent=absent, names=names)
     for pred, gt in pairs:
         target, labels = _read(gt, indexed=True), _read(pred, indexed=True)
         with _naming(prediction=pred, target=gt):
@@ -128,11 +134,13 @@ def _maps(pred_dir, gt_dir, ids) -> list[tuple[Path, Path]]:
 
 
 def _pairs(pred_dir, gt_dir, ids, suffixes: tuple[str, ...]) -> list[tuple[Path, Path]]:
-    """Matching (prediction, mask) paths, all of which exist."""
+    """Matching (prediction, mask) paths, all of which exist, each once."""
     preds, masks = _by_stem(pred_dir, suffixes), _by_stem(gt_dir, (".png",))
     wanted = sorted(masks) if ids is None else list(ids)
     if not wanted:
         raise JswsError(f"{gt_dir} has no .png mask, or the id list is empty")
+    twice = sorted(i for i, count in Counter(wanted).items() if count > 1)
+    _complain("the id list", "names more than once", twice)
     _complain(gt_dir, "lacks masks of", [i for i in wanted if i not in masks])
     _complain(pred_dir, "lacks predictions of", [i for i in wanted if i not in preds])
     if ids is None:
@@ -164,11 +172,13 @@ def _read(path: Path, *, indexed: bool = False) -> np.ndarray:
     """HxW uint8: class indices as stored if ``indexed``, otherwise luminance."""
     try:
         with Image.open(path) as image:
-            modes = ("P", "L") if indexed else ("1", "L", "P", "RGB", "RGBA")
-            if image.mode not in modes:
-                raise JswsError(
-                    f"{path} is an image of mode {image.mode}, need one of {modes}"
-                )
-            return np.array(image if indexed else image.convert("L"))
-    except (OSError, SyntaxError) as error:  # Pillow raises either on broken files
+            image.load()
+    except BROKEN as error:
         raise JswsError(f"{path} cannot be read as an image: {error}") from error
+    modes = ("P", "L") if indexed else ("1", "L", "P", "RGB", "RGBA")
+    if image.mode not in modes:
+        raise JswsError(f"{path} is an image of mode {image.mode}, need one of {modes}")
+    if image.mode == "RGBA" and image.getextrema()[3][0] < 255:
+        raise JswsError(f"{path} is transparent in places, and what is salient may stand "
+                        "there: save it without transparency")  # fmt: skip
+    return np.array(image if indexed else image.convert("L"))

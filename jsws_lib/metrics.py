@@ -6,6 +6,7 @@ Each score carries the name of its convention, because the same maps differ by w
 points between conventions. `evaluation.py` measures folders of files.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -19,8 +20,11 @@ BETA2 = 0.3  # F-measure weight: precision counts more than recall (section 4.1)
 
 
 def _as_numpy(array) -> np.ndarray:
-    """A NumPy view of an array, or of a tensor on any device."""
-    return np.asarray(array.detach().cpu() if hasattr(array, "detach") else array)
+    """An array as it is, or a tensor on any device; NumPy has no bfloat16."""
+    if hasattr(array, "detach"):
+        array = array.detach().cpu()
+        array = array.double() if array.is_floating_point() else array
+    return np.asarray(array)
 
 
 # --- segmentation -------------------------------------------------------------------
@@ -33,10 +37,11 @@ class SegmentationScores(NamedTuple):
     iou: np.ndarray
     pixel_accuracy: float
     absent: str
+    names: Sequence[str] = ()  # of the classes; none for VOC's
 
     def __str__(self) -> str:
         names = VOC_CLASSES if len(self.iou) == len(VOC_CLASSES) else ()
-        names = names or [f"class {i}" for i in range(len(self.iou))]
+        names = self.names or names or [f"class {i}" for i in range(len(self.iou))]
         rows = [*zip(names, self.iou, strict=True)]
         rows.append(("pixel accuracy", self.pixel_accuracy))
         rows.append((f"mean IoU (absent: {self.absent})", self.miou))
@@ -61,10 +66,12 @@ class ConfusionMatrix:
 
     ABSENT = ("zero", "union", "target")
 
-    def __init__(self, num_classes: int = 21, *, void: int = 255, absent="union"):
+    def __init__(self, num_classes: int = 21, *, void: int = 255, absent="union",
+                 names: Sequence[str] = ()):  # fmt: skip
         if absent not in self.ABSENT:
             raise JswsError(f"absent={absent!r}: choose 'zero', 'union' or 'target'")
         self.num_classes, self.void, self.absent = num_classes, void, absent
+        self.names = names  # of the classes, for tables; none for VOC's
         self.matrix = np.zeros((num_classes, num_classes), np.int64)
 
     def update(self, target, pred) -> None:
@@ -112,7 +119,7 @@ class ConfusionMatrix:
             iou[(union if self.absent == "union" else in_target) == 0] = np.nan
         accuracy = tp.sum() / self.matrix.sum()
         return SegmentationScores(
-            float(np.nanmean(iou)), iou, float(accuracy), self.absent
+            float(np.nanmean(iou)), iou, float(accuracy), self.absent, self.names
         )
 
     def __str__(self) -> str:

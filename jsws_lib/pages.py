@@ -1,21 +1,46 @@
 """Figures as files: pages of pictures side by side, and the charts of the measures."""
 
 import io
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 import numpy as np
+from matplotlib import pyplot as plt
 from matplotlib.figure import Figure
+from PIL import Image, ImageOps
 from tqdm.auto import tqdm
 
-from data_utils.datasets import open_picture, read_class_mask, read_image
+from data_utils.categories import NOTE, categories
+from data_utils.datasets import open_picture, read_class_mask
 from data_utils.decoded import same_size
 from data_utils.errors import JswsError
 from data_utils.files import write_bytes
+from data_utils.voc import VOC_CLASSES
 from jsws_lib.metrics import ConfusionMatrix, SaliencyScores, f_measure
-from jsws_lib.pictures import draw_confusion, draw_iou, draw_precision_recall, gallery
+from jsws_lib.pictures import (
+    SHORT,
+    draw_confusion,
+    draw_iou,
+    draw_precision_recall,
+    gallery,
+)
 
 FORMATS = (".png", ".pdf", ".svg")
+
+
+def check_format(path: Path | str):
+    """Raise JswsError unless the suffix is one of `FORMATS`."""
+    if Path(path).suffix not in FORMATS:
+        raise JswsError(f"{path}: name a figure {', '.join(FORMATS)}")
+
+
+def read_upright(path: Path | str) -> Image.Image:
+    """Read an RGB picture as viewers show it: a camera that is held sideways notes it.
+
+    Raises:
+        JswsError: no such file, or not a whole picture.
+    """
+    return ImageOps.exif_transpose(open_picture(path)).convert("RGB")
 
 
 def save_figure(fig: Figure, path: Path | str) -> Path:
@@ -25,8 +50,7 @@ def save_figure(fig: Figure, path: Path | str) -> Path:
         JswsError: the suffix is none of `FORMATS`.
     """
     path = Path(path)
-    if path.suffix not in FORMATS:
-        raise JswsError(f"{path}: name a figure {', '.join(FORMATS)}")
+    check_format(path)
     file = io.BytesIO()
     fig.savefig(file, format=path.suffix[1:], dpi=130)
     return write_bytes(path, file.getvalue())
@@ -37,9 +61,12 @@ def confusion_page(matrix: ConfusionMatrix) -> Figure:
     scores = matrix.compute()
     fig = Figure(figsize=(8.5, 10), layout="constrained")
     top, bottom = fig.subplots(2, 1, height_ratios=(3, 1))
-    shown = draw_confusion(top, matrix.matrix, title="what became of the true pixels")
+    own = _short(matrix.names or VOC_CLASSES)
+    shown = draw_confusion(top, matrix.matrix, names=own,
+                           title="what became of the true pixels")  # fmt: skip
     fig.colorbar(shown, ax=top, shrink=0.8, label="share of the row")
-    draw_iou(bottom, {f"mIoU {scores.miou:.3f} (absent: {scores.absent})": scores.iou})
+    draw_iou(bottom, {f"mIoU {scores.miou:.3f} (absent: {scores.absent})": scores.iou},
+             names=own)  # fmt: skip
     return fig
 
 
@@ -87,19 +114,21 @@ def write_pages(images: Path, ids: Sequence[str], variants: dict[str, Path], out
     Raises:
         JswsError: a picture, mask or prediction is missing, broken or of another size.
     """
-    pictures = {i: read_image(images / f"{i}.jpg") for i in ids}
+    check_format(out)
+    pictures = {i: read_upright(images / f"{i}.jpg") for i in ids}
     if not pictures:
         raise JswsError(f"no *.jpg in {images}, or the id list is empty")
+    names = ("background", *_categories(images, variants.values()))
     kinds = ("segmentation", "saliency") if kind == "both" else (kind,)
     titles, columns = ["image"], [[np.asarray(p) for p in pictures.values()]]
     truths = {"segmentation": masks, "saliency": saliency_masks}
     for one in kinds:
         if truths[one]:
             titles.append("ground truth")
-            columns.append([_read(truths[one] / f"{i}.png", one, p)
+            columns.append([_read(truths[one] / f"{i}.png", one, p, len(names) - 1)
                             for i, p in pictures.items()])  # fmt: skip
     for name, source in variants.items():
-        made = _predicted(source, pictures, kinds)
+        made = _predicted(source, pictures, kinds, names)
         for one in kinds:
             titles.append(name)
             columns.append(made[one])
@@ -107,22 +136,37 @@ def write_pages(images: Path, ids: Sequence[str], variants: dict[str, Path], out
     files = []
     for k, start in enumerate(range(0, len(grid), rows), 1):
         path = out if len(grid) <= rows else out.with_stem(f"{out.stem}_{k:02d}")
-        fig = gallery(grid[start : start + rows], titles=titles)
+        fig = gallery(grid[start : start + rows], titles=titles, names=_short(names))
         files.append(save_figure(fig, path))
-        fig.clear()
+        plt.close(fig)  # pyplot keeps it else
     return files
 
 
-def _predicted(source: Path, pictures: dict, kinds: Sequence[str]) -> dict[str, list]:
+def _short(names: Sequence[str]) -> Sequence[str]:
+    """VOC's names shortened, others as they are."""
+    return SHORT if tuple(names) == VOC_CLASSES else names
+
+
+def _categories(images: Path, sources: Iterable[Path]) -> Sequence[str]:
+    """Those of the pictures' data set if it has a note of them, or of the first network."""
+    from jsws_lib.checkpoints import load_ssnet
+
+    voc = images.absolute().parent
+    networks = [] if (voc / NOTE).is_file() else [s for s in sources if not s.is_dir()]
+    return load_ssnet(networks[0])[1]["categories"] if networks else categories(voc)
+
+
+def _predicted(source: Path, pictures: dict, kinds: Sequence[str],
+               names: Sequence[str]) -> dict[str, list]:  # fmt: skip
     """Predictions of each kind, by a network or from files."""
     if source.is_dir():
-        return {one: [_read(source / f"{i}.png", one, p) for i, p in pictures.items()]
-                for one in kinds}  # fmt: skip
+        return {one: [_read(source / f"{i}.png", one, p, len(names) - 1)
+                      for i, p in pictures.items()] for one in kinds}  # fmt: skip
     from jsws_lib.checkpoints import load_ssnet
     from jsws_lib.inference import predict
     from jsws_lib.training import pick_device
 
-    net, _ = load_ssnet(source, device=pick_device())
+    net, _ = load_ssnet(source, expect={"categories": names[1:]}, device=pick_device())
     made = {one: [] for one in kinds}
     for prediction in tqdm(predict(net, pictures.values()), total=len(pictures),
                            desc=source.name, leave=False):  # fmt: skip
@@ -132,9 +176,9 @@ def _predicted(source: Path, pictures: dict, kinds: Sequence[str]) -> dict[str, 
     return made
 
 
-def _read(path: Path, kind: str, image) -> np.ndarray:
+def _read(path: Path, kind: str, image, count: int) -> np.ndarray:
     """Categories as uint8, saliency as float in [0, 1]: `gallery` draws by the type."""
-    picture = read_class_mask(path) if kind == "segmentation" else \
+    picture = read_class_mask(path, count=count) if kind == "segmentation" else \
         open_picture(path).convert("L")  # fmt: skip
     same_size(image, picture, path)
     return np.asarray(picture) if kind == "segmentation" else np.asarray(picture) / 255

@@ -45,7 +45,8 @@ def pack(pred_dir: Path | str, voc: Path | str, out: Path | str, *,
     Raises:
         JswsError: the list is not the server's; predictions are missing or left over; a
             file is not an indexed PNG in VOC's colours, has another size than its image,
-            or a value above 20. All faults are counted, the first ten named.
+            or a value above 20. All faults are counted, the first ten named. Or the
+            archive cannot be written.
     """
     pred_dir, voc, out = Path(pred_dir), Path(voc), Path(out)
     if not out.name.endswith((".tgz", ".tar.gz")):
@@ -86,25 +87,32 @@ def _faults(path: Path, image: Path) -> list[str]:
         faults.append(f"holds the value {values.max()}, the largest is {NUM_CLASSES}")
     if colours != palette()[:21].ravel().tolist():
         faults.append("its palette is not VOC's: are its numbers categories?")
-    with Image.open(image) as picture:  # reads the header only
-        if picture.size != prediction.size:
+    try:
+        with Image.open(image) as picture:  # reads the header only
             (w, h), (mw, mh) = picture.size, prediction.size
-            faults.append(f"is {mw} x {mh} px, its image {w} x {h} px")
+    except OSError:
+        return [*faults, f"its image {image} cannot be read; copy it again"]
+    if (w, h) != (mw, mh):
+        faults.append(f"is {mw} x {mh} px, its image {w} x {h} px")
     return faults
 
 
 def _write(out: Path, members: list[tuple[str, Path]]):
-    out.parent.mkdir(parents=True, exist_ok=True)
     temporary = out.with_name(f".{out.name}.{os.getpid()}.tmp")
     try:
-        with (open(temporary, "wb") as file,
-              gzip.GzipFile(filename="", mode="wb", fileobj=file, mtime=0) as packed,
-              tarfile.open(fileobj=packed, mode="w") as archive):  # fmt: skip
-            for name, path in tqdm(members, desc="packing", unit="file", leave=False):
-                data = path.read_bytes()
-                info = tarfile.TarInfo(name)  # no owner, no date: the same bytes each time
-                info.size = len(data)
-                archive.addfile(info, io.BytesIO(data))
-        os.replace(temporary, out)
-    finally:
-        temporary.unlink(missing_ok=True)
+        out.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            with (open(temporary, "wb") as file,
+                  gzip.GzipFile(filename="", mode="wb", fileobj=file, mtime=0) as packed,
+                  tarfile.open(fileobj=packed, mode="w") as archive):  # fmt: skip
+                for name, path in tqdm(members, desc="packing", unit="file", leave=False):
+                    data = path.read_bytes()
+                    info = tarfile.TarInfo(name)  # no owner, no date: always the same
+                    info.size = len(data)
+                    archive.addfile(info, io.BytesIO(data))
+            os.replace(temporary, out)
+        finally:
+            temporary.unlink(missing_ok=True)
+    except OSError as error:
+        raise JswsError(f"cannot write {out} ({error.strerror}); make room, or name "
+                        "another --out") from None  # fmt: skip

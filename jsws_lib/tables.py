@@ -7,6 +7,7 @@ measured on other pictures, and is set apart, unless it is said to be on the tab
 import html
 import json
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -14,11 +15,13 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from data_utils.errors import JswsError
+from data_utils.voc import VOC_CLASSES
 from jsws_lib.ablation import mean_sd
 from jsws_lib.compare import paper_table
 from jsws_lib.pictures import INK, SHORT
 from jsws_lib.results import PAPER
 
+MEASURES = ("miou", "iou", "mae", "max_f", "mae_crf", "max_f_crf")
 SETS = {3: "val", 4: "test"}  # of PASCAL VOC 2012; Tables 1 and 2 have one a column
 APART = "other pictures"
 MARKS = ("*", "o", "s", "^", "v", "P")  # of our results in a chart
@@ -39,6 +42,7 @@ class Result:
     file: Path
     settings: dict[str, dict[str, list]]
     protocol: str | None = None  # of MAE and max F
+    own: bool = False  # has other categories than VOC
 
     def best(self, *measures: str) -> list | None:
         """The first of these measures that setting M-M has, or else the only setting."""
@@ -73,16 +77,23 @@ class Table:
         mean, sd = (f"{value:.{self.digits}f}" for value in cell)
         return mean if math.isnan(cell[1]) else f"{mean}{sign}{sd}"
 
+    def _mine(self, row: str, column: str) -> bool:
+        """Whether a cell is ours; a result may well be called like a test set."""
+        return (row if self.number <= 4 else column) in self.ours
+
     def markdown(self) -> str:
         """A Markdown table; what is ours is bold."""
         head, *rows = self._cells(" ± ")
-        head = [f"**{h}**" if h in self.ours else h for h in head]
-        lines = [head, ["---"] + ["---:"] * (len(head) - 1)]
-        for row in rows:
-            lines.append([f"**{row[0]}**", *row[1:]] if row[0] in self.ours else row)
+
+        def bold(name: str, mine: bool) -> str:
+            return f"**{_md(name)}**" if mine else _md(name)
+
+        lines = [[bold(name, self._mine("", name)) for name in head],
+                 ["---"] + ["---:"] * (len(head) - 1)]  # fmt: skip
+        lines += [[bold(row[0], self._mine(row[0], "")), *row[1:]] for row in rows]
         body = "\n".join(f"| {' | '.join(line)} |" for line in lines)
-        notes = "\n".join(f"- {note}" for note in self.notes)
-        return f"**{self.title}**\n\n{body}\n\n{notes}"
+        notes = "\n".join(f"- {_md(note)}" for note in self.notes)
+        return f"**{_md(self.title)}**\n\n{body}\n\n{notes}"
 
     def latex(self) -> str:
         """A `table` environment for the package booktabs."""
@@ -90,7 +101,7 @@ class Table:
         lines = [" & ".join(map(_tex, head)) + r" \\", r"\midrule"]
         ruled = False
         for row in rows:
-            if row[0] in self.ours and not ruled:
+            if self._mine(row[0], "") and not ruled:
                 lines.append(r"\midrule")
                 ruled = True
             lines.append(" & ".join([_tex(row[0]), *row[1:]]).replace("–", "--") + r" \\")
@@ -110,7 +121,7 @@ class Table:
             for k, cell in enumerate(cells):
                 tag = "th" if kind == "col" or k == 0 else "td"
                 scope = f' scope="{kind if k or kind == "col" else "row"}"'
-                mine = cells[0] in self.ours or head[k] in self.ours
+                mine = self._mine(cells[0], head[k])
                 out.append(f"<{tag}{scope if tag == 'th' else ''}"
                            f"{' class=ours' if mine else ''}>{html.escape(cell)}</{tag}>")
             return f"<tr>{''.join(out)}</tr>"
@@ -137,36 +148,76 @@ th:first-child {{ text-align: left; }}
 </html>"""
 
 
+TEX = str.maketrans({
+    "\\": r"\textbackslash{}", "{": r"\{", "}": r"\}", "$": r"\$", "&": r"\&",
+    "%": r"\%", "_": r"\_", "#": r"\#", "^": r"\^{}", "~": r"\~{}",
+    "<": r"\textless{}", ">": r"\textgreater{}", "|": r"\textbar{}", "±": r"$\pm$",
+    "†": r"$^\dagger$", "‡": r"$^\ddagger$", "–": "--", "*": r"$^*$",
+})  # fmt: skip
+MD = str.maketrans({sign: f"\\{sign}" for sign in "\\|*`<"})
+
+
 def _tex(text: str) -> str:
-    for sign, code in {"\\": r"\textbackslash{}", "&": r"\&", "%": r"\%", "_": r"\_",
-                       "#": r"\#", "†": r"$^\dagger$", "‡": r"$^\ddagger$",
-                       "–": "--", "*": r"$^*$"}.items():  # fmt: skip
-        text = text.replace(sign, code)
-    return text
+    return text.translate(TEX)
+
+
+def _md(text: str) -> str:
+    return text.translate(MD)
 
 
 def read(file: Path | str) -> Result:
     """Read a result: a file of `jsws ablate`, or what `jsws evaluate --json` printed.
 
     Raises:
-        JswsError: no such file, no JSON, or none of these.
+        JswsError: no such file, no JSON, none of these, or a measure that is no fraction
+            of 1.
     """
     file = Path(file)
     try:
-        found = json.loads(file.read_text(encoding="utf-8"))
+        found = json.loads(file.read_bytes())  # some shells write UTF-16
     except OSError as error:
         raise JswsError(f"{file} cannot be read ({error.strerror})") from None
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise JswsError(f"{file} is not JSON ({error})") from None
-    if isinstance(found, dict) and isinstance(found.get("settings"), dict):
-        return Result(file.stem, file, found["settings"], "toolbox")
-    names = ("miou", "iou", "mae", "max_f", "mae_crf", "max_f_crf")
-    row = {name: [found[name]] for name in names if found.get(name) is not None} \
-        if isinstance(found, dict) else {}  # fmt: skip
+    found = found if isinstance(found, dict) else {}
+    own = found.get("categories", [*VOC_CLASSES]) != [*VOC_CLASSES]
+    if isinstance(found.get("settings"), dict):
+        rows = {name: _checked(row, f"{file}, setting {name}")
+                for name, row in found["settings"].items()}  # fmt: skip
+        return Result(file.stem, file, rows, "toolbox", own)
+    row = {name: [found[name]] for name in MEASURES if found.get(name) is not None}
     if not row:
-        raise JswsError(f"{file} holds none of {', '.join(names)}: give a file of "
+        raise JswsError(f"{file} holds none of {', '.join(MEASURES)}: give a file of "
                         "`jsws ablate`, or what `jsws evaluate ... --json` printed")
-    return Result(file.stem, file, {found.get("setting", "?"): row}, found.get("protocol"))
+    setting = str(found.get("setting", "?"))
+    return Result(file.stem, file, {setting: _checked(row, str(file))},
+                  found.get("protocol"), own)  # fmt: skip
+
+
+def _checked(row: object, where: str) -> dict[str, list]:
+    """The measures of one setting, by seed; JswsError for what `jsws` never writes."""
+    if not isinstance(row, dict):
+        raise JswsError(f"{where} is no object of measures, but {row!r:.40}: give a file "
+                        "as `jsws ablate` wrote it")  # fmt: skip
+    row = {name: row[name] for name in MEASURES if name in row}
+    for name, seeds in row.items():
+        if not _all(seeds, _iou if name == "iou" else _fraction):
+            raise JswsError(f"{where}: {name} is {seeds!r:.60}, but results are fractions "
+                            "from 0 to 1, one a seed: give the file as `jsws` wrote it, or "
+                            "divide percent by 100")  # fmt: skip
+    return row
+
+
+def _all(values: object, fits: Callable) -> bool:
+    return isinstance(values, list) and values != [] and all(map(fits, values))
+
+
+def _iou(seed: object) -> bool:
+    return _all(seed, lambda value: value is None or _fraction(value))
+
+
+def _fraction(value: object) -> bool:
+    return type(value) in (int, float) and 0 <= value <= 1
 
 
 def beside(number: int, results: list[Result], *, on: str | None = None) -> Table:
@@ -185,10 +236,14 @@ def beside(number: int, results: list[Result], *, on: str | None = None) -> Tabl
     if len(set(names)) < len(names):
         raise JswsError(f"two results are called {max(names, key=names.count)}: rename a "
                         "file")  # fmt: skip
+    taken, kind = {"paper"}, "column"
+    if number <= 4:
+        rows, kind = paper_table(number)["rows"].items(), "row"
+        taken = {name for method, row in rows for name in (method, _method(method, row))}
     for result in results:
-        if number <= 4 and result.name in paper_table(number)["rows"]:
-            raise JswsError(f"{result.file}: Table {number} has a row {result.name} of its "
-                            "own; rename the file")  # fmt: skip
+        if result.name in taken:
+            raise JswsError(f"{result.file}: Table {number} has a {kind} {result.name} of "
+                            "its own; rename the file")  # fmt: skip
         if number in (1, 2, 6) and result.protocol not in (None, "toolbox"):
             raise JswsError(f"{result.file} was measured under {result.protocol}, Table "
                             f"{number} under toolbox; measure again with --protocol "
@@ -238,7 +293,12 @@ def _segmentation(number: int, results: list[Result], on: str | None) -> Table:
     for result in results:
         miou = result.best("miou")
         _needs(miou, result, "miou", number)
-        iou = np.array(result.best("iou") or [[None] * len(table["columns"])], float)
+        count = len(table["columns"])
+        iou = result.best("iou") or [[None] * count]
+        if result.own or {len(seed) for seed in iou} != {count}:
+            raise JswsError(f"{result.file}: iou is not of the background and VOC's "
+                            f"{count - 1} categories, which Table {number} is about")
+        iou = np.array(iou, float)
         cells = [None if np.isnan(column).any() else mean_sd(100 * column)
                  for column in iou.T]  # fmt: skip
         rows[result.name] = (*cells, mean_sd([100 * value for value in miou]))
@@ -265,9 +325,9 @@ def _ablation(number: int, results: list[Result]) -> Table:
                 else:
                     cells.append(value and mean_sd([factor * v for v in value]))
         rows[label] = tuple(cells)
-    for result in results:
-        mine = [k for k, name in enumerate(columns) if name.startswith(f"{result.name}:")]
-        if all(row[k] is None for row in rows.values() for k in mine):
+    for k, result in enumerate(results, 1):  # 0: the paper
+        mine = slice(k * len(measures), (k + 1) * len(measures))
+        if not any(cell for row in rows.values() for cell in row[mine]):
             _needs(None, result, f"{' or '.join(measures)} of a setting", number)
     title = {5: "mean IoU in % of the settings (Section 4.4, Table 5)",
              6: "saliency maps of the settings (Section 4.4, Table 6)"}[number]  # fmt: skip
@@ -323,6 +383,11 @@ def chart(table: Table) -> Figure:
     return fig
 
 
+def _plain(name: str) -> str:
+    """A name for a legend: no formula, and not hidden by a `_` at its start."""
+    return "\N{WORD JOINER}" * name.startswith("_") + name.replace("$", r"\$")
+
+
 def _dots(ax, table: Table):
     """Each column a test set or category: others in grey, the paper's own, ours."""
     ours = 0
@@ -332,7 +397,7 @@ def _dots(ax, table: Table):
         if name in table.ours:
             ax.errorbar(at, means, np.nan_to_num(sds), fmt=MARKS[ours % len(MARKS)], ms=9,
                         color=INK["acd"[ours % 3]], mec="black", mew=0.5, capsize=3,
-                        label=name + f" ({APART})" * table.apart)  # fmt: skip
+                        label=_plain(name) + f" ({APART})" * table.apart)  # fmt: skip
             ours += 1
         elif name == "Ours":
             ax.plot(at, means, "D", color=INK["b"], mec="black", ms=6,
@@ -366,8 +431,8 @@ def _bars(ax, table: Table, part: slice):
                        0.8 / len(columns), yerr=None if math.isnan(sd) else sd, capsize=3,
                        color=shades[k % 5], hatch=hatches[k % 5], ec="white")  # fmt: skip
         ax.bar(0, 0, color=shades[k % 5], hatch=hatches[k % 5], ec="white",
-               label=column.split(":")[0])  # fmt: skip
+               label=_plain(column.rpartition(": ")[0]))  # fmt: skip
     ax.set_xticks(range(len(table.rows)), list(table.rows), fontsize=8)
-    ax.set_title(columns[0].split(": ")[1], fontsize=9)
+    ax.set_title(columns[0].rpartition(": ")[2], fontsize=9)
     ax.legend(frameon=False, fontsize=8, loc="upper left", bbox_to_anchor=(0, -0.1))
     ax.spines[["top", "right"]].set_visible(False)

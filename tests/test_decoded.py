@@ -1,5 +1,6 @@
 """The decoded file: the same crops within a tolerance, whole or absent, never stale."""
 
+import errno
 import os
 import pickle
 import signal
@@ -21,6 +22,14 @@ from data_utils.voc import write_palette_png
 from jsws_lib.config import STEADY, get_profile
 from jsws_lib.runs import run_folder
 from jsws_lib.training import class_set
+
+SEVERAL = module.in_parallel
+
+
+@pytest.fixture(autouse=True)
+def one_process(monkeypatch):
+    """Twelve pictures are decoded sooner than two processes have started."""
+    monkeypatch.setattr(module, "in_parallel", lambda work, jobs, workers: map(work, jobs))
 
 
 @pytest.fixture(scope="module")
@@ -95,7 +104,8 @@ def test_all_offsets_occur_and_mirrors_too(photographs):
     assert {mirror for *_, mirror in seen} == {True, False}
 
 
-def test_class_samples_with_pseudo_labels(own_data, tmp_path):
+def test_class_samples_with_pseudo_labels(own_data, tmp_path, monkeypatch):
+    monkeypatch.setattr(module, "in_parallel", SEVERAL)
     voc = own_data / "VOCdevkit/VOC2012"
     plain = ClassificationSet(voc, augmentation=Augmentation(64))
     for i in plain.ids:
@@ -123,6 +133,104 @@ def test_it_is_built_once_and_again_when_a_source_changes(own_data):
     two = ClassificationSet(voc, augmentation=Augmentation(64), cache="decoded")
     assert abs(int(two[4, 0]["image"][1].float().mean()) - 200) <= 2
     assert not file.exists() and len(list((voc / ".decoded").glob("*[0-9a-f].npy"))) == 1
+
+
+def test_sets_that_share_a_list_do_not_take_each_others_files(own_data, tmp_path):
+    """Stage 1 and two students with labels of their own, one beside the other."""
+    voc = own_data / "VOCdevkit/VOC2012"
+
+    def made(labels=None):
+        return ClassificationSet(voc, augmentation=Augmentation(64), cache="decoded",
+                                 pseudo_labels=labels)  # fmt: skip
+
+    plain = made()
+    for value in (3, 7):
+        for i in plain.ids:
+            labels = np.full((64, 64), value, np.uint8)
+            write_palette_png(tmp_path / f"{value}/{i}.png", labels)
+    students = {value: made(tmp_path / f"{value}") for value in (3, 7)}
+    files = {p: p.stat().st_mtime_ns for p in (voc / ".decoded").iterdir()}
+    assert len(files) == 6  # and sizes
+    for value, student in students.items():
+        assert set(pickle.loads(pickle.dumps(student))[0, 0]["pseudo_label"].flatten()
+                   .tolist()) == {value}  # fmt: skip
+    assert pickle.loads(pickle.dumps(plain))[0, 0]["image"].shape == (3, 64, 64)
+    made(), made(tmp_path / "3")
+    assert {p: p.stat().st_mtime_ns for p in (voc / ".decoded").iterdir()} == files
+
+
+def test_a_moved_data_root_keeps_its_file(own_data, tmp_path):
+    def made(root):
+        return ClassificationSet(root / "VOCdevkit/VOC2012", cache="decoded",
+                                 augmentation=Augmentation(64))  # fmt: skip
+
+    name = made(own_data)._decoded.path.name
+    assert made(own_data.rename(tmp_path / "moved"))._decoded.path.name == name
+    (tmp_path / "link").symlink_to(tmp_path / "moved")
+    assert made(tmp_path / "link")._decoded.path.name == name
+
+
+@pytest.mark.parametrize("suffix", [".npy", ".sizes.npy"])
+@pytest.mark.parametrize("left", [0, 100, None])
+def test_what_a_power_cut_left(photographs, monkeypatch, tmp_path, suffix, left):
+    monkeypatch.setenv("JSWS_CACHE", str(tmp_path))
+    whole = saliency(photographs, "decoded")
+    expected = whole[11, 0]["image"]
+    broken = whole._decoded.path.with_suffix(suffix)
+    data = broken.read_bytes()
+    broken.unlink()  # the whole one stays mapped
+    if left is not None:
+        broken.write_bytes(data[:left])
+    assert torch.equal(saliency(photographs, "decoded")[11, 0]["image"], expected)
+    assert broken.read_bytes() == data
+    assert torch.equal(whole[11, 0]["image"], expected)
+
+
+def test_what_other_programs_keep_in_the_folder_stays(photographs, tmp_path, monkeypatch):
+    monkeypatch.setenv("JSWS_CACHE", str(tmp_path))
+    (tmp_path / ".session.tmp").mkdir()
+    others = [tmp_path / name for name in (".thesis.tmp", "images_284_notes.npy")]
+    for other in others:
+        other.write_text("mine")
+    for other in (*others, tmp_path / ".session.tmp"):
+        os.utime(other, (1, 1))
+    saliency(photographs, "decoded")
+    assert all(other.read_text() == "mine" for other in others)
+
+
+def test_a_folder_that_can_only_be_read(photographs, tmp_path, monkeypatch):
+    """There, deleting a file that does not exist is an error, too."""
+    monkeypatch.setenv("JSWS_CACHE", str(tmp_path))
+    saliency(photographs, "decoded")
+
+    def refuse(*given, **_):
+        raise OSError(errno.EROFS, "Read-only file system")
+
+    real = np.lib.format.open_memmap  # also reads
+
+    def only_read(file, mode, *more, **given):
+        return (refuse if mode == "w+" else real)(file, mode, *more, **given)
+
+    monkeypatch.setattr(module.np.lib.format, "open_memmap", only_read)
+    monkeypatch.setattr(module.Path, "unlink", refuse)
+    saliency(photographs, "decoded")  # it is there already
+    with pytest.raises(JswsError, match="cannot be written to .*Read-only.*JSWS_CACHE"):
+        saliency(photographs, "decoded", crop=0.8)
+
+
+def test_a_disk_that_fills_up_is_no_sudden_death(photographs, tmp_path, monkeypatch):
+    """Two builds side by side, each of which saw room for itself alone."""
+    monkeypatch.setenv("JSWS_CACHE", str(tmp_path))
+    asked = []
+
+    def full(number, start, length):
+        asked.append(length)
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(module.os, "posix_fallocate", full)
+    with pytest.raises(JswsError, match="cannot be written to .*No space left.*JSWS_CACHE"):
+        saliency(photographs, "decoded")
+    assert asked[0] > 12 * 284 * 284 * 4 and not list(tmp_path.iterdir())
 
 
 def test_loading_processes_get_the_name_not_the_pixels(photographs):

@@ -70,6 +70,20 @@ class Handler(BaseHTTPRequestHandler):
             self.send_header("Location", "/good/x.zip")
             self.end_headers()
             return
+        if behaviour == "loop":
+            self.send_response(302)
+            self.send_header("Location", self.path)
+            self.end_headers()
+            return
+        if behaviour == "no-http":
+            self.wfile.write(b"220 ready for FTP\r\n")
+            return
+        if behaviour == "chunks":  # of which the second never comes
+            self.send_response(200)
+            self.send_header("Transfer-Encoding", "chunked")
+            self.end_headers()
+            self.wfile.write(b"5\r\nhello\r\nffff\r\n")
+            return
         if behaviour.isdigit():
             self.send_error(int(behaviour))
             return
@@ -154,7 +168,8 @@ def test_what_remains_of_a_longer_file_is_thrown_away(server, tmp_path):
         (tmp_path / "x.zip.part").write_bytes(bytes(2 * len(PICTURES)))
 
 
-@pytest.mark.parametrize("first", ["404", "503", "corrupt", "always-drop"])
+@pytest.mark.parametrize("first", ["404", "503", "corrupt", "always-drop", "loop",
+                                   "no-http", "chunks"])  # fmt: skip
 def test_the_next_mirror_is_tried(server, tmp_path, first):
     path = fetch(archive(server, first, "good", **KNOWN), tmp_path)
     assert path.read_bytes() == PICTURES
@@ -225,6 +240,51 @@ def test_a_damaged_archive_leaves_nothing(tmp_path, make):
     (tmp_path / "x").write_bytes(b"<html>404</html>")
     with pytest.raises(JswsError, match="neither a tar nor a zip"):
         unpack(tmp_path / "x", tmp_path / "out")
+
+
+def encrypted():
+    """A zip whose member says that it is."""
+    data = bytearray(zipped({"a": b"1"}))
+    data[data.index(b"PK\1\2") + 8] |= 1
+    data[6] |= 1
+    return bytes(data)
+
+
+def strange():
+    """A zip compressed as Windows does it for large files: Deflate64."""
+    data = bytearray(zipped({"a": b"1"}))
+    data[data.index(b"PK\1\2") + 10] = data[8] = 9
+    return bytes(data)
+
+
+@pytest.mark.parametrize("make", [encrypted, strange])
+def test_an_archive_that_another_program_has_to_unpack(tmp_path, make):
+    (tmp_path / "x.zip").write_bytes(make())
+    with pytest.raises(JswsError, match="x.zip cannot be unpacked .*zip it again"):
+        unpack(tmp_path / "x.zip", tmp_path / "out")
+    assert not list((tmp_path / "out").iterdir())
+
+
+def test_places_that_take_no_files(tmp_path, monkeypatch):
+    (tmp_path / "x.zip").write_bytes(PICTURES)
+    (tmp_path / "set").touch()  # where the archive has a folder
+    with pytest.raises(JswsError, match="cannot be unpacked into .*choose another --data"):
+        unpack(tmp_path / "x.zip", tmp_path)
+    with pytest.raises(JswsError, match="cannot be unpacked into .*choose another --data"):
+        unpack(tmp_path / "x.zip", tmp_path / "set")
+    assert not list(tmp_path.glob(".unpack*"))
+    with pytest.raises(JswsError, match="cannot write to .*choose another --data"):
+        download(source(Archive("x.zip")), tmp_path / "set" / "root")
+
+
+def test_what_a_killed_unpacking_left_goes(tmp_path):
+    (tmp_path / "x.zip").write_bytes(PICTURES)
+    for name in (".unpack-1", ".unpack-2"):
+        (tmp_path / "out" / name / "set").mkdir(parents=True)
+    os.utime(tmp_path / "out/.unpack-1", (1, 1))
+    unpack(tmp_path / "x.zip", tmp_path / "out")
+    names = {p.name for p in (tmp_path / "out").iterdir()}
+    assert names == {"set", ".unpack-2"}  # the second may be at work
 
 
 def test_unpacking_joins_what_is_there(tmp_path):

@@ -1,6 +1,8 @@
 """Folders of predictions: every file accounted for, any number of processes, by name."""
 
 import json
+import struct
+import zlib
 from pathlib import Path
 
 import numpy as np
@@ -9,7 +11,7 @@ from PIL import Image
 from test_metrics import measured, random_segmentation, saliency_pairs
 
 from data_utils.errors import JswsError
-from data_utils.voc import write_palette_png
+from data_utils.voc import read_ids, write_palette_png
 from jsws_lib import folders as module
 from jsws_lib.folders import (
     evaluate_saliency_folder,
@@ -141,6 +143,45 @@ def test_bad_saliency_files_are_named(folders):
     Image.new("I;16", (9, 9)).save(sal / "0.png")
     with pytest.raises(JswsError, match=r"sal.0\.png.*mode I;16"):
         evaluate_saliency_folder(sal, mask)
+
+
+def test_an_image_counts_once(folders):
+    with pytest.raises(JswsError, match="the id list names more than once 1$"):
+        evaluate_saliency_folder(folders / "sal", folders / "mask", ids=["0", "1", "1"])
+
+
+def test_lists_of_other_editors(tmp_path):
+    (tmp_path / "ids").write_bytes("\ufeff0\r\n1\r\n".encode())
+    assert read_ids(tmp_path / "ids") == ["0", "1"]
+    (tmp_path / "ids").write_bytes("0\n1\n".encode("utf-16"))
+    with pytest.raises(JswsError, match="ids is not UTF-8 text; save it as UTF-8"):
+        read_ids(tmp_path / "ids")
+
+
+def test_a_shape_that_stands_in_the_transparency_is_not_guessed(folders):
+    path = folders / "mask/1.png"
+    mask = Image.open(path).convert("L")
+    white = Image.new("L", mask.size, 255)
+    Image.merge("RGBA", (white, white, white, mask)).save(path)
+    with pytest.raises(JswsError, match=r"mask.1\.png is transparent in places"):
+        evaluate_saliency_folder(folders / "sal", folders / "mask")
+    Image.merge("RGBA", (mask, mask, mask, white)).save(path)
+    evaluate_saliency_folder(folders / "sal", folders / "mask")
+
+
+def chunk(kind: bytes, data: bytes) -> bytes:
+    return (struct.pack(">I", len(data)) + kind + data
+            + struct.pack(">I", zlib.crc32(kind + data)))  # fmt: skip
+
+
+@pytest.mark.parametrize("header", [
+    struct.pack(">IIBBBBB", 20_000, 20_000, 1, 0, 0, 0, 0), b"short",
+], ids=["huge", "cut"])  # fmt: skip
+def test_headers_that_pillow_refuses(folders, header):
+    chunks = chunk(b"IHDR", header) + chunk(b"IDAT", b"") + chunk(b"IEND", b"")
+    (folders / "sal/1.png").write_bytes(b"\x89PNG\r\n\x1a\n" + chunks)
+    with pytest.raises(JswsError, match=r"sal.1\.png cannot be read as an image"):
+        evaluate_saliency_folder(folders / "sal", folders / "mask")
 
 
 def test_any_number_of_processes_gives_the_same_bits(folders, monkeypatch):

@@ -347,6 +347,13 @@ def test_saliency_measure_rejects_bad_input():
         one += SaliencyMeasure()
 
 
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16, torch.float64])
+def test_tensors_of_any_precision(dtype):
+    mask = torch.tensor([[0, 255, 255]], dtype=torch.uint8)
+    sal_map = torch.tensor([[0, 0.5, 1]], dtype=dtype, requires_grad=True)
+    assert measured("pysod", [(sal_map, mask)]).mae == pytest.approx(0.5 / 3)
+
+
 def test_toolbox_clips_negative_floats_for_f():
     mask = np.array([[0, 0, 255, 255]], np.uint8)
     scores = measured("toolbox", [(np.array([[-1.0, 0, 0.5, 0.5]]), mask)])

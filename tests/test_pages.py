@@ -4,6 +4,7 @@ import json
 
 import numpy as np
 import pytest
+from matplotlib import pyplot as plt
 from PIL import Image
 from typer.testing import CliRunner
 
@@ -26,8 +27,8 @@ def test_columns_are_truth_network_and_folder(world, tmp_path, monkeypatch):
     voc, ids = world
     drawn = []
     gallery = pages.gallery
-    monkeypatch.setattr(pages, "gallery", lambda rows, titles: drawn.append((rows, titles))
-                        or gallery(rows, titles=titles))  # fmt: skip
+    monkeypatch.setattr(pages, "gallery", lambda rows, titles, names: drawn.append(
+                        (rows, titles)) or gallery(rows, titles=titles, names=names))
     masks = voc / "SegmentationClass"
     variants = {"M": shipped("mini_M"), "again": masks}
     files = pages.write_pages(voc / "JPEGImages", ids[:5], variants, tmp_path / "p.png",
@@ -106,8 +107,69 @@ def test_curves_and_structure_of_a_folder(tmp_path, protocol):
     assert "weighted F" in text and f"({protocol} protocol, 3 images)" in text
 
 
+@pytest.fixture
+def maps(tmp_path):
+    """One all-zero map: the protocol toolbox leaves its measures undefined."""
+    for name in ("sal", "mask"):
+        (tmp_path / name).mkdir()
+        Image.new("L", (9, 9)).save(tmp_path / name / "0.png")
+    return ["evaluate", "saliency", "--pred", str(tmp_path / "sal"), "--gt",
+            str(tmp_path / "mask")]  # fmt: skip
+
+
+def no_constant(name):
+    raise AssertionError(f"JSON has no {name}")
+
+
+def test_what_is_undefined_is_null(maps):
+    answer = CliRunner().invoke(app, [*maps, "--curves", "--json"])
+    record = json.loads(answer.stdout, parse_constant=no_constant)
+    assert record["max_f"] is None and record["precision"] == [None] * 256
+
+
+def test_a_figure_does_not_cost_the_measures(maps, tmp_path, monkeypatch):
+    from jsws_lib import folders
+
+    (tmp_path / "taken.png").mkdir()
+    answer = CliRunner().invoke(app, [*maps, "--json", "--figure",
+                                      str(tmp_path / "taken.png")])  # fmt: skip
+    assert json.loads(answer.stdout)["images"] == 1
+    assert "taken.png" in str(answer.exception)
+    monkeypatch.setattr(folders, "evaluate_saliency_folder", None)  # nothing is measured
+    answer = CliRunner().invoke(app, [*maps, "--figure", str(tmp_path / "x.bmp")])
+    assert "name a figure" in str(answer.exception)
+
+
+def test_a_picture_of_a_camera_held_sideways(tmp_path):
+    for name in ("img", "out"):
+        (tmp_path / name).mkdir()
+    exif = Image.Exif()
+    exif[0x0112] = 6  # turn it by a quarter
+    picture = Image.new("RGB", (60, 40), "red")
+    picture.paste("blue", (0, 0, 30, 40))
+    picture.save(tmp_path / "img/0.jpg", exif=exif, quality=95)
+    upright = pages.read_upright(tmp_path / "img/0.jpg")
+    assert upright.size == (40, 60) and upright.getpixel((5, 5))[2] > 200
+    words = ["predict", str(tmp_path / "img"), "--checkpoint", str(shipped("mini_M")),
+             "--out", str(tmp_path / "out")]  # fmt: skip
+    assert CliRunner().invoke(app, words).exit_code == 0
+    sizes = {Image.open(path).size for path in (tmp_path / "out").iterdir()}
+    assert sizes == {(40, 60)}
+    pages.write_pages(tmp_path / "img", ["0"], {"x": tmp_path / "out"}, tmp_path / "p.png")
+
+
+def test_pages_are_forgotten_once_they_are_written(world, tmp_path):
+    voc, ids = world
+    before = plt.get_fignums()
+    pages.write_pages(voc / "JPEGImages", ids[:3], {"x": voc / "SegmentationClass"},
+                      tmp_path / "p.png", rows=1)  # fmt: skip
+    assert plt.get_fignums() == before
+
+
 def test_no_page_of_nothing(tmp_path):
     with pytest.raises(JswsError, match="the id list is empty"):
         pages.write_pages(tmp_path, [], {}, tmp_path / "p.png")
+    with pytest.raises(JswsError, match="name a figure"):
+        pages.write_pages(tmp_path, [], {}, tmp_path / "p.bmp")
     with pytest.raises(JswsError, match="name a figure"):
         pages.save_figure(None, tmp_path / "p.bmp")

@@ -90,6 +90,18 @@ def test_a_fault_is_named_and_nothing_is_written(voc, tmp_path, how, words):
     assert words in str(error.value) and not out.exists()
 
 
+def test_a_broken_image_and_a_place_that_takes_no_file(voc, tmp_path):
+    (tmp_path / "folder.tgz").mkdir()
+    (tmp_path / "file").touch()
+    for out in (tmp_path / "folder.tgz", tmp_path / "file/a.tgz"):
+        with pytest.raises(JswsError, match="cannot write .*name another --out"):
+            pack(tmp_path / "pred", voc, out, count=4)
+    assert not list(tmp_path.glob(".*"))
+    (voc / f"JPEGImages/{IDS[1]}.jpg").write_bytes(b"")
+    with pytest.raises(JswsError, match=f"its image .*{IDS[1]}.jpg cannot be read"):
+        pack(tmp_path / "pred", voc, tmp_path / "a.tgz", count=4)
+
+
 def test_all_faults_are_counted_and_ten_are_named(voc, tmp_path):
     for k in range(30):
         write_palette_png(tmp_path / f"pred/old{k:02}.png", np.zeros((2, 2), np.uint8))

@@ -1,6 +1,7 @@
 """Our figures beside the paper's: in the right cell, in four forms, never silently."""
 
 import json
+import warnings
 from html.parser import HTMLParser
 
 import numpy as np
@@ -99,7 +100,7 @@ class Cells(HTMLParser):
 def test_three_forms_say_the_same(measured, number):
     table = beside(number, [read(measured["ablation"])])
     lines = [line for line in table.markdown().splitlines() if line.startswith("|")]
-    markdown = [[cell.strip(" *") for cell in line.strip("|").split("|")]
+    markdown = [[cell.strip(" *").replace("\\*", "*") for cell in line[1:-1].split("|")]
                 for k, line in enumerate(lines) if k != 1]  # fmt: skip
     page = Cells(table.html())
     rows = [[cell.strip("*") for cell in row] for row in page.rows]
@@ -159,6 +160,99 @@ def test_a_file_that_is_no_result(tmp_path, text, words):
         read(tmp_path / "x.json")
     with pytest.raises(JswsError, match="cannot be read"):
         read(tmp_path / "nowhere.json")
+
+
+PERCENT = {"miou": 57.1, "mae": 5.0, "max_f": 91.2}
+
+
+@pytest.mark.parametrize("record", [
+    PERCENT, {"mae": -0.1}, {"mae": float("nan")}, {"mae": float("inf")}, {"mae": True},
+    {"mae": 10**400}, {"mae": "0.1"}, {"mae": [0.1]}, {"mae": {"mean": 0.1}},
+    {"miou": 0.5, "iou": 0.3}, {"miou": 0.5, "iou": [90.0] * 21}, {"miou": 0.5, "iou": []},
+    {"settings": {"MM": None}}, {"settings": {"MM": [0.5]}},
+    {"settings": {"MM": {"mae": 0.1}}}, {"settings": {"MM": {"mae": []}}},
+    {"settings": {"MM": {"mae": [None]}}}, {"settings": {"MM": {"mae": [[0.1]]}}},
+    {"settings": {"MM": {"mae": "0.1"}}}, {"settings": {"MM": {"iou": [0.1]}}},
+])  # fmt: skip
+def test_what_is_no_fraction_is_refused(tmp_path, record):
+    (tmp_path / "x.json").write_text(json.dumps(record))
+    with pytest.raises(JswsError, match="x.json.*(fractions from 0 to 1|no object of)"):
+        read(tmp_path / "x.json")
+
+
+def write(path, **record):
+    path.write_text(json.dumps(record))
+    return read(path)
+
+
+@pytest.mark.parametrize("encoding", ["utf-8-sig", "utf-16"])
+def test_what_other_shells_redirect_is_read(tmp_path, encoding):
+    (tmp_path / "x.json").write_text('{"mae": 0.1}', encoding=encoding)
+    assert read(tmp_path / "x.json").best("mae") == [0.1]
+
+
+def test_a_broken_file_is_one_clear_error(tmp_path):
+    (tmp_path / "deep.json").write_text("[" * 100_000)
+    with pytest.raises(JswsError, match="deep.json is not JSON"):
+        read(tmp_path / "deep.json")
+    result = write(tmp_path / "x.json", setting=["MM"], mae=0.1)
+    assert [*result.settings] == ["['MM']"]
+
+
+def test_other_categories_have_no_place_in_table_3(tmp_path):
+    names = ["background", *(f"pet {k}" for k in range(20))]
+    for more in ({"iou": [0.9, 0.1, None]}, {"iou": [0.5] * 21, "categories": names}):
+        result = write(tmp_path / "pets.json", miou=0.5, **more)
+        with pytest.raises(JswsError, match="pets.json.*VOC's 20 categories.*Table 3"):
+            beside(3, [result])
+    five = write(tmp_path / "five.json", miou=0.5, setting="MM", iou=[0.9, 0.1, None])
+    assert beside(5, [five]).rows["M-M"][1][0] == 50
+
+
+@pytest.mark.parametrize("number", [1, 5])
+def test_a_result_does_not_take_the_papers_place(tmp_path, number):
+    name = {1: "RAS '18", 5: "paper"}[number]
+    result = write(tmp_path / f"{name}.json", setting="MM", mae=0.1, miou=0.5)
+    with pytest.raises(JswsError, match=f"has a .* {name} of its own; rename"):
+        beside(number, [result])
+
+
+def test_a_result_called_like_a_test_set_marks_no_column(tmp_path):
+    table = beside(1, [write(tmp_path / "ECSSD.json", mae=0.1)], on="ECSSD")
+    assert table.markdown().count("**ECSSD**") == 1  # the row
+    assert table.html().count("class=ours") == 5  # the cells of the row
+
+
+ODD = "a|b$^{~}<i>&%#*_`c` $x: y"
+
+
+@pytest.mark.parametrize("number", [1, 5])
+def test_names_with_signs_that_mean_something(tmp_path, number):
+    result = write(tmp_path / f"{ODD}.json", setting="MM", mae=0.1, miou=0.5)
+    underscore = write(tmp_path / "_mine.json", setting="MM", mae=0.1, miou=0.5)
+    table = beside(number, [result, underscore])
+    lines = [line for line in table.markdown().splitlines() if line.startswith("|")]
+    assert len({line.replace(r"\|", "").count("|") for line in lines}) == 1
+    assert r"\<i>" in table.markdown() and r"\*_\`c\`" in table.markdown()
+    (cell,) = {cell for row in Cells(table.html()).rows for cell in row if "a|b" in cell}
+    assert cell.removesuffix(": mIoU") == ODD
+    tex = r"a\textbar{}b\$\^{}\{\~{}\}\textless{}i\textgreater{}\&\%\#$^*$\_`c` \$x: y"
+    assert tex in table.latex()
+    figure = chart(table)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")  # a sign that the font lacks
+        figure.canvas.draw()
+    legend = [text.get_text() for text in figure.axes[0].get_legend().get_texts()]
+    assert any("mine" in text for text in legend)
+    assert any(text.startswith(ODD.replace("$", r"\$")) for text in legend)
+    assert number == 1 or figure.axes[0].get_title() == "mIoU"
+
+
+def test_a_network_without_the_measure_is_refused_beside_one_that_has_it(tmp_path):
+    has = write(tmp_path / "a: b.json", setting="MM", miou=0.5)
+    lacks = write(tmp_path / "a.json", setting="MM", mae=0.1)
+    with pytest.raises(JswsError, match="a.json has no miou of a setting"):
+        beside(5, [has, lacks])
 
 
 def test_the_command(measured, tmp_path):
