@@ -8,16 +8,19 @@ a run depends on (seed, k) alone, whatever the number of loader processes.
 import os
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import partial, update_wrapper
 from pathlib import Path
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from PIL import Image
 from torch.utils.data import DataLoader, Dataset, Sampler
 
+from data_utils.categories import all_labels
 from data_utils.decoded import CACHES, Decoded, Files, read_pictures
 from data_utils.errors import JswsError
-from data_utils.voc import NUM_CLASSES, VOID, image_labels, read_ids
+from data_utils.voc import NUM_CLASSES, VOID, read_ids
 
 MEAN_COLOUR = (124, 116, 104)  # fills the corners of a rotated picture
 
@@ -34,7 +37,7 @@ def open_picture(path: Path | str) -> Image.Image:
             return picture
     except FileNotFoundError:
         raise JswsError(f"no picture at {path}") from None
-    except (OSError, SyntaxError) as error:
+    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
         raise JswsError(
             f"{path} cannot be decoded ({error}); download or copy it again"
         ) from None
@@ -56,8 +59,8 @@ def read_saliency_mask(path: Path | str) -> Image.Image:
     return Image.fromarray((values > half).astype(np.uint8))
 
 
-def read_class_mask(path: Path | str) -> Image.Image:
-    """Read a VOC label picture as mode L: 0 to 20, or 255 (void).
+def read_class_mask(path: Path | str, *, count: int = NUM_CLASSES) -> Image.Image:
+    """Read a VOC label picture as mode L: 0 to `count`, 20 in VOC, or 255 (void).
 
     Raises:
         JswsError: RGB instead of indexed, or a value no category has.
@@ -69,10 +72,10 @@ def read_class_mask(path: Path | str) -> Image.Image:
             "one that stores category numbers"
         )
     values = np.asarray(picture)
-    wrong = set(np.unique(values).tolist()) - {*range(NUM_CLASSES + 1), VOID}
+    wrong = set(np.unique(values).tolist()) - {*range(count + 1), VOID}
     if wrong:
         raise JswsError(
-            f"{path} holds the value {min(wrong)}; a VOC mask holds 0 to {NUM_CLASSES} "
+            f"{path} holds the value {min(wrong)}; a VOC mask holds 0 to {count} "
             f"and {VOID}"
         )
     return Image.fromarray(values)
@@ -132,37 +135,49 @@ class Augmentation:
         """
         at, angle, mirror = self._draw(rng)
         left, top = at * (self.side - self.size)
+        square = np.asarray(square)  # of a memory map each slice would be one, too
         if angle:
-            square = _turn(square, self.size, (left, top), size, angle)
+            layers = _turn(square, self.size, (left, top), size, angle, mirror)
         else:
             x, y = round(left), round(top)
             square = square[y : y + self.size, x : x + self.size]
-        layers = torch.from_numpy(np.array(square[:, ::-1] if mirror else square))
-        image, *masks = layers.split([3, *[1] * (layers.shape[2] - 3)], dim=2)
-        return (image.permute(2, 0, 1).contiguous(), *(mask[..., 0] for mask in masks))
+            planes = (square[:, ::-1] if mirror else square).transpose(2, 0, 1)
+            layers = torch.from_numpy(np.ascontiguousarray(planes))
+        return (layers[:3], *layers[3:])
 
 
 def _turn(square: np.ndarray, size: int, start: tuple[float, float],
-          picture: tuple[int, int], angle: float) -> np.ndarray:  # fmt: skip
-    """Cut a crop out of a square as if its picture had been rotated before."""
+          picture: tuple[int, int], angle: float,
+          mirror: bool) -> torch.Tensor:  # fmt: skip
+    """Cut a crop out of a square as if its picture had been rotated before.
+
+    Pillow's `transform` gives the same within a grey level, which it cuts off where this
+    rounds, and takes twice as long.
+    """
     side = len(square)
     stretch = np.array(picture) / side  # of a square's pixel, in the picture's
     turn = np.deg2rad(angle)
     rotation = np.array([[np.cos(turn), -np.sin(turn)], [np.sin(turn), np.cos(turn)]])
     matrix = rotation * stretch / stretch[:, None]
     offset = side / 2 + matrix @ (np.array(start) - side / 2)
-    affine = (*matrix[0], offset[0], *matrix[1], offset[1])
-
-    def one(layer: np.ndarray, resample: int, fill) -> np.ndarray:
-        image = Image.fromarray(layer)
-        return np.asarray(image.transform((size, size), Image.Transform.AFFINE, affine,
-                                          resample, fillcolor=fill))  # fmt: skip
-
-    image = one(np.ascontiguousarray(square[..., :3]), Image.Resampling.BILINEAR,
-                MEAN_COLOUR)  # fmt: skip
-    masks = [one(np.ascontiguousarray(square[..., k]), Image.Resampling.NEAREST, VOID)
-             for k in range(3, square.shape[2])]  # fmt: skip
-    return np.dstack([image, *masks])
+    down = torch.arange(size) + 0.5
+    across = down.flip(0) if mirror else down
+    place = torch.empty(size, size, 2)  # that a pixel comes from: -1 to 1 over the square
+    rows = zip((2 / side * matrix).tolist(), (2 / side * offset - 1).tolist(), strict=True)
+    for k, ((a, b), c) in enumerate(rows):
+        torch.add(a * across, (b * down + c)[:, None], out=place[..., k])
+    layers = torch.from_numpy(np.array(square)).permute(2, 0, 1)[None].float()
+    how = {"padding_mode": "border", "align_corners": False}
+    image = F.grid_sample(layers[:, :3], place[None], **how)
+    # Nearest: categories do not mix.
+    masks = F.grid_sample(layers[:, 3:], place[None], mode="nearest", **how)
+    turned = torch.empty(layers.shape[1], size, size, dtype=torch.uint8)
+    turned[:3], turned[3:] = image[0].round_(), masks[0]
+    away = place.abs_().numpy()
+    outside = np.flatnonzero(np.maximum(away[..., 0], away[..., 1]) > 1)
+    fill = np.array([*MEAN_COLOUR, *[VOID] * (len(turned) - 3)], np.uint8)
+    turned.flatten(1).numpy()[:, outside] = fill[:, None]  # a view: the memory is shared
+    return turned
 
 
 class _TrainingSet(Dataset):
@@ -205,6 +220,8 @@ class _TrainingSet(Dataset):
 class ClassificationSet(_TrainingSet):
     """D_c: VOC images and image labels from their XML; no pixel mask is opened.
 
+    Or your own pictures, labels and categories, see `jsws data adopt`.
+
     Args:
         voc: a `VOC2012` folder.
         list_name: an id list in `ImageSets/Segmentation`.
@@ -215,8 +232,8 @@ class ClassificationSet(_TrainingSet):
             code does: it leaks pixel annotations, for comparison only.
         cache: "none", "memory" or "decoded", see `_TrainingSet`.
 
-    A sample is a dict: `image` (3, size, size) uint8, `labels` t (20,) float32 and, with
-    `pseudo_labels`, `pseudo_label` (size, size) int64 with 255 to ignore.
+    A sample is a dict: `index` in `ids`, `image` (3, size, size) uint8, `labels` t (C,)
+    float32 and, with `pseudo_labels`, `pseudo_label` (size, size) int64 with 255 to ignore.
 
     Raises:
         JswsError: a list, image, XML or pseudo label is missing or broken.
@@ -231,9 +248,7 @@ class ClassificationSet(_TrainingSet):
             self.voc / "ImageSets" / "Segmentation" / f"{list_name}.txt",
             image_dir=self.voc / "JPEGImages",
         )
-        self.labels = np.stack(
-            [image_labels(self.voc / "Annotations" / f"{i}.xml") for i in self.ids]
-        )
+        self.labels = all_labels(self.voc, self.ids)
         self.pseudo_labels = pseudo_labels and Path(pseudo_labels)
         self.leaky_labels = leaky_labels
         mask = self.voc / "SegmentationClass" / f"{self.ids[0]}.png"
@@ -253,25 +268,28 @@ class ClassificationSet(_TrainingSet):
         name = self.ids[index]
         image = (self.voc / "JPEGImages" / f"{name}.jpg", read_image)
         masks = [folder / f"{name}.png" for folder in self._mask_folders()]
-        return (image, *((mask, read_class_mask) for mask in masks))
+        reader = partial(read_class_mask, count=self.labels.shape[1])
+        update_wrapper(reader, read_class_mask)  # the cache of squares knows it by name
+        return (image, *((mask, reader) for mask in masks))
 
     def __getitem__(self, key: tuple[int, int]) -> dict[str, torch.Tensor]:
         index, draw = key
         image, *masks = self._draw(index, draw)
-        sample = {"image": image, "labels": torch.from_numpy(self.labels[index])}
+        sample = {"index": index, "image": image,
+                  "labels": torch.from_numpy(self.labels[index])}  # fmt: skip
         if self.pseudo_labels:
             sample["pseudo_label"] = masks[0].long()
         if self.leaky_labels:
             seen = torch.bincount(masks[-1].flatten(), minlength=VOID + 1) > 0
-            sample["labels"] = seen[1 : NUM_CLASSES + 1].float()
+            sample["labels"] = seen[1 : self.labels.shape[1] + 1].float()
         return sample
 
 
 class SaliencySet(_TrainingSet):
     """D_s: images and class-agnostic saliency masks, paired by file name.
 
-    A sample is a dict: `image` (3, size, size) uint8 and `sal_mask` Y (size, size) uint8,
-    1 salient, 0 not, 255 outside a rotated picture.
+    A sample is a dict: `index` in `ids`, `image` (3, size, size) uint8 and `sal_mask` Y
+    (size, size) uint8, 1 salient, 0 not, 255 outside a rotated picture.
 
     Raises:
         JswsError: a folder is missing or empty, or an image has no mask.
@@ -281,6 +299,7 @@ class SaliencySet(_TrainingSet):
                  augmentation: Augmentation, seed: int = 0, ids: list[str] | None = None,
                  cache: str = "none"):  # fmt: skip
         self.pairs = saliency_pairs(images, masks, ids=ids)
+        self.ids = [image.stem for image, _ in self.pairs]
         super().__init__(augmentation, seed, cache, Path(images).name,
                          Path(images).parent / ".decoded")  # fmt: skip
 
@@ -293,18 +312,25 @@ class SaliencySet(_TrainingSet):
 
     def __getitem__(self, key: tuple[int, int]) -> dict[str, torch.Tensor]:
         image, mask = self._draw(*key)
-        return {"image": image, "sal_mask": mask}
+        return {"index": key[0], "image": image, "sal_mask": mask}
 
 
 def saliency_pairs(images: Path | str, masks: Path | str, *,
                    ids: list[str] | None = None) -> list[tuple[Path, Path]]:  # fmt: skip
     """Pair `<images>/<id>.jpg` with `<masks>/<id>.png`, sorted by id.
 
+    Images may be `.jpg`, `.jpeg` or `.png`, in either case.
+
     Raises:
-        JswsError: a folder is missing or empty, or a listed image or a mask is missing.
+        JswsError: a folder is missing or empty, two images have one id, or a listed image
+            or a mask is missing.
     """
-    images, masks = Path(images), Path(masks)
-    found = {p.stem: p for p in images.glob("*.jpg")}
+    images, masks, found = Path(images), Path(masks), {}
+    for path in sorted(images.glob("*")):
+        if path.suffix.lower() in (".jpg", ".jpeg", ".png") and path.name[0] != ".":
+            if path.stem in found:
+                raise JswsError(f"{found[path.stem]} and {path} have one id; remove one")
+            found[path.stem] = path
     if not found:
         raise JswsError(f"no *.jpg in {images}; check the data root")
     if missing := [i for i in ids or () if i not in found]:
@@ -319,18 +345,31 @@ def saliency_pairs(images: Path | str, masks: Path | str, *,
 class Draws(Sampler):
     """An endless shuffled walk through a set, as `(index, draw)`, cut to length.
 
-    Draw k depends on (seed, k) alone, so that a run can be taken up at any step.
+    Draw k depends on (seed, k) alone, so that a run can be taken up at any step, and that
+    several processes can share a batch: each takes its own draws, none takes another's.
+
+    Args:
+        n: images.
+        start, stop: draws.
+        seed: of the order.
+        batch: draws a step, for `share`.
+        share: (rank, ranks): of each batch the part that one of several processes takes.
     """
 
-    def __init__(self, n: int, *, start: int, stop: int, seed: int):
+    def __init__(self, n: int, *, start: int, stop: int, seed: int, batch: int = 1,
+                 share: tuple[int, int] = (0, 1)):  # fmt: skip
         self.n, self.start, self.stop, self.seed = n, start, stop, seed
+        self.batch, self.share = batch, share
 
     def __len__(self):
-        return self.stop - self.start
+        return (self.stop - self.start) // self.share[1]
 
     def __iter__(self) -> Iterator[tuple[int, int]]:
+        rank, ranks = self.share
         epoch, order = -1, None
         for draw in range(self.start, self.stop):
+            if draw % self.batch * ranks // self.batch != rank:
+                continue
             if draw // self.n != epoch:
                 epoch = draw // self.n
                 order = np.random.default_rng([self.seed, epoch]).permutation(self.n)
@@ -338,9 +377,25 @@ class Draws(Sampler):
 
 
 def batches(data: Dataset, batch: int, *, steps: int, start: int = 0, seed: int = 0,
-            workers: int = 0) -> DataLoader:  # fmt: skip
-    """A loader of `steps - start` batches, those an uninterrupted run would see."""
-    draws = Draws(len(data), start=start * batch, stop=steps * batch, seed=seed)
-    return DataLoader(data, batch, sampler=draws, num_workers=workers,
+            workers: int = 0, share: tuple[int, int] = (0, 1)) -> DataLoader:  # fmt: skip
+    """A loader of `steps - start` batches, those an uninterrupted run would see.
+
+    Args:
+        data: a training set.
+        batch: images a step, of all processes together.
+        steps, start: of the run.
+        seed: of the order.
+        workers: loading processes.
+        share: (rank, ranks) of this process.
+
+    Raises:
+        JswsError: the batch cannot be shared evenly.
+    """
+    if batch % share[1]:
+        raise JswsError(f"a batch of {batch} cannot be shared by {share[1]} processes; "
+                        f"choose a multiple: --batch {share[1] * (batch // share[1] + 1)}")
+    draws = Draws(len(data), start=start * batch, stop=steps * batch, seed=seed,
+                  batch=batch, share=share)  # fmt: skip
+    return DataLoader(data, batch // share[1], sampler=draws, num_workers=workers,
                       pin_memory=torch.cuda.is_available(),
                       persistent_workers=workers > 0)  # fmt: skip

@@ -6,17 +6,27 @@ from pathlib import Path
 
 from PIL import Image
 
+from data_utils.errors import JswsError
+
 
 def write_bytes(path: Path | str, data: bytes) -> Path:
-    """Write a file so that it appears whole or not at all."""
+    """Write a file so that it appears whole or not at all.
+
+    Raises:
+        JswsError: the disk is full, or the folder cannot be written to.
+    """
     path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
-        temporary.write_bytes(data)
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            temporary.write_bytes(data)
+            os.replace(temporary, path)
+        finally:
+            temporary.unlink(missing_ok=True)
+    except OSError as error:
+        raise JswsError(f"cannot write {path} ({error.strerror}): free some room, or name "
+                        "a folder that can be written to") from None  # fmt: skip
     return path
 
 

@@ -44,12 +44,16 @@ def read_ids(
     The `/JPEGImages/<id>.jpg /SegmentationClassAug/<id>.png` lines of some
     `train_aug` lists give the same ids. With `image_dir`, every `<id>.jpg` must exist.
 
-    Raises JswsError for a missing or empty list, or one that names a missing image.
+    Raises JswsError for a missing or empty list, one that is not UTF-8, or one that names
+    a missing image.
     """
     list_file = Path(list_file)
     if not list_file.is_file():
         raise JswsError(f"{list_file}: no such id list; check the data root")
-    lines = list_file.read_text(encoding="utf-8").splitlines()
+    try:
+        lines = list_file.read_text(encoding="utf-8-sig").splitlines()
+    except UnicodeDecodeError:
+        raise JswsError(f"{list_file} is not UTF-8 text; save it as UTF-8") from None
     ids = [
         Path(words[0]).name.removesuffix(".jpg")
         for words in map(str.split, lines)

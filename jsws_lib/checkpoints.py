@@ -8,6 +8,7 @@ written under a temporary name and renamed: a reader never meets half a checkpoi
 import hashlib
 import json
 import platform
+from collections.abc import Sequence
 from dataclasses import asdict
 from importlib.metadata import version
 from pathlib import Path
@@ -18,6 +19,7 @@ from safetensors.torch import save
 
 from data_utils.errors import JswsError
 from data_utils.files import write_bytes
+from data_utils.voc import VOC_CLASSES
 from jsws_lib.config import ROOT, Recipe, Schedule
 from jsws_lib.ssnet import SSNet, build_ssnet
 
@@ -79,7 +81,8 @@ def load_ssnet(path: Path | str, *, expect: dict | None = None,
 
     Args:
         path: the file.
-        expect: values the story must have, such as `{"backbone": "vgg16", "stage": 1}`.
+        expect: values the story must have, such as `{"backbone": "vgg16", "stage": 1}`, or
+            `{"categories": names}`; a story without `categories` is of VOC's.
         device: where the network goes.
 
     Returns:
@@ -89,8 +92,12 @@ def load_ssnet(path: Path | str, *, expect: dict | None = None,
         JswsError: unreadable file, other values than expected, or unfitting weights.
     """
     state, story = read_weights(path)
+    story.setdefault("categories", list(VOC_CLASSES[1:]))  # of files that do not say
     for key, wanted in (expect or {}).items():
-        if story.get(key) != wanted:
+        if key == "categories" and story[key] != list(wanted):
+            raise JswsError(f"{path} was trained on {_difference(story[key], wanted)}; "
+                            "choose another checkpoint or other data")  # fmt: skip
+        if key != "categories" and story.get(key) != wanted:
             raise JswsError(
                 f"{path} was trained with {key} = {story.get(key)}, but {wanted} is "
                 f"asked for; choose another checkpoint or {key} = {story.get(key)}"
@@ -98,7 +105,8 @@ def load_ssnet(path: Path | str, *, expect: dict | None = None,
     try:
         recipe = recipe_from(story["recipe"])
         net = build_ssnet(story["stage"], backbone=story["backbone"], size=story["size"],
-                          recipe=recipe, weights=None)  # fmt: skip
+                          recipe=recipe, weights=None,
+                          categories=len(story["categories"]))  # fmt: skip
         net.load_state_dict(state)
     except (KeyError, TypeError, RuntimeError) as error:
         raise JswsError(
@@ -106,6 +114,16 @@ def load_ssnet(path: Path | str, *, expect: dict | None = None,
             f"{str(error).splitlines()[0]}"
         ) from None
     return net.to(device).eval(), story
+
+
+def _difference(known: Sequence[str], wanted: Sequence[str]) -> str:
+    """Say how a network's categories differ from the data's."""
+    if len(known) != len(wanted):
+        return (f"{len(known)} categories ({known[0]} to {known[-1]}), but the data have "
+                f"{len(wanted)} ({wanted[0]} to {wanted[-1]})")
+    pairs = enumerate(zip(known, wanted, strict=True), 1)
+    k, mine, its = next((k, a, b) for k, (a, b) in pairs if a != b)
+    return f"other categories: number {k} is {mine!r} there, but {its!r} in the data"
 
 
 def recipe_from(fields: dict) -> Recipe:

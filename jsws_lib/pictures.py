@@ -54,8 +54,11 @@ def draw_map(ax: Axes, values, *, title: str = "", vmin=0.0, vmax=1.0, cmap="gra
 
 
 def draw_segmentation(ax: Axes, segmentation, *, image=None, title: str = "",
-                      names: bool = True):  # fmt: skip
-    """Draw categories in VOC's colours, over the image if given, with their names."""
+                      names: bool | Sequence[str] = True):  # fmt: skip
+    """Draw categories in VOC's colours, over the image if given, with their names.
+
+    `names` are of background and categories; True for VOC's, False for none.
+    """
     segmentation = np.asarray(segmentation)
     base = np.zeros((*segmentation.shape, 3), np.uint8) if image is None else image
     blend = overlay(np.asarray(base), segmentation, alpha=1 if image is None else 0.65)
@@ -63,10 +66,11 @@ def draw_segmentation(ax: Axes, segmentation, *, image=None, title: str = "",
     ax.set_title(title, fontsize=9)
     ax.set_axis_off()
     if names:
-        _name_regions(ax, segmentation)
+        _name_regions(ax, segmentation, names=SHORT if names is True else names)
 
 
-def _name_regions(ax: Axes, segmentation: np.ndarray, *, size: float = 8):
+def _name_regions(ax: Axes, segmentation: np.ndarray, *, size: float = 8,
+                  names: Sequence[str] = SHORT):  # fmt: skip
     """Write each category's short name on it, inside the picture; `size` in points."""
     area = ax.get_window_extent()
     height, width = segmentation.shape
@@ -79,10 +83,10 @@ def _name_regions(ax: Axes, segmentation: np.ndarray, *, size: float = 8):
     for i in found:
         y, x = (np.median(axis) for axis in np.nonzero(segmentation == i))
         letter = 0.6 * size / 72 / pixel  # about the width of one, in pixels
-        x = _inside(x, letter * (len(SHORT[i]) / 2 + 0.3), width)
+        x = _inside(x, letter * (len(names[i]) / 2 + 0.3), width)
         y = _inside(y, 1.2 * letter, height)
         frame = {"boxstyle": "round,pad=.15", "fc": (0, 0, 0, 0.6), "lw": 0}
-        ax.text(x, y, SHORT[i], color="white", fontsize=size, ha="center", va="center",
+        ax.text(x, y, names[i], color="white", fontsize=size, ha="center", va="center",
                 bbox=frame, clip_on=True)  # fmt: skip
 
 
@@ -92,7 +96,7 @@ def _inside(at: float, half: float, whole: float) -> float:
 
 
 def gallery(rows: Sequence[Sequence[np.ndarray]], *, titles: Sequence[str] = (),
-            size: float = 1.35) -> Figure:  # fmt: skip
+            size: float = 1.35, names: Sequence[str] = SHORT) -> Figure:  # fmt: skip
     """A page of pictures: one inner sequence a row.
 
     (H, W, 3) is drawn as a picture, (H, W) uint8 as categories in VOC's colours,
@@ -111,13 +115,14 @@ def gallery(rows: Sequence[Sequence[np.ndarray]], *, titles: Sequence[str] = (),
             if cell.ndim == 3:
                 draw_image(ax, cell, title=title)
             elif cell.dtype == np.uint8:
-                draw_segmentation(ax, cell, title=title)
+                draw_segmentation(ax, cell, title=title, names=names)
             else:
                 draw_map(ax, cell, title=title)
     return fig
 
 
-def draw_iou(ax: Axes, series: dict[str, np.ndarray], *, title: str = ""):
+def draw_iou(ax: Axes, series: dict[str, np.ndarray], *, title: str = "",
+             names: Sequence[str] = SHORT):  # fmt: skip
     """Per-category IoU, one group of bars a category; `series` maps a name to (C+1,)."""
     width, inks = 0.8 / len(series), (INK["grey"], INK["a"], INK["b"], INK["c"])
     hatches = ("", "//", "..", "xx")
@@ -125,19 +130,20 @@ def draw_iou(ax: Axes, series: dict[str, np.ndarray], *, title: str = ""):
         at = np.arange(len(iou)) + (k - (len(series) - 1) / 2) * width
         ax.bar(at, iou, width, color=inks[k % 4], hatch=hatches[k % 4],
                edgecolor="white", linewidth=0, label=name)  # fmt: skip
-    ax.set_xticks(range(len(SHORT)), SHORT, rotation=90, fontsize=8)
+    ax.set_xticks(range(len(names)), names, rotation=90, fontsize=8)
     ax.set(ylabel="IoU", ylim=(0, 1))
     ax.set_title(title, fontsize=9)
     ax.legend(frameon=False, fontsize=8, ncols=len(series))
     ax.spines[["top", "right"]].set_visible(False)
 
 
-def draw_confusion(ax: Axes, matrix: np.ndarray, *, title: str = ""):
+def draw_confusion(ax: Axes, matrix: np.ndarray, *, title: str = "",
+                   names: Sequence[str] = SHORT):  # fmt: skip
     """A confusion matrix (C+1, C+1), rows normalised to what the truth became."""
     share = matrix / np.maximum(matrix.sum(1, keepdims=True), 1)
     shown = ax.imshow(share, vmin=0, vmax=1, cmap="cividis")
-    ax.set_xticks(range(len(SHORT)), SHORT, rotation=90, fontsize=8)
-    ax.set_yticks(range(len(SHORT)), SHORT, fontsize=8)
+    ax.set_xticks(range(len(names)), names, rotation=90, fontsize=8)
+    ax.set_yticks(range(len(names)), names, fontsize=8)
     ax.set(xlabel="predicted", ylabel="truth")
     ax.set_title(title, fontsize=9)
     return shown

@@ -4,10 +4,12 @@
                           \\-> SaliencyAggregation -> v, a score per category
                                                      S = sum_i v_i H_i      (Eq. 1)
 
-Channel 0 is the background, channel i + 1 the category `VOC_CLASSES[i + 1]`, while v and
-the image labels have no background: `foreground` and `aggregate` own that shift.
+Channel 0 is the background, channel i + 1 the category `VOC_CLASSES[i + 1]`, or other
+data's, while v and the image labels have no background: `foreground` and `aggregate` own
+that shift.
 """
 
+from contextlib import nullcontext
 from typing import NamedTuple
 
 import torch
@@ -36,6 +38,13 @@ def aggregate(probs: Tensor, class_saliency: Tensor) -> Tensor:
         S, (B, H, W) float in [0, 1].
     """
     return torch.einsum("bc,bchw->bhw", class_saliency, foreground(probs))
+
+
+def no_autocast(device: torch.device):
+    """A context in which products are computed at the precision of their factors."""
+    if not torch.amp.is_autocast_available(device.type):  # the meta device
+        return nullcontext()
+    return torch.autocast(device.type, enabled=False)
 
 
 class SSNetOutput(NamedTuple):
@@ -133,13 +142,15 @@ class SegmentationNetwork(nn.Module):
             H sums to one everywhere; `"probs"` takes the softmax first, as the paper
             describes.
         trainable: learn the deconvolution.
+        categories: C.
     """
 
     def __init__(self, head: nn.Module, *, factor: int, skip_channels=(),
-                 upsample: str = "logits", trainable: bool = False):  # fmt: skip
+                 upsample: str = "logits", trainable: bool = False,
+                 categories: int = NUM_CLASSES):  # fmt: skip
         super().__init__()
         self.head, self.upsample = head, upsample
-        channels = NUM_CLASSES + 1
+        channels = categories + 1
         self.skips = nn.ModuleList(nn.Conv2d(c, channels, 1) for c in skip_channels)
         factor = min(factor, 8) if skip_channels else factor
         self.deconv = Deconvolution(channels, factor, trainable=trainable)
@@ -161,11 +172,12 @@ class SegmentationNetwork(nn.Module):
         logits = logits.float()
         if not full_size:
             return logits.log_softmax(1), logits
-        if self.upsample == "logits":
-            return self.deconv(logits).log_softmax(1), logits
-        # 1e-12 is far above float32's smallest number and far below any probability
-        # that matters; below it the gradient is lost, which "logits" never does.
-        probs = self.deconv(logits.softmax(1)).clamp_min(1e-12)
+        with no_autocast(logits.device):  # float32 from here on
+            if self.upsample == "logits":
+                return self.deconv(logits).log_softmax(1), logits
+            # 1e-12 is far above float32's smallest number and far below any probability
+            # that matters; below it the gradient is lost, which "logits" never does.
+            probs = self.deconv(logits.softmax(1)).clamp_min(1e-12)
         # Contiguous: on the CPU nll_loss has no backward pass for channels_last maps.
         return probs.log().contiguous(), logits
 
@@ -178,11 +190,13 @@ class SaliencyAggregation(nn.Module):
         kernel: k, side of the feature map; 32 at 256 px and stride 8.
         init_std: standard deviation of a normal initialisation; None keeps PyTorch's,
             which starts near v = .5. The released code's .02 saturates at once.
+        categories: C.
     """
 
-    def __init__(self, channels: int, kernel: int, *, init_std: float | None = None):
+    def __init__(self, channels: int, kernel: int, *, init_std: float | None = None,
+                 categories: int = NUM_CLASSES):  # fmt: skip
         super().__init__()
-        self.conv = nn.Conv2d(channels, NUM_CLASSES, kernel)
+        self.conv = nn.Conv2d(channels, categories, kernel)
         if init_std is not None:
             nn.init.normal_(self.conv.weight, std=init_std)
             nn.init.zeros_(self.conv.bias)
@@ -211,6 +225,7 @@ class SSNet(nn.Module):
         backbone: feature extractor.
         size: side of the square input, pixels.
         recipe: the readings of the paper that shape the network.
+        categories: C.
 
     Raises:
         JswsError: `size` is not a multiple of the backbone's stride.
@@ -218,7 +233,8 @@ class SSNet(nn.Module):
 
     stage: int
 
-    def __init__(self, backbone: Backbone, *, size: int, recipe: Recipe):
+    def __init__(self, backbone: Backbone, *, size: int, recipe: Recipe,
+                 categories: int = NUM_CLASSES):  # fmt: skip
         super().__init__()
         if size % backbone.stride:
             raise JswsError(
@@ -227,16 +243,20 @@ class SSNet(nn.Module):
         self.backbone, self.size = backbone, size
         self.use_skips = recipe.skips and self.stage == 1
         self.sn = SegmentationNetwork(
-            self.make_head(backbone.channels, NUM_CLASSES + 1),
+            self.make_head(backbone.channels, categories + 1),
             factor=backbone.stride,
             skip_channels=[c for _, c in backbone.skip_stages]
             if self.use_skips
             else (),
             upsample=recipe.upsample,
             trainable=recipe.trainable_deconv,
+            categories=categories,
         )
         self.sam = SaliencyAggregation(
-            backbone.channels, size // backbone.stride, init_std=recipe.sam_init_std
+            backbone.channels,
+            size // backbone.stride,
+            init_std=recipe.sam_init_std,
+            categories=categories,
         )
 
     def forward(self, image: Tensor, *, full_size: bool = True) -> SSNetOutput:
@@ -276,10 +296,11 @@ class SSNet2(SSNet):
 
 
 def build_ssnet(stage: int, *, backbone: str, size: int, recipe: Recipe,
-                weights="default") -> SSNet:  # fmt: skip
+                weights="default", categories: int = NUM_CLASSES) -> SSNet:  # fmt: skip
     """Build SSNet-1 or SSNet-2 with a pre-trained (`weights="default"`) backbone."""
     stride = recipe.stage1_stride if stage == 1 else 8
     features = build_backbone(
         backbone, stride=stride, weights=weights, final_relu=recipe.final_relu
     )
-    return (SSNet1 if stage == 1 else SSNet2)(features, size=size, recipe=recipe)
+    kind = SSNet1 if stage == 1 else SSNet2
+    return kind(features, size=size, recipe=recipe, categories=categories)

@@ -42,7 +42,8 @@ def test_class_samples(mini_data):
     voc = mini_data / "VOCdevkit/VOC2012"
     data = ClassificationSet(voc, augmentation=Augmentation(48))
     sample = data[3, 0]
-    assert len(data) == 24 and set(sample) == {"image", "labels"}
+    assert len(data) == 24 and set(sample) == {"index", "image", "labels"}
+    assert sample["index"] == 3
     assert sample["image"].shape == (3, 48, 48)
     assert str(sample["image"].dtype) == "torch.uint8"
     xml = voc / "Annotations" / f"{data.ids[3]}.xml"
