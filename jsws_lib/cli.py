@@ -1,25 +1,31 @@
 """`jsws`, the command line: data, pre-training, both stages, measures, prediction."""
 
 import json
+import sys
 from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
+from data_utils.categories import categories
 from data_utils.errors import JswsError
 from data_utils.files import write_bytes
 from jsws_lib import cli_measure
 from jsws_lib.cli_options import (
+    Accumulate,
     Backbone,
     Backbones,
     Batch,
     Cache,
     Change,
+    Checkpointing,
+    Compile,
     CrfScale,
     Data,
     Json,
     Leaky,
+    Precision,
     Processes,
     Profile,
     Rate,
@@ -34,6 +40,7 @@ from jsws_lib.cli_options import (
     TestImages,
     TestList,
     TestMasks,
+    Tracker,
     TrainList,
     ValList,
     Voc,
@@ -46,6 +53,7 @@ from jsws_lib.cli_options import (
     profile_and_recipe,
 )
 from jsws_lib.config import PROFILES, get_profile, get_recipe
+from jsws_lib.devices import is_main
 
 app = typer.Typer(
     no_args_is_help=True, pretty_exceptions_show_locals=False, rich_markup_mode="markdown",
@@ -116,6 +124,40 @@ def data_check(data: Data = None, voc: Voc = None, as_json: Json = False):
     raise typer.Exit(any(v.state == "FAIL" for v in verdicts))
 
 
+@data_app.command("adopt")
+def data_adopt(
+    pictures: Annotated[Path, typer.Argument(help="folder of your pictures")],
+    labels: Annotated[Path, typer.Argument(
+        help="CSV table with a header: `file,labels`, names separated by `;`, or `file` "
+        "and a column of 1 and 0 for each category")],
+    out: Annotated[Path, option("data root to make; give it to --data afterwards")],
+    saliency_masks: Annotated[Path | None, option(
+        "folder of saliency masks, named as their pictures; without them only "
+        "--labels-only can be trained")] = None,
+    saliency_images: Annotated[Path | None, option(
+        "folder of the pictures of these masks; default: yours")] = None,
+    class_masks: Annotated[Path | None, option(
+        "folder of indexed PNGs, k for the k-th category; pictures that have one are only "
+        "measured on")] = None,
+    workers: Annotated[int | None, option(
+        "processes; default: one per core for many pictures", min=0)] = None,
+):  # fmt: skip
+    """Take over your own pictures, labels and saliency masks, with categories of your own.
+
+    Every file is opened and checked, and linked or copied into the layout that all other
+    commands read. 1 to 254 categories.
+    """
+    from data_utils.adopt import adopt
+
+    made = adopt(pictures, labels, out, saliency_masks=saliency_masks,
+                 saliency_images=saliency_images, class_masks=class_masks,
+                 workers=workers)  # fmt: skip
+    typer.echo(f"{out}: {made.train:,} pictures to train on, {made.val:,} to measure on; "
+               f"saliency masks: {made.saliency:,} and {made.saliency_test:,}")
+    for k, (name, count) in enumerate(made.categories.items(), 1):
+        typer.echo(f"{k:>4} {name}: {count:,}")
+
+
 @data_app.command("make-mini")
 def make_mini_command(
     root: Annotated[Path, typer.Argument(help="folder to make")] = PROFILES[
@@ -180,7 +222,9 @@ def train_stage1(
     labels_only: Annotated[bool, option("setting S: L_c alone, no saliency")] = False,
     backbone: Backbone = None, weights: Weights = None, size: Size = None,
     steps: Steps = None, batch: Batch = None, lr: Rate = None, workers: Workers = None,
-    cache: Cache = None,
+    cache: Cache = None, precision: Precision = None, accumulate: Accumulate = "",
+    checkpointing: Checkpointing = False, compile: Compile = False,
+    tracker: Tracker = None,
     data: Data = None, voc: Voc = None,
     train_list: TrainList = None, saliency_images: SalImages = None,
     saliency_masks: SalMasks = None, saliency_list: SalList = None, seed: Seed = 0,
@@ -197,9 +241,10 @@ def train_stage1(
         size=size, steps=steps, batch=batch, lr=lr, workers=workers, cache=cache,
         data=data, voc=voc, train_list=train_list, saliency_images=saliency_images,
         saliency_masks=saliency_masks, saliency_list=saliency_list,
-        leaky_labels=leaky_labels,
+        leaky_labels=leaky_labels, precision=precision, accumulate=accumulate,
+        checkpointing=checkpointing, compile=compile,
     )  # fmt: skip
-    _train("S" if labels_only else "M", p, r, seed, out, as_json)
+    _train("S" if labels_only else "M", p, r, seed, out, as_json, tracker=tracker)
 
 
 @train_app.command("stage2")
@@ -212,7 +257,9 @@ def train_stage2(
         "folder `jsws pseudo-label` wrote; default: made")] = None,
     backbone: Backbone = None, weights: Weights = None, size: Size = None,
     steps: Steps = None, batch: Batch = None, lr: Rate = None, workers: Workers = None,
-    cache: Cache = None,
+    cache: Cache = None, precision: Precision = None, accumulate: Accumulate = "",
+    checkpointing: Checkpointing = False, compile: Compile = False,
+    tracker: Tracker = None,
     data: Data = None, voc: Voc = None,
     train_list: TrainList = None, saliency_images: SalImages = None,
     saliency_masks: SalMasks = None, saliency_list: SalList = None, seed: Seed = 0,
@@ -228,14 +275,15 @@ def train_stage2(
         size=size, steps=steps, batch=batch, lr=lr, workers=workers, cache=cache,
         data=data, voc=voc, train_list=train_list, saliency_images=saliency_images,
         saliency_masks=saliency_masks, saliency_list=saliency_list,
-        leaky_labels=leaky_labels, crf=crf,
+        leaky_labels=leaky_labels, crf=crf, precision=precision, accumulate=accumulate,
+        checkpointing=checkpointing, compile=compile,
     )  # fmt: skip
     if SETTINGS.get(setting, SETTINGS["S"]).stage != 2:
         raise JswsError(f"setting '{setting}' is not of stage 2; choose SS, MS, MM, 2S")
     if (teacher or pseudo_labels) and not out:
         raise JswsError("--teacher and --pseudo-labels need --out: name the run folder")
     _train(setting, p, r, seed, out, as_json, teacher=teacher,
-           pseudo_labels=pseudo_labels)  # fmt: skip
+           pseudo_labels=pseudo_labels, tracker=tracker)  # fmt: skip
 
 
 @app.command("pseudo-label")
@@ -260,13 +308,15 @@ def pseudo_label_command(
     if checkpoint:
         asked = {"backbone": backbone and str(backbone), "size": size}
         expect = {"stage": 1} | {k: v for k, v in asked.items() if v is not None}
+        expect["categories"] = categories(p.data / p.voc)
         net, _ = load_ssnet(checkpoint, expect=expect, device=pick_device())
         out = out or checkpoint.parent / "pseudo_labels"
     else:
         net = train_or_load("M", profile=p, recipe=r, seed=seed).net
         out = out or pseudo_label_folder("M", p, r, seed)
     make_pseudo_labels(net, profile=p, recipe=r, out=out, workers=processes)
-    typer.echo(f"{len(list(out.glob('*.png')))} pseudo labels in {out}")
+    if is_main():
+        typer.echo(f"{len(list(out.glob('*.png')))} pseudo labels in {out}")
 
 
 Seeds = Annotated[str, option("how many seeds from 0 on, or a list such as 3,5")]
@@ -288,6 +338,8 @@ def ablate(
     lr2: Annotated[float | None, option("(peak) learning rate of stage 2",
                                         callback=positive)] = None,
     batch: Batch = None, workers: Workers = None, cache: Cache = None,
+    precision: Precision = None, accumulate: Accumulate = "",
+    checkpointing: Checkpointing = False, compile: Compile = False,
     data: Data = None, voc: Voc = None,
     train_list: TrainList = None, val_list: ValList = None,
     saliency_images: SalImages = None, saliency_masks: SalMasks = None,
@@ -310,7 +362,8 @@ def ablate(
         cache=cache, data=data, voc=voc, train_list=train_list, val_list=val_list,
         saliency_images=saliency_images, saliency_masks=saliency_masks,
         saliency_list=saliency_list, test_images=test_images, test_masks=test_masks,
-        test_list=test_list, crf=crf, crf_scale=crf_scale,
+        test_list=test_list, crf=crf, crf_scale=crf_scale, precision=precision,
+        accumulate=accumulate, checkpointing=checkpointing, compile=compile,
     )  # fmt: skip
     p, r = profile_and_recipe(profile, recipe, change=change, stage=1, steps=steps1,
                               lr=lr1, **common)  # fmt: skip
@@ -323,6 +376,8 @@ def ablate(
         typer.echo(text)
         raise typer.Exit(0 if ready else 1)
     file = ablation.ablate(profile=p, recipe=r, jobs=jobs, out=out, **chosen)
+    if not is_main():
+        return
     result = json.loads(file.read_text())
     picture = file.with_suffix(".png")
     results.ablation_chart(result).savefig(picture, dpi=110)
@@ -351,17 +406,27 @@ def bench(
     Backbones.densenet169,
     size: Annotated[int, option("px, side of the network's input", min=32)] = 256,
     batch: Annotated[int, option("images a step from each set", min=1)] = 2,
-    times: Annotated[int, option("runs of each function", min=1)] = 5,
+    large: Annotated[int, option("the same for one more step", min=1)] = 8,
+    times: Annotated[int, option("runs of each function", min=1)] = 3,
+    threads: Annotated[int | None, option(
+        "of the rows that run a network; default: one per core, better 1 on a busy machine",
+        min=1)] = None,
+    only: Annotated[str, option(
+        "measure again some of data,measures,pseudo_labels,mini_course,inference,training,"
+        "large_step,profile,compile; default: all")] = "",
     out: Annotated[Path | None, option(
         "JSON file; default results/bench_DEVICE.json")] = None,
 ):  # fmt: skip
     """Time ours against what the released code is known to do, row by row."""
-    from jsws_lib.bench import bench as run
-    from jsws_lib.bench import table
+    from jsws_lib import bench as run
 
-    file = run(backbone=str(backbone), size=size, batch=batch, times=times, out=out)
-    typer.echo(table(json.loads(file.read_text())))
-    typer.echo(f"\nfigures in {file}")
+    file = run.bench(backbone=str(backbone), size=size, batch=batch, large=large,
+                     times=times, threads=threads, out=out,
+                     only=only.split(",") if only else run.PARTS_OF_ALL)  # fmt: skip
+    result, picture = json.loads(file.read_text()), file.with_suffix(".png")
+    run.chart(result).savefig(picture, dpi=110)
+    typer.echo(f"{run.table(result)}\n\n{run.shares_table(result)}")
+    typer.echo(f"\nfigures in {file}, chart in {picture}")
 
 
 def _seed_list(text: str) -> list[int]:
@@ -426,6 +491,9 @@ def doctor(as_json: Json = False):
 
 def main():
     """Run `jsws`; a user's mistake is one line and exit status 2."""
+    for stream in (sys.stdout, sys.stderr):  # a Windows pipe may lack a path's letters
+        if hasattr(stream, "reconfigure"):
+            stream.reconfigure(errors="backslashreplace")
     try:
         app(standalone_mode=True)
     except JswsError as error:

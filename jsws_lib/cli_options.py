@@ -13,6 +13,7 @@ from data_utils.decoded import CACHES
 from data_utils.voc import read_ids
 from jsws_lib.config import PROFILES, RECIPES, get_profile, get_recipe, recipe_changes
 from jsws_lib.crf import CRF_PRESETS
+from jsws_lib.devices import PRECISIONS, is_main
 from jsws_lib.metrics import PROTOCOLS
 
 Backbones = StrEnum(
@@ -21,6 +22,7 @@ Backbones = StrEnum(
 )
 Protocols = StrEnum("Protocols", {name: name for name in PROTOCOLS})
 Caches = StrEnum("Caches", {name: name for name in CACHES})
+Precisions = StrEnum("Precisions", {name: name for name in PRECISIONS})
 Presets = StrEnum("Presets", {name: name for name in CRF_PRESETS})
 
 
@@ -56,6 +58,18 @@ Workers = Annotated[int | None, option("data-loading processes", min=0)]
 Cache = Annotated[Caches | None, option(
     "of decoded pictures: none, memory, or decoded: a memory-mapped file beside the "
     "data or in $JSWS_CACHE")]  # fmt: skip
+Precision = Annotated[Precisions | None, option(
+    "of the network's products: float32, bf16, fp16, or auto: bf16 or else fp16 on a "
+    "GPU")]  # fmt: skip
+Accumulate = Annotated[str, option(
+    "parts in which a batch goes through the network one by one, to save memory; auto: as "
+    "few as fit")]  # fmt: skip
+Checkpointing = Annotated[bool, option(
+    "keep fewer activations and compute them twice, to save memory")]  # fmt: skip
+Compile = Annotated[bool, option("torch.compile the network and its losses")]
+Tracker = Annotated[str | None, option(
+    "also log to what Accelerate knows and you have installed, such as tensorboard; "
+    "log.csv is always written")]  # fmt: skip
 Data = Annotated[Path | None, option("data root; default $JSWS_DATA or the profile's")]
 Voc = Annotated[str | None, option("VOC2012 folder, under the data root or absolute")]
 TrainList = Annotated[str | None, option("id list in ImageSets/Segmentation")]
@@ -91,18 +105,36 @@ Json = Annotated[bool, option("print one JSON object", "--json")]
 
 def profile_and_recipe(profile, recipe="", *, stage=1, steps=None, batch=None, lr=None,
                        backbone=None, weights=None, cache=None, crf=None,
-                       leaky_labels=False, change=None, **changes):  # fmt: skip
+                       leaky_labels=False, change=None, precision=None, accumulate="",
+                       checkpointing=False, compile=False, **changes):  # fmt: skip
     """The profile and recipe that the options ask for; None leaves a field as it is."""
     p = get_profile(
         profile, backbone=backbone and str(backbone), weights=weights and str(weights),
-        batch_class=batch, batch_saliency=batch, cache=cache and str(cache), **changes,
+        batch_class=batch, batch_saliency=batch, cache=cache and str(cache),
+        precision=precision and str(precision), checkpointing=checkpointing or None,
+        compile=compile or None, **changes,
     )  # fmt: skip
     r = get_recipe(recipe, **recipe_changes(change or ()))
     if crf:
         r = replace(r, crf=str(crf))
     if leaky_labels:
         r = replace(r, leaky_labels=True)
-    return override(p, r, stage=stage, steps=steps, lr=lr)
+    return in_parts(*override(p, r, stage=stage, steps=steps, lr=lr), accumulate)
+
+
+def in_parts(p, r, accumulate: str):
+    """The profile with a batch in so many parts, or in as few as fit."""
+    if accumulate == "auto":
+        from jsws_lib.memory import parts_that_fit
+
+        # The same for both stages: stage 2 looks for the run of its teacher.
+        p = replace(p, accumulate=max(parts_that_fit(stage, p, r) for stage in (1, 2)))
+        typer.echo(f"a batch goes through the network in {p.accumulate} part(s)", err=True)
+    elif accumulate:
+        if not accumulate.isdigit():
+            raise typer.BadParameter(f"--accumulate {accumulate}: give a number, or auto")
+        p = replace(p, accumulate=int(accumulate))
+    return p, r
 
 
 def override(p, r, *, stage, steps=None, lr=None):
@@ -123,7 +155,9 @@ def _swap(pair: tuple, stage: int, value) -> tuple:
 
 
 def echo(record: dict, as_json: bool):
-    """Print figures as one JSON object, or a line each."""
+    """Print figures as one JSON object, or a line each; the main process does."""
+    if not is_main():
+        return
     typer.echo(json.dumps(record) if as_json else
                "\n".join(f"{key}: {value}" for key, value in record.items()))  # fmt: skip
 

@@ -137,6 +137,10 @@ class Profile:
     crf_scale: float = 1.0  # shrinks the CRF's spatial ranges with the picture
     workers: int = 4  # data-loading processes
     cache: str = "none"  # of decoded pictures: "none", "memory" or "decoded" (a file)
+    precision: str = "float32"  # of products: or "bf16", "fp16", "auto"; see devices.py
+    accumulate: int = 1  # parts of a batch that go through the network one by one
+    checkpointing: bool = False  # keep fewer activations, compute them twice
+    compile: bool = False  # torch.compile network and losses
     voc: str = "VOCdevkit/VOC2012"  # under the data root
     train_list: str = "train_aug"  # in ImageSets/Segmentation
     val_list: str = "val"
@@ -147,6 +151,11 @@ class Profile:
     test_masks: str = "ECSSD/ground_truth_mask"
     test_list: str | None = None
     data: Path = field(default=ROOT / "data" / "real")
+
+    def __post_init__(self):
+        if self.accumulate < 1:
+            raise JswsError(f"profile {self.name}: accumulate is {self.accumulate}; a "
+                            "batch has 1 part or more")  # fmt: skip
 
 
 def _onecycle(lr: float) -> Schedule:
@@ -180,8 +189,8 @@ PROFILES = {
     # Real data, one 15 GB card, hours.
     "colab": Profile("colab", steps=(4000, 4000), batch_class=8, batch_saliency=8,
                      schedules=(Schedule(every=400), Schedule(every=400)), workers=2,
-                     cache="decoded"),
-    "paper": Profile(cache="decoded"),
+                     cache="decoded", precision="auto"),
+    "paper": Profile(cache="decoded", precision="auto"),
 }  # fmt: skip
 
 

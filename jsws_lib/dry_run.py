@@ -11,8 +11,10 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 import torch
+from torch.utils.data import default_collate
 from tqdm.auto import tqdm
 
+from data_utils.categories import categories
 from data_utils.datasets import (
     Augmentation,
     ClassificationSet,
@@ -24,7 +26,7 @@ from data_utils.datasets import (
 from data_utils.decoded import same_size
 from data_utils.errors import JswsError
 from data_utils.parallel import available_cores
-from data_utils.voc import NUM_CLASSES, read_ids
+from data_utils.voc import read_ids
 from jsws_lib.ablation import Run, default_jobs, measured
 from jsws_lib.config import Profile, Recipe
 from jsws_lib.crf import crf_saliency, crf_segmentation
@@ -84,7 +86,7 @@ def _state(run: Run) -> str:
         return "done"
     if (run.folder / "weights.safetensors").is_file():
         return "trained, to be measured"
-    resumed = (run.folder / "resume.pt").is_file()
+    resumed = any((run.folder / "resume").glob("*.pt"))
     return "interrupted, goes on" if resumed else "to do"
 
 
@@ -105,7 +107,7 @@ def check_data(p: Profile) -> tuple[list[tuple[bool, str]], dict[str, int]]:
             read_image(voc / "JPEGImages" / f"{name}.jpg")
         sizes["train"], labels = len(data.ids), data.labels
         return (f"{len(data.ids):,} training images with image labels ({p.train_list}), "
-                f"{int((labels.sum(0) > 0).sum())} of {NUM_CLASSES} categories, "
+                f"{int((labels.sum(0) > 0).sum())} of {labels.shape[1]} categories, "
                 f"{labels.sum(1).mean():.2f} labels an image")  # fmt: skip
 
     def pairs(kind: str, images: str, masks: str, ids: str | None) -> str:
@@ -125,7 +127,7 @@ def check_data(p: Profile) -> tuple[list[tuple[bool, str]], dict[str, int]]:
             raise JswsError(f"{len(lost)} masks are missing, the first is {lost[0]}")
         for name, mask in _some(list(zip(ids, masks, strict=True))):
             image = read_image(voc / "JPEGImages" / f"{name}.jpg")
-            same_size(image, read_class_mask(mask), mask)
+            same_size(image, read_class_mask(mask, count=len(categories(voc))), mask)
         sizes["val"] = len(ids)
         return f"{len(ids):,} validation images with class masks ({p.val_list})"
 
@@ -199,7 +201,8 @@ def _kinds(runs: Sequence[Run]) -> list[tuple[int, str]]:
 
 def _network(stage: int, profile: Profile, recipe: Recipe):
     net = build_ssnet(stage, backbone=profile.backbone, size=profile.size,
-                      recipe=recipe, weights=None)  # fmt: skip
+                      recipe=recipe, weights=None,
+                      categories=len(categories(profile.data / profile.voc)))  # fmt: skip
     return net.to(pick_device(), memory_format=torch.channels_last)
 
 
@@ -217,8 +220,7 @@ def _seconds_a_step(stage: int, loss: str, profile: Profile, recipe: Recipe) -> 
         start = time.perf_counter()
         samples = [data[k % len(data), 0] for k in range(step * batch, (step + 1) * batch)]
         drawn = time.perf_counter() - start
-        images = {key: torch.stack([s[key] for s in samples]).to(device)
-                  for key in samples[0]}  # fmt: skip
+        images = {key: value.to(device) for key, value in default_collate(samples).items()}
         if loss == "L_s2":  # any pseudo label costs the same
             images["pseudo_label"] = torch.zeros(
                 batch, profile.size, profile.size, dtype=torch.long, device=device
@@ -254,7 +256,8 @@ def _seconds_an_image(profile: Profile, recipe: Recipe) -> tuple[float, float]:
         net(pixels.to(pick_device())).probs.cpu()
     inference = (time.perf_counter() - start) / len(pixels)
     height, width = image.height, image.width
-    probs = np.full((NUM_CLASSES + 1, height, width), 1 / (NUM_CLASSES + 1), np.float32)
+    count = data.labels.shape[1] + 1
+    probs = np.full((count, height, width), 1 / count, np.float32)
     options = dict(preset=recipe.crf, scale=profile.crf_scale)
     start = time.perf_counter()
     crf_segmentation(np.asarray(image), probs, data.labels[0], **options)

@@ -4,7 +4,10 @@ The picture is resized to the network's square, predicted, and the result resize
 nearest neighbour. No image label is used, and segmentations are not post-processed.
 """
 
-from collections.abc import Iterable, Iterator
+import csv
+import io
+from collections.abc import Iterable, Iterator, Sequence
+from itertools import islice
 from pathlib import Path
 from typing import NamedTuple
 
@@ -13,6 +16,7 @@ import torch
 from PIL import Image
 from tqdm.auto import tqdm
 
+from data_utils.categories import categories
 from data_utils.datasets import (
     open_picture,
     read_class_mask,
@@ -20,13 +24,18 @@ from data_utils.datasets import (
     saliency_pairs,
 )
 from data_utils.decoded import same_size
-from data_utils.files import write_png
-from data_utils.voc import VOC_CLASSES, read_ids, write_palette_png
+from data_utils.errors import JswsError
+from data_utils.files import write_bytes, write_png
+from data_utils.voc import palette, read_ids, write_palette_png
 from jsws_lib.config import Profile, Recipe
 from jsws_lib.crf import crf_saliency
+from jsws_lib.devices import gather, process_share
 from jsws_lib.metrics import ConfusionMatrix, SaliencyMeasure
 from jsws_lib.pictures import overlay
 from jsws_lib.ssnet import SSNet
+
+CRF_PIXELS = 2_000_000  # largest picture that the CRF refines at its own size
+BAND = 256  # rows of a picture that are blended at a time
 
 
 class Prediction(NamedTuple):
@@ -56,19 +65,20 @@ def predict(net: SSNet, images: Image.Image | Iterable[Image.Image], *,
 
 
 def _stream(net: SSNet, images: Iterator[Image.Image], batch: int):
-    device = next(net.parameters()).device
-    while chunk := [image for _, image in zip(range(batch), images, strict=False)]:
-        side = (net.size, net.size)
-        pixels = np.stack([np.asarray(i.resize(side, Image.BILINEAR)) for i in chunk])
+    device, side = next(net.parameters()).device, (net.size, net.size)
+    small = ((i.size, np.asarray(i.resize(side, Image.BILINEAR))) for i in images)
+    # Only squares wait for their batch: sixteen large pictures would fill the memory.
+    while chunk := list(islice(small, batch)):
+        pixels = np.stack([square for _, square in chunk])
         with torch.inference_mode():
             out = net(torch.from_numpy(pixels).permute(0, 3, 1, 2).to(device))
         probs, sal_map = out.probs.cpu().numpy(), out.sal_map.cpu().numpy()
         best = probs.argmax(1).astype(np.uint8)
         scores = out.class_saliency.cpu().numpy()
-        for i, image in enumerate(chunk):
+        for i, (size, _) in enumerate(chunk):
             yield Prediction(
-                resize_nearest(best[i], image.size),
-                resize_nearest(sal_map[i].clip(0, 1), image.size),
+                resize_nearest(best[i], size),
+                resize_nearest(sal_map[i].clip(0, 1), size),
                 scores[i],
                 probs[i],
             )
@@ -82,6 +92,36 @@ def resize_nearest(array: np.ndarray, size: tuple[int, int]) -> np.ndarray:
 def to_grey(sal_map: np.ndarray) -> Image.Image:
     """S as an 8-bit picture, rounded once: truncation would darken every pixel."""
     return Image.fromarray((sal_map * 255).round().astype(np.uint8))
+
+
+def refine_saliency(image: Image.Image, sal_map: np.ndarray, *, preset: str,
+                    scale: float = 1.0) -> np.ndarray:  # fmt: skip
+    """`crf_saliency` on a picture of any size, in bounded memory.
+
+    The CRF needs 200 to 300 bytes a pixel. A picture of more than `CRF_PIXELS` is refined
+    at that many and the result enlarged, bilinear; `scale` shrinks along, so that the
+    CRF reaches over the same part of the picture.
+
+    Args:
+        image: RGB picture.
+        sal_map: S, (H, W) float32 in [0, 1].
+        preset, scale: of the CRF.
+
+    Returns:
+        (H, W) float32 in [0, 1].
+
+    Raises:
+        JswsError: as `crf_probs` does.
+    """
+    shrink = min(1.0, (CRF_PIXELS / (image.width * image.height)) ** 0.5)
+    if shrink == 1:
+        return crf_saliency(np.asarray(image), sal_map, preset=preset, scale=scale)
+    size = tuple(max(1, int(shrink * side)) for side in image.size)
+    small = np.asarray(image.resize(size, Image.Resampling.BILINEAR))
+    refined = crf_saliency(small, resize_nearest(sal_map, size), preset=preset,
+                           scale=scale * shrink)  # fmt: skip
+    large = Image.fromarray(refined).resize(image.size, Image.Resampling.BILINEAR)
+    return np.asarray(large).clip(0, 1)
 
 
 class Evaluation(NamedTuple):
@@ -118,26 +158,33 @@ def evaluate(net: SSNet, *, profile: Profile, recipe: Recipe, crf: bool = False,
         limit: at most so many images of each set.
         absent: of categories that val lacks, see `ConfusionMatrix`.
 
+    Several processes share the images, and each gets the whole result.
+
     Raises:
         JswsError: data are missing or broken.
     """
     voc = profile.data / profile.voc
     ids = read_ids(voc / "ImageSets" / "Segmentation" / f"{profile.val_list}.txt",
                    image_dir=voc / "JPEGImages")[:limit]  # fmt: skip
-    segmentation = ConfusionMatrix(len(VOC_CLASSES), absent=absent)
+    rank, ranks = process_share()
+    ids, names = ids[rank::ranks], ("background", *categories(voc))
+    if net.sam.conv.out_channels != len(names) - 1:
+        raise JswsError(f"the network knows {net.sam.conv.out_channels} categories, "
+                        f"{voc} has {len(names) - 1}; choose another checkpoint")
+    segmentation = ConfusionMatrix(len(names), absent=absent, names=names)
     images = (read_image(voc / "JPEGImages" / f"{i}.jpg") for i in ids)
     stream = predict(net, images)
     for i, prediction in tqdm(zip(ids, stream, strict=True), total=len(ids),
                               desc="segmentation", leave=False):  # fmt: skip
         path = voc / "SegmentationClass" / f"{i}.png"
-        mask = read_class_mask(path)
+        mask = read_class_mask(path, count=len(names) - 1)
         same_size(Image.fromarray(prediction.segmentation), mask, path)
         segmentation.update(np.asarray(mask), prediction.segmentation)
 
     test_ids = profile.test_list and read_ids(profile.data / profile.test_list)
     pairs = saliency_pairs(profile.data / profile.test_images,
                            profile.data / profile.test_masks,
-                           ids=test_ids)[:limit]  # fmt: skip
+                           ids=test_ids)[:limit][rank::ranks]  # fmt: skip
     saliency, refined = SaliencyMeasure(), SaliencyMeasure() if crf else None
     stream = predict(net, (read_image(image) for image, _ in pairs))
     for (image_path, mask_path), prediction in tqdm(
@@ -148,10 +195,15 @@ def evaluate(net: SSNet, *, profile: Profile, recipe: Recipe, crf: bool = False,
         same_size(image, mask, mask_path)
         saliency.update(np.asarray(to_grey(prediction.sal_map)), np.asarray(mask))
         if refined:
-            sal = crf_saliency(np.asarray(image), prediction.sal_map,
-                               preset=recipe.crf, scale=profile.crf_scale)  # fmt: skip
+            sal = refine_saliency(image, prediction.sal_map, preset=recipe.crf,
+                                  scale=profile.crf_scale)  # fmt: skip
             refined.update(np.asarray(to_grey(sal)), np.asarray(mask))
-    return Evaluation(segmentation, saliency, refined)
+    first, *others = gather([Evaluation(segmentation, saliency, refined)])
+    for other in others:
+        for mine, theirs in zip(first, other, strict=True):
+            if mine is not None:
+                mine += theirs
+    return first
 
 
 def save_plain(prediction: Prediction, image: Image.Image, out: Path, name: str, *,
@@ -165,6 +217,16 @@ def save_plain(prediction: Prediction, image: Image.Image, out: Path, name: str,
         write_png(out / "saliency" / f"{name}.png", to_grey(prediction.sal_map))
 
 
+def save_legend(names: Sequence[str], path: Path) -> Path:
+    """Write number, name and colour (#rrggbb) of background and categories as CSV."""
+    text, colours = io.StringIO(), palette()
+    rows = csv.writer(text, lineterminator="\n")
+    rows.writerow(["value", "category", "colour"])
+    for k, name in enumerate(["background", *names]):
+        rows.writerow([k, name, f"#{colours[k].tobytes().hex()}"])
+    return write_bytes(path, text.getvalue().encode())
+
+
 def save_prediction(prediction: Prediction, image: Image.Image, out: Path, name: str, *,
                     saliency: bool = True):  # fmt: skip
     """Write `<name>.png` (palette), `<name>_saliency.png`, `<name>_overlay.png`.
@@ -174,5 +236,9 @@ def save_prediction(prediction: Prediction, image: Image.Image, out: Path, name:
     write_palette_png(out / f"{name}.png", prediction.segmentation)
     if saliency:
         write_png(out / f"{name}_saliency.png", to_grey(prediction.sal_map))
-    blend = overlay(np.asarray(image), prediction.segmentation)
+    pixels = np.asarray(image)
+    blend = np.empty_like(pixels)
+    for k in range(0, len(pixels), BAND):  # floats of a whole picture take gigabytes
+        rows = np.s_[k : k + BAND]
+        blend[rows] = overlay(pixels[rows], prediction.segmentation[rows])
     write_png(out / f"{name}_overlay.png", Image.fromarray(blend))

@@ -17,7 +17,7 @@ from data_utils.files import write_bytes
 from data_utils.parallel import in_parallel
 from data_utils.voc import write_palette_png
 from jsws_lib.config import Profile, Recipe
-from jsws_lib.crf import crf_probs, crf_segmentation, suppress
+from jsws_lib.crf import crf_probs, crf_segmentation, pydensecrf, suppress
 
 
 def pseudo_label(image: np.ndarray, probs: np.ndarray, labels: np.ndarray, *,
@@ -39,12 +39,17 @@ def pseudo_label(image: np.ndarray, probs: np.ndarray, labels: np.ndarray, *,
         (H, W) uint8, 0 background, 1 to C categories.
     """
     height, width = image.shape[:2]
+    channels = np.arange(len(probs), dtype=np.uint8)
+    if rule == "probs":  # suppressed categories need no map
+        channels = channels[np.concatenate([[1], labels]) > 0]
     probs = np.stack(
-        [np.asarray(Image.fromarray(p).resize((width, height), Image.BILINEAR))
-         for p in probs]
+        [np.asarray(Image.fromarray(probs[k]).resize((width, height), Image.BILINEAR))
+         for k in channels]
     )  # fmt: skip
     if rule == "probs":
-        return crf_segmentation(image, probs, labels, preset=preset, scale=scale)
+        present = labels[labels > 0]
+        found = crf_segmentation(image, probs, present, preset=preset, scale=scale)
+        return channels[found]
     logits = np.log(probs.clip(1e-12))
     logits = suppress(logits - logits.mean(0), labels)
     exp = np.exp(logits - logits.max(0))
@@ -85,15 +90,18 @@ def make_pseudo_labels(net, *, profile: Profile, recipe: Recipe, out: Path,
         out: folder; every file in it is whole.
         workers: CRF processes; default one per core, 0 for none.
 
+    Several processes share the images.
+
     Returns:
         `out`.
 
     Raises:
-        JswsError: data are missing or broken, the CRF is not installed, or `out` holds
-            labels of another network or CRF.
+        JswsError: data are missing or broken, or `out` holds labels of another network
+            or CRF.
     """
     # Imported here because each worker imports this file, and PyTorch takes it seconds.
     from data_utils.datasets import Augmentation, ClassificationSet, read_image
+    from jsws_lib.devices import is_main, process_share, wait_for_everyone
     from jsws_lib.inference import predict
 
     out.mkdir(parents=True, exist_ok=True)
@@ -101,11 +109,12 @@ def make_pseudo_labels(net, *, profile: Profile, recipe: Recipe, out: Path,
         profile.data / profile.voc, profile.train_list,
         augmentation=Augmentation(profile.size),
     )  # fmt: skip
-    _claim(out, net, profile=profile, recipe=recipe)
+    if is_main():
+        _claim(out, net, profile=profile, recipe=recipe)
+    rank, ranks = process_share()
     done = {path.stem for path in out.glob("*.png")}
-    todo = [k for k, name in enumerate(data.ids) if name not in done]
-    if not todo:
-        return out
+    todo = [k for k, name in enumerate(data.ids) if name not in done][rank::ranks]
+    wait_for_everyone()  # or one would count what another has just done
     work = partial(_write, rule=recipe.suppress, preset=recipe.crf, scale=profile.crf_scale)
     paths = [data.voc / "JPEGImages" / f"{data.ids[k]}.jpg" for k in todo]
     predictions = predict(net, map(read_image, paths))
@@ -114,7 +123,10 @@ def make_pseudo_labels(net, *, profile: Profile, recipe: Recipe, out: Path,
          data.labels[k])
         for k, path, prediction in zip(todo, paths, predictions, strict=True)
     )  # fmt: skip
+    pydensecrf()  # warns where it is missing: here once, rather than in each worker
     results = in_parallel(work, jobs, workers=workers)
-    for _ in tqdm(results, total=len(todo), desc="pseudo labels", leave=False):
+    for _ in tqdm(results, total=len(todo), desc="pseudo labels", leave=False,
+                  disable=None if is_main() else True):  # fmt: skip
         pass
+    wait_for_everyone()
     return out

@@ -21,6 +21,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from data_utils.categories import NOTE, categories
 from data_utils.errors import JswsError
 from jsws_lib import film
 from jsws_lib.backbones import MINI_WEIGHTS
@@ -34,9 +35,10 @@ from jsws_lib.checkpoints import (
     shipped,
 )
 from jsws_lib.config import ROOT, Profile, Recipe
+from jsws_lib.devices import is_main, pick_device, wait_for_everyone
 from jsws_lib.pseudo_labels import make_pseudo_labels
 from jsws_lib.ssnet import SSNet, build_ssnet
-from jsws_lib.training import pick_device, seed_everything, train
+from jsws_lib.training import seed_everything, train
 
 
 @dataclass(frozen=True)
@@ -58,6 +60,8 @@ SETTINGS = {
 }
 
 
+# How a step is computed; only what is not float32 in one piece names another run.
+ENGINE = ("precision", "accumulate", "checkpointing", "compile")
 # Fields of a profile that no weight depends on, and of a recipe that stage 1 never sees.
 NOT_TRAINING = ("workers", "cache", "val_list", "test_images", "test_masks", "test_list")
 ONLY_STAGE_2 = ("crf", "suppress", "stage2_init", "stage2_class_loss")
@@ -83,10 +87,16 @@ def run_folder(setting: str, *, profile: Profile, recipe: Recipe, seed: int = 0,
     """
     fields = asdict(profile) | {"recipe": recipe_fields(recipe), "given": given or {}}
     fields["data"] = _data_identity(profile.data)
+    own = profile.data / profile.voc / NOTE
+    if own.is_file():
+        fields["categories"] = sha256(own)
     if (profile.backbone, profile.weights) == ("densenet_mini", "default"):
         fields["weights"] = sha256(MINI_WEIGHTS)
     for name in NOT_TRAINING:
         del fields[name]
+    for name in ENGINE:
+        if fields[name] == getattr(Profile, name):
+            del fields[name]
     if profile.cache == "decoded":  # crops at whole pixels of a square
         fields["decoded"] = True
     if SETTINGS[setting].stage == 1:
@@ -115,7 +125,8 @@ def _data_identity(root: Path):
 def train_or_load(setting: str, *, profile: Profile, recipe: Recipe, seed: int = 0,
                   out: Path | None = None, teacher: Path | None = None,
                   pseudo_labels: Path | None = None, use_shipped: bool = True,
-                  on_step: Callable | None = None) -> Trained:  # fmt: skip
+                  on_step: Callable | None = None,
+                  tracker: str | None = None) -> Trained:  # fmt: skip
     """Give a trained network: from an earlier run, from the repository, or by training.
 
     The shipped checkpoints serve the unchanged `mini` profile, recipe and seed they were
@@ -128,7 +139,7 @@ def train_or_load(setting: str, *, profile: Profile, recipe: Recipe, seed: int =
         teacher: stage-1 checkpoint for stage 2, instead of the setting's own.
         pseudo_labels: finished folder of them, instead of making them.
         use_shipped: False never takes a network from the repository.
-        on_step: passed to `train`.
+        on_step, tracker: passed to `train`.
 
     Raises:
         JswsError: unknown setting, missing data, broken checkpoint.
@@ -161,9 +172,10 @@ def train_or_load(setting: str, *, profile: Profile, recipe: Recipe, seed: int =
                 return Trained(net, story["history"], f"shipped as {path.name}")
 
     plan, first = SETTINGS[setting], None
+    names = categories(profile.data / profile.voc)
     if plan.teacher:
         if teacher:
-            expect = {"stage": 1}
+            expect = {"stage": 1, "categories": names}
             if recipe.stage2_init == "ssnet1":  # its features are taken over
                 expect["backbone"] = profile.backbone
             first, _ = load_ssnet(teacher, expect=expect, device=pick_device())
@@ -179,28 +191,32 @@ def train_or_load(setting: str, *, profile: Profile, recipe: Recipe, seed: int =
     inherit = first is not None and recipe.stage2_init == "ssnet1"
     weights = None if inherit else profile.weights
     net = build_ssnet(plan.stage, backbone=profile.backbone, size=profile.size,
-                      recipe=recipe, weights=weights)  # fmt: skip
+                      recipe=recipe, weights=weights,
+                      categories=len(names))  # fmt: skip
     if inherit:
         net.backbone.load_state_dict(first.backbone.state_dict())
     hooks = [on_step] if on_step else []
-    if (profile.data / "mini.json").is_file():
+    if (profile.data / "mini.json").is_file() and is_main():
         steps = profile.steps[plan.stage - 1]
         hooks.append(film.recorder(profile, steps, folder / "film.npz"))
     history = train(net, plan.losses, profile=profile, recipe=recipe, seed=seed,
-                    pseudo_labels=pseudo_labels, resume_file=folder / "resume.pt",
-                    tag=run.name, on_step=lambda *now: [hook(*now) for hook in hooks],
+                    pseudo_labels=pseudo_labels, folder=folder, tag=run.name,
+                    tracker=tracker, on_step=lambda *now: [hook(*now) for hook in hooks],
                     title=f"{setting} ({' + '.join(plan.losses)})")  # fmt: skip
-    story = describe(net, setting=setting, backbone=profile.backbone, seed=seed,
-                     recipe=recipe_fields(recipe), profile=profile.name,
-                     run=run.name, history=thin(history))  # fmt: skip
-    if plan.stage == 1 and out is None:  # those labels came from other, shipped weights
-        for labels in folder.glob("pseudo_labels*"):
-            if labels.is_dir():
-                shutil.rmtree(labels)
-            else:
-                labels.unlink()
-    save_weights(file, net, story)
-    (folder / "resume.pt").unlink(missing_ok=True)
+    if is_main():
+        if plan.stage == 1 and out is None:  # those labels came from other, shipped weights
+            for labels in folder.glob("pseudo_labels*"):
+                if labels.is_dir():
+                    shutil.rmtree(labels)
+                else:
+                    labels.unlink()
+        story = describe(net, setting=setting, backbone=profile.backbone, seed=seed,
+                         recipe=recipe_fields(recipe), profile=profile.name,
+                         categories=names, run=run.name,
+                         history=thin(history))  # fmt: skip
+        save_weights(file, net, story)
+        shutil.rmtree(folder / "resume", ignore_errors=True)
+    wait_for_everyone()
     return Trained(net, history, "trained")
 
 

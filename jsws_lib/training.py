@@ -1,23 +1,28 @@
 """Training of both stages (Sections 3.4 and 4.1): one loop, whichever losses it gets."""
 
-import io
-import os
+import math
 import random
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
+from contextlib import nullcontext
 from pathlib import Path
 
 import numpy as np
 import torch
+from accelerate.utils.memory import should_reduce_batch_size
 from torch import nn
 from tqdm.auto import tqdm
 
 from data_utils.datasets import Augmentation, ClassificationSet, SaliencySet, batches
 from data_utils.errors import JswsError
-from data_utils.files import write_bytes
 from data_utils.voc import read_ids
 from jsws_lib.config import Profile, Recipe, Schedule
+from jsws_lib.devices import make_accelerator, pick_device, process_share, share_batch_norm
 from jsws_lib.losses import class_loss, pseudo_label_loss, saliency_loss
+from jsws_lib.resume import Log, keep_evidence, load_point, save_point
 from jsws_lib.ssnet import SSNet
+
+__all__ = ["losses_on_class_set", "losses_on_saliency_set", "make_optimiser",
+           "pick_device", "seed_everything", "train"]  # fmt: skip
 
 SAVE_EVERY = 250  # steps between resume points
 
@@ -27,15 +32,6 @@ def seed_everything(seed: int):
     random.seed(seed)
     np.random.seed(seed)
     torch.manual_seed(seed)
-
-
-def pick_device() -> torch.device:
-    """What `$JSWS_DEVICE` names, else CUDA, else Apple's MPS, else the CPU."""
-    if os.environ.get("JSWS_DEVICE"):
-        return torch.device(os.environ["JSWS_DEVICE"])
-    if torch.cuda.is_available():
-        return torch.device("cuda")
-    return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
 
 
 def make_optimiser(net: nn.Module, schedule: Schedule, *,
@@ -54,8 +50,9 @@ def make_optimiser(net: nn.Module, schedule: Schedule, *,
         rest = [p for name, p in net.named_parameters() if not name.startswith("sam.")]
         scale = sam_rate / net.sam.conv.kernel_size[0]
         groups = [{"params": rest, "scale": 1.0}, {"params": sam, "scale": scale}]
+    fused = next(net.parameters()).is_cuda  # one kernel for all weights
     return kind(groups, lr=schedule.lr, betas=schedule.betas,
-                weight_decay=schedule.weight_decay)  # fmt: skip
+                weight_decay=schedule.weight_decay, fused=fused or None)  # fmt: skip
 
 
 def learning_rate(schedule: Schedule, step: int, steps: int) -> float:
@@ -89,6 +86,35 @@ def losses_on_saliency_set(net: SSNet, batch: dict, recipe: Recipe) -> dict:
     return {"L_s1": saliency_loss(out, batch["sal_mask"], reading=reading)}
 
 
+class Objective(nn.Module):
+    """A network with its losses: what processes share and a compiler sees as a whole.
+    """
+
+    def __init__(self, net: SSNet, losses: tuple[str, ...], recipe: Recipe, *,
+                 compiled: bool = False):  # fmt: skip
+        super().__init__()
+        self.net, self.losses, self.recipe = net, losses, recipe
+        self.work = torch.compile(self._values) if compiled else self._values
+
+    def forward(self, batch: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+        """The losses on a batch of D_c, which has labels, or of D_s."""
+        return self.work(batch)
+
+    def give_up_compiling(self, error: Exception) -> bool:
+        """Go on without `torch.compile`; False if that is so already."""
+        if self.work == self._values:
+            return False
+        words = str(error).strip().splitlines()[0]
+        tqdm.write(f"torch.compile does not work here ({words}); going on without")
+        self.work = self._values
+        return True
+
+    def _values(self, batch):
+        if "labels" in batch:
+            return losses_on_class_set(self.net, batch, self.losses, self.recipe)
+        return losses_on_saliency_set(self.net, batch, self.recipe)
+
+
 def class_set(profile: Profile, recipe: Recipe, *, seed: int = 0,
               pseudo_labels: Path | None = None) -> ClassificationSet:  # fmt: skip
     """D_c as a profile and a recipe want it augmented."""
@@ -115,10 +141,10 @@ def _augmentation(profile: Profile, recipe: Recipe) -> Augmentation:
 
 def train(net: SSNet, losses: tuple[str, ...], *, profile: Profile, recipe: Recipe,
           seed: int = 0, steps: int | None = None, pseudo_labels: Path | None = None,
-          resume_file: Path | None = None, tag: str = "",
+          folder: Path | None = None, tag: str = "", tracker: str | None = None,
           on_step: Callable[[int, SSNet, dict], None] | None = None,
           title: str = "training") -> list[dict[str, float]]:  # fmt: skip
-    """Train a network in place.
+    """Train a network in place, in one process or in each of several.
 
     The two sets go through the network one after the other, and each graph is freed by
     its own backward pass: batch norm sees one kind of image at a time, and memory holds
@@ -131,9 +157,10 @@ def train(net: SSNet, losses: tuple[str, ...], *, profile: Profile, recipe: Reci
         seed: of the order of images and of the crops.
         steps: instead of the profile's.
         pseudo_labels: folder of `<id>.png`, for L_s2.
-        resume_file: written every `SAVE_EVERY` steps; if it exists, training goes on
-            from there.
-        tag: names the run in the resume file; another run's is refused.
+        folder: of the run, see `resume.py`: gets `log.csv`, and a resume point every
+            `SAVE_EVERY` steps, from which training goes on if there is one.
+        tag: names the run; a resume point of another is refused.
+        tracker: a logger that Accelerate knows, such as "tensorboard"; writes to `folder`.
         on_step: called after each step with step, network and the step's record.
         title: of the progress bar.
 
@@ -142,65 +169,142 @@ def train(net: SSNet, losses: tuple[str, ...], *, profile: Profile, recipe: Reci
         weight.
 
     Raises:
-        JswsError: data are missing or broken, or a loss is not finite.
+        JswsError: data are missing or broken, a loss is not finite (the images are listed
+            in `folder`), the memory or the disk is full.
     """
-    device = pick_device()
     steps = steps or profile.steps[net.stage - 1]
     schedule = (recipe.schedules or profile.schedules)[net.stage - 1]
     if recipe.stage2_class_loss and net.stage == 2 and "L_s2" in losses:
         losses = ("L_c", *losses)
-    net.to(device, memory_format=torch.channels_last).train()
-    optimiser, history = make_optimiser(net, schedule, sam_rate=recipe.sam_rate), []
-    if resume_file and resume_file.is_file():
-        history = _resume(resume_file, net, optimiser, tag)
+    engine = make_accelerator(profile.precision, tracker=tracker, folder=folder,
+                              unused="L_s1" not in losses)  # fmt: skip
+    main, several = engine.is_main_process, engine.num_processes > 1
+    net.to(engine.device, memory_format=torch.channels_last).train()
+    net.backbone.checkpointing = profile.checkpointing
+    if several:
+        share_batch_norm(net)
+    objective = Objective(net, losses, recipe, compiled=profile.compile)
+    objective, optimiser = engine.prepare(
+        objective, make_optimiser(net, schedule, sam_rate=recipe.sam_rate)
+    )
+    parts = {"net": net, "optimiser": optimiser}
+    if engine.scaler:
+        parts["scaler"] = engine.scaler
+    history = load_point(folder / "resume", tag, **parts) if folder else []
+    log = Log(folder / "log.csv", history) if folder and main else None
+    if tracker:
+        engine.init_trackers("tracker")
     start = len(history)
-    run = dict(steps=steps, start=start, workers=profile.workers)
-    class_batches = saliency_batches = None
-    if {"L_c", "L_s2"} & set(losses):
-        class_data = class_set(profile, recipe, seed=2 * seed, pseudo_labels=pseudo_labels)
-        class_batches = iter(batches(class_data, profile.batch_class, seed=2 * seed, **run))
-    if "L_s1" in losses:
-        other = 2 * seed + 1  # or image k of one set would always meet image k of the other
-        saliency_data = saliency_set(profile, recipe, seed=other)
-        saliency_batches = iter(
-            batches(saliency_data, profile.batch_saliency, seed=other, **run)
-        )
+    loaders = _loaders(losses, profile, recipe, seed, pseudo_labels, steps, start)
 
-    bar = tqdm(range(start, steps), initial=start, total=steps, desc=title, leave=False)
-    for step in bar:
-        # A plain float: torch.load refuses NumPy's when a run is taken up again.
-        rate = float(learning_rate(schedule, step, steps))
-        if schedule.reset_moments and step and step % schedule.every == 0:
-            optimiser = make_optimiser(net, schedule, sam_rate=recipe.sam_rate)
-        for group in optimiser.param_groups:
-            group["lr"] = rate * group["scale"]
-        optimiser.zero_grad()
-        values = {}
-        if class_batches:
-            batch = _to(_next(class_batches), device)
-            values |= _backward(losses_on_class_set(net, batch, losses, recipe), step)
-        if saliency_batches:
-            batch = _to(_next(saliency_batches), device)
-            values |= _backward(losses_on_saliency_set(net, batch, recipe), step)
-        optimiser.step()
-        history.append({"step": step, "lr": rate, **values})
-        shown = {name: f"{value:.3f}" for name, value in values.items()}
-        bar.set_postfix(shown, refresh=False)  # in a notebook each refresh costs messages
-        if on_step:
-            on_step(step, net, history[-1])
-        if resume_file and (step + 1) % SAVE_EVERY == 0 and step + 1 < steps:
-            _save_resume(resume_file, net, optimiser, history, tag)
+    bar = tqdm(range(start, steps), initial=start, total=steps, desc=title, leave=False,
+               disable=None if main else True)  # fmt: skip
+    try:
+        for step in bar:
+            # A plain float: torch.load refuses NumPy's when a run is taken up again.
+            rate = float(learning_rate(schedule, step, steps))
+            if schedule.reset_moments and step and step % schedule.every == 0:
+                optimiser.state.clear()
+            for group in optimiser.param_groups:
+                group["lr"] = rate * group["scale"]
+            batch = [_next(loader) for loader in loaders]
+            pieces = [p for one in batch for p in _split(one, profile.accumulate)]
+            values = _gradients(engine, objective, optimiser, pieces, profile)
+            if not all(map(math.isfinite, values.values())):
+                _stop(step, values, loaders, batch, folder)  # the weights are still whole
+            optimiser.step()
+            history.append({"step": step, "lr": rate, **values})
+            shown = {name: f"{value:.3f}" for name, value in values.items()}
+            bar.set_postfix(shown, refresh=False)  # in a notebook refreshing costs messages
+            if log:
+                log.add(history[-1])
+            engine.log({"lr": rate, **values}, step=step)
+            if on_step:
+                on_step(step, net, history[-1])
+            if log and (step + 1) % SAVE_EVERY == 0 and step + 1 < steps:
+                save_point(folder / "resume", tag, history, **parts)
+    finally:
+        if log:
+            log.close()
+        if tracker:
+            engine.end_training()
     net.eval()
     return history
 
 
-def _next(loader) -> dict:
+def _loaders(losses, profile: Profile, recipe: Recipe, seed: int, pseudo_labels,
+             steps: int, start: int) -> list[Iterable]:  # fmt: skip
+    """Batches of D_c and of D_s, as far as the losses need them, from step `start` on."""
+    sets = []
+    if {"L_c", "L_s2"} & set(losses):
+        data = class_set(profile, recipe, seed=2 * seed, pseudo_labels=pseudo_labels)
+        sets.append((data, profile.batch_class, 2 * seed))
+    if "L_s1" in losses:
+        other = 2 * seed + 1  # or image k of one set would always meet image k of the other
+        data = saliency_set(profile, recipe, seed=other)
+        sets.append((data, profile.batch_saliency, other))
+    run = dict(steps=steps, start=start, workers=profile.workers, share=process_share())
+    return [_Loader(batches(data, batch, seed=own, **run)) for data, batch, own in sets]
+
+
+class _Loader:
+    """The batches of a set, one after the other, and the names of their images."""
+
+    def __init__(self, loader):
+        self.data, self.batches = loader.dataset, iter(loader)
+
+    def names(self, batch: dict) -> list[str]:
+        return [self.data.ids[k] for k in batch["index"].tolist()]
+
+
+def _next(loader: _Loader) -> dict:
     try:
-        return next(loader)
+        return next(loader.batches)
     except JswsError as error:
         # A loader process wraps its error in a traceback; the last line is ours.
         words = str(error).strip().rpartition("JswsError: ")[2]
         raise JswsError(words) from None
+
+
+def _split(batch: dict, parts: int) -> list[dict]:
+    """A batch as `parts` smaller ones."""
+    count = len(batch["image"])
+    if count % parts:
+        raise JswsError(f"{count} images of a process's batch cannot be split into {parts} "
+                        "equal parts; choose another --accumulate")  # fmt: skip
+    cut = {key: value.split(count // parts) for key, value in batch.items()}
+    return [dict(zip(cut, values, strict=True)) for values in zip(*cut.values())]  # noqa: B905
+
+
+def _gradients(engine, objective, optimiser, pieces: list[dict],
+               profile: Profile) -> dict[str, float]:  # fmt: skip
+    """Sum the gradients of a step; processes exchange them with the last piece.
+
+    Returns:
+        each loss, the mean over pieces and processes.
+    """
+    optimiser.zero_grad()
+    values: dict[str, torch.Tensor] = {}
+    try:
+        for k, piece in enumerate(pieces):
+            last = k + 1 == len(pieces)
+            with nullcontext() if last else engine.no_sync(objective):
+                found = objective(_to(piece, engine.device))
+                engine.backward(sum(found.values()) / profile.accumulate)
+            for name, value in found.items():
+                values[name] = values.get(name, 0) + value.detach() / profile.accumulate
+    except Exception as error:  # a compiler may raise any kind
+        if isinstance(error, MemoryError) or should_reduce_batch_size(error):
+            raise JswsError(
+                f"out of memory on {engine.device} with {len(pieces[0]['image'])} images "
+                f"at a time: ask for --accumulate {2 * profile.accumulate}, the same batch "
+                "in smaller parts, for --accumulate auto, or for --checkpointing"
+            ) from None
+        if engine.unwrap_model(objective).give_up_compiling(error):
+            return _gradients(engine, objective, optimiser, pieces, profile)
+        raise
+    together = engine.reduce(torch.stack(list(values.values())), "mean")
+    return dict(zip(values, together.tolist(), strict=True))
 
 
 def _to(batch: dict, device: torch.device) -> dict:
@@ -209,33 +313,12 @@ def _to(batch: dict, device: torch.device) -> dict:
     return batch
 
 
-def _backward(values: dict[str, torch.Tensor], step: int) -> dict[str, float]:
+def _stop(step: int, values: dict, loaders: list[_Loader], batch: list[dict], folder):
     total = sum(values.values())
-    if not torch.isfinite(total):
-        raise JswsError(
-            f"the loss is {total.item()} at step {step}; lower the learning rate"
-        )
-    total.backward()
-    return {name: value.item() for name, value in values.items()}
-
-
-def _resume(path: Path, net: SSNet, optimiser, tag: str) -> list[dict]:
-    try:
-        state = torch.load(path, map_location="cpu", weights_only=True)
-        if state["tag"] != tag:
-            raise ValueError(f"it belongs to {state['tag']}, not to {tag}")
-        net.load_state_dict(state["net"])
-        optimiser.load_state_dict(state["optimiser"])
-        return state["history"]
-    except Exception as error:  # torch raises a different one for each kind of damage
-        raise JswsError(
-            f"{path} is not a resume point of this network "
-            f"({str(error).splitlines()[0]}); delete it to start anew"
-        ) from None
-
-
-def _save_resume(path: Path, net: SSNet, optimiser, history: list[dict], tag: str):
-    state = {"net": net.state_dict(), "optimiser": optimiser.state_dict()}
-    file = io.BytesIO()
-    torch.save({**state, "history": history, "tag": tag}, file)
-    write_bytes(path, file.getvalue())
+    words = f"the loss is {total} at step {step}; lower the learning rate"
+    if folder:
+        images = {type(loader.data).__name__: loader.names(one)
+                  for loader, one in zip(loaders, batch, strict=True)}  # fmt: skip
+        file = keep_evidence(folder, step=step, values=values, images=images)
+        words += f", or look at the images listed in {file}"
+    raise JswsError(words)

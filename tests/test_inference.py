@@ -1,5 +1,8 @@
 """Prediction at original size, pseudo labels, and what both write."""
 
+import subprocess
+import sys
+import weakref
 from copy import deepcopy
 from dataclasses import replace
 
@@ -11,7 +14,9 @@ from PIL import Image
 from data_utils.datasets import read_image
 from data_utils.errors import JswsError
 from data_utils.voc import image_labels, palette, read_ids
+from jsws_lib import inference
 from jsws_lib.config import STEADY
+from jsws_lib.crf import crf_segmentation
 from jsws_lib.folders import evaluate_saliency_folder, evaluate_segmentation_folder
 from jsws_lib.inference import (
     evaluate,
@@ -88,12 +93,72 @@ def test_a_stream_is_lazy(net, photos):
     assert len(taken) <= 4
 
 
+def test_only_squares_wait_for_their_batch(net, photos):
+    alive = []
+
+    def source():
+        for _ in range(4):
+            picture = photos[3].copy()
+            alive.append(weakref.ref(picture))
+            yield picture
+
+    stream = predict(net, source(), batch=4)
+    next(stream)
+    assert len(alive) == 4 and sum(one() is not None for one in alive) <= 1
+
+
+LARGE = """
+import resource, sys
+from jsws_lib.cli import main
+sys.argv = ["jsws", "predict", *sys.argv[1:]]
+try:
+    main()
+finally:
+    print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024, file=sys.stderr)
+"""
+
+
+def test_twenty_megapixels_fit_in_two_gigabytes(root, tmp_path):
+    """The whole command with its CRF: 1.2 to 1.5 GB measured, PyTorch's libraries in it."""
+    Image.new("RGB", (5472, 3648), (90, 120, 60)).save(tmp_path / "large.jpg")
+    weights = root / "checkpoints/mini_MM.safetensors"
+    words = [tmp_path / "large.jpg", "--checkpoint", weights, "--out", tmp_path / "out",
+             "--crf", "readme"]  # fmt: skip
+    done = subprocess.run([sys.executable, "-c", LARGE, *map(str, words)], text=True,
+                          capture_output=True, cwd=root)  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert int(done.stderr.split()[-1]) < 2e9
+    assert "saliency refined" in done.stdout
+    for name in ("large.png", "large_saliency.png", "large_overlay.png"):
+        with Image.open(tmp_path / "out" / name) as written:
+            assert written.size == (5472, 3648)
+
+
+def test_the_crf_sees_no_more_pixels_than_its_memory_allows(photos, monkeypatch):
+    seen = []
+
+    def crf(image, sal_map, *, preset, scale):
+        seen.append((image.shape[:2], sal_map.shape, preset, scale))
+        return sal_map
+
+    monkeypatch.setattr(inference, "crf_saliency", crf)
+    ramp = np.linspace(0, 1, 128, dtype=np.float32)[None].repeat(96, 0)
+    same = inference.refine_saliency(photos[3], ramp, preset="seam", scale=0.5)
+    np.testing.assert_array_equal(same, ramp)
+    monkeypatch.setattr(inference, "CRF_PIXELS", 128 * 96 // 4)
+    refined = inference.refine_saliency(photos[3], ramp, preset="seam", scale=0.5)
+    assert seen == [((96, 128), (96, 128), "seam", 0.5), ((48, 64), (48, 64), "seam", 0.25)]
+    assert refined.shape == (96, 128) and refined.dtype == np.float32
+    assert np.abs(refined - ramp).max() < 0.02
+
+
 def test_grey_maps_are_rounded_not_cut():
     grey = np.asarray(to_grey(np.array([[0, 0.5, 0.998, 1]], np.float32)))
     assert grey.tolist() == [[0, 128, 254, 255]]
 
 
-def test_saved_predictions(net, photos, tmp_path):
+def test_saved_predictions(net, photos, tmp_path, monkeypatch):
+    monkeypatch.setattr(inference, "BAND", 16)  # of 37 rows
     p = predict(net, photos[1])
     save_prediction(p, photos[1], tmp_path, "a")
     save_plain(p, photos[1], tmp_path / "plain", "a")
@@ -167,6 +232,23 @@ def test_the_logit_rule_lets_an_absent_class_win():
     assert np.unique(pseudo_label(image, probs, labels, rule="probs")).tolist() == [0]
     winners = np.unique(pseudo_label(image, probs, labels, rule="logits"))
     assert not {0, 1} & set(winners.tolist())
+
+
+def test_maps_of_suppressed_categories_are_not_missed():
+    """Enlarging only what the CRF sees gives the label that all 21 maps give."""
+    rng = np.random.default_rng(1)
+    labels = np.zeros(20, np.float32)
+    labels[[4, 11]] = 1
+    logits = 3 * rng.standard_normal((21, 8, 8)).astype(np.float32)
+    probs = np.exp(logits) / np.exp(logits).sum(0)
+    image = rng.integers(0, 256, (24, 31, 3), np.uint8)
+    large = np.stack([np.asarray(Image.fromarray(p).resize((31, 24), Image.BILINEAR))
+                      for p in probs])  # fmt: skip
+    found = pseudo_label(image, probs, labels, scale=0.1)
+    np.testing.assert_array_equal(found, crf_segmentation(image, large, labels, scale=0.1))
+    assert set(np.unique(found)) == {0, 5, 12}
+    nothing = pseudo_label(image, probs, np.zeros(20, np.float32))
+    assert not nothing.any() and nothing.dtype == np.uint8
 
 
 def test_no_absent_class_under_the_probability_rule():

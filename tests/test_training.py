@@ -38,6 +38,7 @@ from jsws_lib.config import (
     get_recipe,
 )
 from jsws_lib.inference import predict
+from jsws_lib.resume import read_log
 from jsws_lib.runs import SETTINGS, film_of, run_folder, thin, train_or_load
 from jsws_lib.ssnet import build_ssnet
 from jsws_lib.training import learning_rate, seed_everything, train
@@ -272,6 +273,10 @@ class Interrupted(Exception):
     pass
 
 
+def points(run):
+    return sorted((run / "resume").glob("*.pt"))
+
+
 def test_an_interrupted_run_goes_on_bit_by_bit(tiny, tmp_path, monkeypatch):
     monkeypatch.setattr(training, "SAVE_EVERY", 2)
     kwargs = dict(profile=tiny, recipe=STEADY, steps=6)
@@ -283,17 +288,17 @@ def test_an_interrupted_run_goes_on_bit_by_bit(tiny, tmp_path, monkeypatch):
         if step == 4:
             raise Interrupted
 
-    resume = tmp_path / "run" / "resume.pt"
-    broken = network()
+    run, broken = tmp_path / "run", network()
     with pytest.raises(Interrupted):
-        train(broken, losses, resume_file=resume, on_step=stop, **kwargs)
-    assert [p.name for p in resume.parent.iterdir()] == ["resume.pt"]
+        train(broken, losses, folder=run, on_step=stop, **kwargs)
+    assert [p.name[:9] for p in points(run)] == ["00000002_", "00000004_"]
+    assert len(read_log(run / "log.csv")) == 5
     steps = []
     other = network(seed=7)  # whatever it starts from
-    again = train(other, losses, resume_file=resume,
+    again = train(other, losses, folder=run,
                   on_step=lambda step, *_: steps.append(step), **kwargs)  # fmt: skip
     assert steps == [4, 5]  # saved after step 3
-    assert again == history
+    assert again == history == read_log(run / "log.csv")
     assert same(state(whole), state(other))
 
 
@@ -410,7 +415,9 @@ def test_a_finished_run_is_loaded(tiny, home):
     assert first.source == "trained" and not first.net.training
     folder = run_folder("M", **kwargs)
     assert folder.parent == home / "runs"
-    assert {p.name for p in folder.iterdir()} == {"weights.safetensors", "film.npz"}
+    assert {p.name for p in folder.iterdir()} == {
+        "weights.safetensors", "film.npz", "log.csv"
+    }  # fmt: skip
     again = train_or_load("M", **kwargs)
     assert again.source == f"loaded from runs/{folder.name}"
     assert same(state(first.net), state(again.net))
@@ -631,14 +638,6 @@ def test_thin_averages_the_history():
     assert thin(history[:5]) == history[:5]
 
 
-def test_a_damaged_resume_point_is_named(tiny, tmp_path):
-    damaged = tmp_path / "resume.pt"
-    damaged.write_bytes(b"PK\x03\x04 cut short")
-    net = build_ssnet(1, backbone=tiny.backbone, size=tiny.size, recipe=STEADY)
-    with pytest.raises(JswsError, match="resume.pt is not a resume point .* delete it"):
-        train(net, ("L_c",), profile=tiny, recipe=STEADY, steps=2, resume_file=damaged)
-
-
 def test_only_the_profile_s_own_data_are_kept_in_memory(tmp_path, monkeypatch):
     monkeypatch.delenv("JSWS_DATA", raising=False)
     assert get_profile("mini").cache == "memory"
@@ -659,15 +658,14 @@ def test_what_stage_2_is_given_names_another_run():
 
 def test_a_resume_point_of_another_run_is_refused(tiny, tmp_path, monkeypatch):
     monkeypatch.setattr(training, "SAVE_EVERY", 1)
-    file = tmp_path / "resume.pt"
 
     def run(tag, steps):
         net = build_ssnet(1, backbone=tiny.backbone, size=tiny.size, recipe=STEADY)
         train(net, ("L_c",), profile=tiny, recipe=STEADY, steps=steps,
-              resume_file=file, tag=tag)  # fmt: skip
+              folder=tmp_path, tag=tag)  # fmt: skip
 
     run("one", 2)
-    assert file.is_file()
+    assert points(tmp_path)
     with pytest.raises(JswsError, match="belongs to one, not to two"):
         run("two", 3)
 

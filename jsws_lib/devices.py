@@ -1,0 +1,168 @@
+"""Where training runs: one device or many processes, by Hugging Face Accelerate.
+
+    accelerate launch --multi_gpu --num_processes 4 -m jsws_lib train stage1 --profile paper
+    torchrun --nproc_per_node 2 -m jsws_lib train stage1     # processes on a CPU
+
+Each process gets its share of every batch, gradients are averaged, and batch norm sees the
+whole batch: the loss of a step does not depend on how many processes there are. Only the
+main process writes.
+"""
+
+import os
+from pathlib import Path
+
+import torch
+from accelerate import Accelerator, DistributedDataParallelKwargs
+from accelerate.state import AcceleratorState, PartialState
+from accelerate.utils import gather_object
+from torch import nn
+
+from data_utils.errors import JswsError
+
+PRECISIONS = ("float32", "bf16", "fp16", "auto")
+
+
+def process_share() -> tuple[int, int]:
+    """This process's rank, and how many there are: (0, 1) unless launched as several."""
+    if int(os.environ.get("WORLD_SIZE") or 1) == 1:
+        return 0, 1
+    state = PartialState(cpu=_cpu_only())
+    return state.process_index, state.num_processes
+
+
+def is_main() -> bool:
+    """Whether this process writes and speaks."""
+    return process_share()[0] == 0
+
+
+def wait_for_everyone():
+    """Hold until every process is here."""
+    if process_share()[1] > 1:
+        PartialState().wait_for_everyone()
+
+
+def gather(things: list) -> list:
+    """The lists of all processes as one, in order of rank."""
+    return gather_object(things) if process_share()[1] > 1 else things
+
+
+def _cpu_only() -> bool:
+    return os.environ.get("JSWS_DEVICE") == "cpu"
+
+
+def pick_device() -> torch.device:
+    """What `$JSWS_DEVICE` names, else a CUDA device, else Apple's MPS, else the CPU."""
+    if process_share()[1] > 1:
+        return PartialState().device
+    if os.environ.get("JSWS_DEVICE"):
+        return torch.device(os.environ["JSWS_DEVICE"])
+    if torch.cuda.is_available():
+        return torch.device("cuda")
+    return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
+
+
+def pick_precision(precision: str, device: torch.device) -> str:
+    """What `auto` means on a device: bf16 or else fp16 on a GPU, float32 elsewhere."""
+    if precision not in PRECISIONS:
+        raise JswsError(f"precision '{precision}': choose from {', '.join(PRECISIONS)}")
+    if precision == "fp16" and device.type == "cpu":
+        raise JswsError("precision fp16 needs a GPU; on a CPU choose float32 or bf16")
+    if precision != "auto":
+        return precision
+    if device.type != "cuda":
+        return "float32"
+    bf16 = torch.cuda.is_bf16_supported(including_emulation=False)
+    return "bf16" if bf16 else "fp16"
+
+
+def make_accelerator(precision: str = "float32", *, tracker: str | None = None,
+                     folder: Path | None = None, unused: bool = False) -> Accelerator:
+    """Accelerate's handle on devices and processes.
+
+    Args:
+        precision: of the network's products: `float32`, `bf16`, `fp16` (with a gradient
+            scaler) or `auto`. Losses, weights and Adam's moments stay float32.
+        tracker: a logger that Accelerate knows, such as `tensorboard`.
+        folder: of the tracker.
+        unused: some weights get no gradient, so the processes must look for them.
+
+    Raises:
+        JswsError: no such precision here, or the tracker is not installed.
+    """
+    device = pick_device()
+    precision = pick_precision(precision, device)
+    # Accelerate keeps its settings for the whole process; each training has its own.
+    AcceleratorState._reset_state(reset_partial_state=process_share()[1] == 1)
+    # Gradients live in the buckets that are sent; batch norm keeps its own books in step.
+    sharing = DistributedDataParallelKwargs(
+        find_unused_parameters=unused, broadcast_buffers=False, gradient_as_bucket_view=True
+    )
+    try:
+        return Accelerator(
+            mixed_precision="no" if precision == "float32" else precision,
+            cpu=device.type == "cpu", kwargs_handlers=[sharing], log_with=tracker,
+            project_dir=folder, step_scheduler_with_optimizer=False,
+        )  # fmt: skip
+    except (ValueError, ImportError) as error:
+        raise JswsError(f"{str(error).splitlines()[0]}; install the logger, as with "
+                        "`pip install tensorboard`, or leave it out") from None  # fmt: skip
+
+
+class MeanOfAll(torch.autograd.Function):
+    """The mean of a tensor over all processes; its gradient is that of everyone's loss."""
+
+    @staticmethod
+    def forward(ctx, x):
+        """(...) float to the same."""
+        return MeanOfAll._reduce(x)
+
+    @staticmethod
+    def backward(ctx, grad):
+        """(...) float to the same."""
+        return MeanOfAll._reduce(grad)
+
+    @staticmethod
+    def _reduce(x):
+        total = x.clone()
+        torch.distributed.all_reduce(total)
+        return total / process_share()[1]
+
+
+class SharedBatchNorm(nn.BatchNorm2d):
+    """Batch norm over the images of all processes, where PyTorch's has no CPU version."""
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """(B, C, H, W) float to the same, normalised by everyone's mean and variance."""
+        if not self.training:
+            return super().forward(x)
+        axes, shape = (0, 2, 3), (1, -1, 1, 1)
+        mean = MeanOfAll.apply(x.mean(axes))
+        off = x - mean.view(shape)
+        var = MeanOfAll.apply(off.square().mean(axes))
+        with torch.no_grad():
+            count = process_share()[1] * x.numel() / x.shape[1]
+            self.running_mean.lerp_(mean, self.momentum)
+            self.running_var.lerp_(var * count / (count - 1), self.momentum)
+            self.num_batches_tracked.add_(1)
+        scale = self.weight * (var + self.eps).rsqrt()
+        return off * scale.view(shape) + self.bias.view(shape)
+
+
+def share_batch_norm(net: nn.Module) -> nn.Module:
+    """Make every batch norm of a network see the images of all processes, in place.
+
+    Raises:
+        JswsError: a batch norm of another kind than `nn.BatchNorm2d`.
+    """
+    for name, layer in net.named_modules():
+        if isinstance(layer, nn.BatchNorm2d) and type(layer) not in (
+            nn.BatchNorm2d, SharedBatchNorm
+        ):  # fmt: skip
+            raise JswsError(f"{name} is a {type(layer).__name__}, which several processes "
+                            "cannot share; use one, or another --backbone")
+    if next(net.parameters()).is_cuda:
+        return nn.SyncBatchNorm.convert_sync_batchnorm(net)
+    for layer in net.modules():
+        if type(layer) is nn.BatchNorm2d:
+            layer.__class__ = SharedBatchNorm  # same fields, same names in a checkpoint
+    return net
