@@ -1,157 +1,488 @@
 """How fast is it, beside what the released code is known to do? `jsws bench`.
 
-Each row times ours and a baseline in turns, in one process on one thread, so that
-whatever else the machine does slows both; what counts is the ratio of the medians. The
-baselines are written here from what is known of the released code: float32 and one memory
-format throughout, both graphs held at once, each picture decoded and turned in float64,
-ten augmented copies of an image through a CRF over all 21 labels, and loops over
-thresholds and classes.
+Three kinds of rows. *beside*: ours against a baseline, which is written here from what is
+known of the released code: float32 and one memory format throughout, both graphs held at
+once, each picture decoded and turned in float64, ten augmented copies of an image through
+a CRF over all 21 labels, and loops over thresholds and classes. *change*: ours with and
+without one thing. *limit*: ours against what the machine can do at all.
+
+The functions of a row take turns in one process, and what counts is the ratio of their
+medians. On a CPU seconds are core seconds, summed over threads: on a busy machine they
+grow far less than the time on a clock. On a GPU they are seconds on a clock, after
+`torch.cuda.synchronize`.
+
+`python -m jsws_lib.bench` rewrites docs/speed.md and its figures from the results.
 """
 
+import contextlib
+import ctypes
+import gc
 import json
 import platform
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from statistics import median
 
+import matplotlib
+import matplotlib.pyplot as plt
 import numpy as np
 import torch
+from matplotlib.figure import Figure
 from PIL import Image
+from torch.profiler import ProfilerActivity, profile
+from torch.utils.checkpoint import checkpoint
+from torch.utils.flop_counter import FlopCounterMode
 from tqdm.auto import tqdm
 
-from data_utils.datasets import Augmentation, SaliencySet
+from data_utils.datasets import Augmentation, ClassificationSet, SaliencySet, batches
 from data_utils.errors import JswsError
 from data_utils.files import write_bytes
+from data_utils.parallel import available_cores, in_parallel
+from jsws_lib import results
 from jsws_lib.ablation import RESULTS
-from jsws_lib.config import STEADY, get_recipe
+from jsws_lib.config import PROFILES, ROOT, STEADY, Schedule
 from jsws_lib.crf import crf_probs
 from jsws_lib.inference import predict
 from jsws_lib.losses import class_loss, saliency_loss
 from jsws_lib.metrics import ConfusionMatrix, SaliencyMeasure, f_measure
-from jsws_lib.pseudo_labels import pseudo_label
+from jsws_lib.pictures import INK
+from jsws_lib.pseudo_labels import _write, pseudo_label
 from jsws_lib.ssnet import build_ssnet
 from jsws_lib.training import (
     losses_on_class_set,
     losses_on_saliency_set,
     make_optimiser,
     pick_device,
+    train,
 )
 
 MEAN, STD = np.array([0.485, 0.456, 0.406]), np.array([0.229, 0.224, 0.225])
 COPIES = 10  # augmented copies of an image for one pseudo label, in the released code
+KINDS = {
+    "beside": "Beside the baseline (how many times less ours needs)",
+    "change": "One change (how many times less with it)",
+    "limit": "Beside the machine's limit (which part of it is reached)",
+}
+# What is asked of a ratio: at least so much, or for `mini_loader` at most.
+TARGETS = {"train_step": 1.5, "data_path": 15, "pseudo_labels": 15, "max_f": 30,
+           "mini_loader": 1.15}  # fmt: skip
 Row = dict[str, str | float]
 
 
-def in_turns(ours: Callable, baseline: Callable, *, times: int) -> tuple[float, float]:
-    """Median seconds of two functions, called in turns after one call each."""
-    spent = ([], [])
+# --- clocks --------------------------------------------------------------------------
+
+
+def now() -> float:
+    """Seconds: on a clock once the GPU has nothing to do, else of all cores together."""
+    if pick_device().type == "cuda":
+        torch.cuda.synchronize()
+        return time.perf_counter()
+    return time.process_time()
+
+
+@contextlib.contextmanager
+def thread_count(count: int):
+    """Within this, PyTorch computes with so many threads."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(count)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+
+
+def in_turns(*functions: Callable, times: int, clock: Callable = now) -> list[float]:
+    """Median seconds of functions that are called in turns, after one call each."""
+    spent = [[] for _ in functions]
     for k in range(times + 1):
-        for function, own in zip((ours, baseline), spent, strict=True):
-            start = time.perf_counter()
+        for function, own in zip(functions, spent, strict=True):
+            start = clock()
             function()
-            if torch.cuda.is_available():
-                torch.cuda.synchronize()
             if k:  # the first call warms up
-                own.append(time.perf_counter() - start)
-    return median(spent[0]), median(spent[1])
+                own.append(clock() - start)
+    return [median(own) for own in spent]
 
 
-def row(name: str, what: str, ours: float, baseline: float, unit: str) -> Row:
-    """One line of the table; `ratio` says how many times less ours needs."""
+def peak(function: Callable) -> tuple[float, float]:
+    """Bytes that memory grows by at most during a call, and the seconds it takes.
+
+    Of a GPU its tensors, else the resident memory of the process; nan where the system
+    does not tell (Linux does).
+    """
+    gc.collect()
+    if pick_device().type == "cuda":
+        torch.cuda.reset_peak_memory_stats()
+        before = torch.cuda.memory_allocated()
+    else:
+        with contextlib.suppress(OSError, AttributeError):  # freed pages go back first
+            ctypes.CDLL(None).malloc_trim(0)
+        with contextlib.suppress(OSError):  # the highest mark starts anew
+            Path("/proc/self/clear_refs").write_text("5")
+        before = _resident("VmRSS")
+    start = now()
+    function()
+    seconds = now() - start
+    if pick_device().type == "cuda":
+        return float(torch.cuda.max_memory_allocated() - before), seconds
+    return _resident("VmHWM") - before, seconds
+
+
+def _resident(name: str) -> float:
+    try:
+        lines = Path("/proc/self/status").read_text().splitlines()
+    except OSError:
+        return float("nan")
+    (line,) = (line for line in lines if line.startswith(f"{name}:"))
+    return 1024.0 * int(line.split()[1])
+
+
+def row(name: str, what: str, ours: float, baseline: float, unit: str = "s", *,
+        kind: str = "beside", **more) -> Row:  # fmt: skip
+    """One line of the table.
+
+    `ratio` says how many times less ours needs; for `kind="limit"` how large ours is in
+    terms of the limit.
+    """
+    ratio = ours / baseline if kind == "limit" else baseline / ours
     return {"name": name, "what": what, "ours": ours, "baseline": baseline,
-            "ratio": baseline / ours, "unit": unit}  # fmt: skip
+            "ratio": ratio, "unit": unit, "kind": kind, **more}  # fmt: skip
 
 
 # --- training ------------------------------------------------------------------------
 
 
-def train_step(*, backbone: str, size: int, batch: int, times: int) -> list[Row]:
-    """Time of a step of stage 1, and the bytes that its graphs keep alive.
+@contextlib.contextmanager
+def checkpointed(net: torch.nn.Module):
+    """Within this, the backbone's blocks keep their inputs alone and compute twice."""
+    blocks = [stage for stage in net.backbone.features.children()
+              if sum(isinstance(part, torch.nn.Conv2d) for part in stage.modules()) > 1]
+    for block in blocks:
+        block.forward = partial(checkpoint, block.forward, use_reentrant=False)
+    yield
+    for block in blocks:
+        del block.forward
+
+
+class Steps:
+    """A step of stage 1 in every way that is compared, on one random batch.
 
     Args:
-        backbone: of SSNet-1, random weights.
+        backbone: of SSNet-1, random weights, the same for ours and the baseline.
         size: px.
         batch: images from each data set.
-        times: steps of each.
     """
-    device = pick_device()
-    image = torch.randint(0, 256, (2, batch, 3, size, size), dtype=torch.uint8).to(device)
-    labels = torch.zeros(batch, 20, device=device)
-    labels[:, 3] = 1
-    mask = torch.zeros(batch, size, size, dtype=torch.uint8, device=device)
-    mask[:, size // 4 : size // 2, size // 4 : size // 2] = 1
-    schedule = get_schedule()
-    nets = [build_ssnet(1, backbone=backbone, size=size, recipe=STEADY, weights=None)
-            for _ in range(2)]  # fmt: skip
-    ours = nets[0].to(device, memory_format=torch.channels_last).train()
-    plain = nets[1].to(device).train()
-    optimisers = (make_optimiser(ours, schedule, sam_rate=STEADY.sam_rate),
-                  torch.optim.Adam(plain.parameters(), lr=1e-4, foreach=False, fused=False))
 
-    def step(keep=None):
-        optimisers[0].zero_grad()
-        sets = [x.contiguous(memory_format=torch.channels_last) for x in image]
-        first = losses_on_class_set(ours, {"image": sets[0], "labels": labels}, ("L_c",),
-                                    STEADY)  # fmt: skip
-        sum(first.values()).backward()
-        second = losses_on_saliency_set(ours, {"image": sets[1], "sal_mask": mask}, STEADY)
-        sum(second.values()).backward()
-        optimisers[0].step()
+    def __init__(self, *, backbone: str, size: int, batch: int):
+        device = pick_device()
+        shape = (2, batch, 3, size, size)
+        torch.manual_seed(0)
+        self.image = torch.randint(0, 256, shape, dtype=torch.uint8).to(device)
+        self.labels = torch.zeros(batch, 20, device=device)
+        self.labels[:, 3] = 1
+        self.mask = torch.zeros(batch, size, size, dtype=torch.uint8, device=device)
+        self.mask[:, size // 4 : size // 2, size // 4 : size // 2] = 1
+        self.nets = [build_ssnet(1, backbone=backbone, size=size, recipe=STEADY,
+                                 weights=None).to(device).train() for _ in range(2)]
+        self.nets[1].load_state_dict(self.nets[0].state_dict())
+        self.nets[0].to(memory_format=torch.channels_last)
+        self.optimisers = [
+            make_optimiser(self.nets[0], Schedule(), sam_rate=STEADY.sam_rate),
+            torch.optim.Adam(self.nets[1].parameters(), lr=1e-4, foreach=False,
+                             fused=False),
+        ]  # fmt: skip
 
-    def plain_step():
-        optimisers[1].zero_grad()
-        out = plain(image[0])
-        first = class_loss(out, labels, reading=STEADY.class_evidence,
-                           share=STEADY.evidence_share)  # fmt: skip
-        second = saliency_loss(plain(image[1]), mask, reading=STEADY.saliency_reading)
-        (STEADY.class_weight * first + second).backward()
-        optimisers[1].step()
+    def ours(self, *, bf16: bool = False, channels_last: bool = True,
+             both_graphs: bool = False, update: bool = True) -> dict:  # fmt: skip
+        """As `train` does it; each word takes one thing away, or adds it."""
+        net = self.nets[0 if channels_last else 1]
+        layout = torch.channels_last if channels_last else torch.contiguous_format
+        net.zero_grad()
+        images = [x.contiguous(memory_format=layout) for x in self.image]
+        halves = (
+            partial(losses_on_class_set, net, {"image": images[0], "labels": self.labels},
+                    ("L_c",), STEADY),
+            partial(losses_on_saliency_set, net,
+                    {"image": images[1], "sal_mask": self.mask}, STEADY),
+        )  # fmt: skip
+        values, waiting = {}, []
+        for half in halves:
+            with torch.autocast(self.image.device.type, torch.bfloat16, enabled=bf16):
+                found = half()
+            values |= {name: value.detach() for name, value in found.items()}
+            if both_graphs:
+                waiting.append(sum(found.values()))
+            else:
+                sum(found.values()).backward()
+            del found
+        if both_graphs:
+            sum(waiting).backward()
+        if update:
+            self.optimisers[0 if channels_last else 1].step()
+        return values
 
-    times_of = in_turns(step, plain_step, times=times)
-    kept = (_peak_bytes(step), _peak_bytes(plain_step))
-    what = f"{backbone}, {size} px, {batch} + {batch} images"
-    return [row("train_step", what, *times_of, "s"),
-            row("peak_memory", f"{what}: tensors kept for backward", *kept, "bytes")]
+    def twice(self) -> dict:
+        """Ours with activation checkpointing."""
+        with checkpointed(self.nets[0]):
+            return self.ours()
+
+    def baseline(self, *, update: bool = True) -> dict:
+        """Both graphs, one memory format, Adam weight by weight."""
+        net = self.nets[1]
+        net.zero_grad()
+        first = STEADY.class_weight * class_loss(
+            net(self.image[0]), self.labels, reading=STEADY.class_evidence,
+            share=STEADY.evidence_share)  # fmt: skip
+        second = saliency_loss(net(self.image[1]), self.mask,
+                               reading=STEADY.saliency_reading)  # fmt: skip
+        (first + second).backward()
+        if update:
+            self.optimisers[1].step()
+        return {"L_c": first.detach(), "L_s1": second.detach()}
+
+    def differences(self) -> list[dict[str, float]]:
+        """How far losses and gradients of ours are from the baseline's, relative: in
+        float32 and in bfloat16."""
+        expected = self.baseline(update=False)
+        exact = [p.grad for p in self.nets[1].parameters()]
+        total, found = sum(float(g.double().square().sum()) for g in exact), []
+        for bf16 in (False, True):
+            values = self.ours(update=False, bf16=bf16)
+            loss = max(abs(float(values[k] / expected[k]) - 1) for k in expected)
+            apart = sum(float((p.grad - g).double().square().sum())
+                        for p, g in zip(self.nets[0].parameters(), exact, strict=True))
+            found.append({"loss_difference": loss,
+                          "gradient_difference": (apart / total) ** 0.5})  # fmt: skip
+        return found
 
 
-def get_schedule():
-    """The paper's optimiser, for both."""
-    from jsws_lib.config import Schedule
+def training(*, backbone: str, size: int, batch: int, times: int,
+             threads: int) -> list[Row]:  # fmt: skip
+    """Time and memory of a step, what each change does to them, and the limits.
 
-    return Schedule()
+    Args:
+        backbone, size: of the network; px.
+        batch: images from each data set.
+        times: steps of each, after one that memory is measured in.
+        threads: of PyTorch.
+    """
+    with thread_count(threads):
+        steps = Steps(backbone=backbone, size=size, batch=batch)
+        what = f"{backbone}, {size} px, {batch} + {batch} images"
+        same, half = steps.differences()
+        ways = {
+            "ours": steps.ours,
+            "baseline": steps.baseline,
+            "bf16": partial(steps.ours, bf16=True),
+            "nchw": partial(steps.ours, channels_last=False),
+            "both": partial(steps.ours, both_graphs=True),
+            "twice": steps.twice,
+        }
+        memory, time_of = {}, {name: [] for name in ways}
+        for k in range(times + 1):
+            for name, way in ways.items():
+                if k == 0:  # whose time is not counted
+                    memory[name], _ = peak(way)
+                    continue
+                start = now()
+                way()
+                time_of[name].append(now() - start)
+        time_of = {name: median(spent) for name, spent in time_of.items()}
+        extra = [*optimisers(steps.nets[0], times=times),
+                 *limits(steps, time_of, what=what)]  # fmt: skip
+    rows = [
+        row("train_step", what, time_of["ours"], time_of["baseline"], **same),
+        row("train_step_bf16", f"{what}; ours in bfloat16", time_of["bf16"],
+            time_of["baseline"], **half),
+        row("peak_memory", what, memory["ours"], memory["baseline"], "bytes"),
+        row("peak_memory_bf16", f"{what}; ours in bfloat16", memory["bf16"],
+            memory["baseline"], "bytes"),
+    ]  # fmt: skip
+    for name, with_it, without in (
+        ("channels_last", "ours", "nchw"), ("one_backward", "ours", "both"),
+        ("bf16", "bf16", "ours"), ("checkpointing", "twice", "ours"),
+    ):  # fmt: skip
+        rows += [row(name, what, time_of[with_it], time_of[without], kind="change"),
+                 row(f"{name}_memory", what, memory[with_it], memory[without], "bytes",
+                     kind="change")]  # fmt: skip
+    return rows + extra
 
 
-def _peak_bytes(step: Callable) -> float:
-    """The most bytes that autograd keeps at once; on a GPU, of all tensors."""
-    if torch.cuda.is_available():
-        torch.cuda.reset_peak_memory_stats()
-        step()
-        return float(torch.cuda.max_memory_allocated())
-    alive, peak, counts = [0], [0], {}
+def large_step(*, backbone: str, size: int, batch: int, threads: int) -> list[Row]:
+    """Time and memory of one step at a larger batch."""
+    with thread_count(threads):
+        steps = Steps(backbone=backbone, size=size, batch=batch)
+        found = {"ours": peak(steps.ours), "baseline": peak(steps.baseline),
+                 "bf16": peak(partial(steps.ours, bf16=True))}  # fmt: skip
+    rows, what = [], f"{backbone}, {size} px, {batch} + {batch} images, one step"
+    for k, (name, unit) in enumerate((("peak_memory", "bytes"), ("train_step", "s"))):
+        ours, baseline, half = (found[way][k] for way in ("ours", "baseline", "bf16"))
+        rows += [row(f"{name}_large", what, ours, baseline, unit),
+                 row(f"{name}_large_bf16", f"{what}; ours in bfloat16", half, baseline,
+                     unit)]  # fmt: skip
+    return rows
 
-    class Kept:
-        def __init__(self, tensor):
-            self.tensor, self.key = tensor, tensor.untyped_storage().data_ptr()
-            counts[self.key] = counts.get(self.key, 0) + 1
-            if counts[self.key] == 1:
-                alive[0] += tensor.untyped_storage().nbytes()
-                peak[0] = max(peak[0], alive[0])
 
-        def __del__(self):
-            counts[self.key] -= 1
-            if not counts[self.key]:
-                alive[0] -= self.tensor.untyped_storage().nbytes()
+def optimisers(net: torch.nn.Module, *, times: int) -> list[Row]:
+    """Adam over all weights: one after the other, in lists, in one kernel."""
+    steps = [torch.optim.Adam(net.parameters(), lr=1e-9, **how).step
+             for how in ({"foreach": False, "fused": False}, {"foreach": True},
+                         {"fused": True})]  # fmt: skip
+    single, foreach, fused = in_turns(*steps, times=times)
+    count = sum(p.numel() for p in net.parameters())
+    what = f"Adam alone, {count / 1e6:.1f} M weights"
+    return [row("adam_foreach", what, foreach, single, kind="change"),
+            row("adam_fused", what, fused, single, kind="change")]  # fmt: skip
 
-    with torch.autograd.graph.saved_tensors_hooks(Kept, lambda kept: kept.tensor):
-        step()
-    return float(peak[0])
+
+@thread_count(1)
+def compilation(*, times: int) -> list[Row]:
+    """`torch.compile` on the mini network; the large one takes far longer to compile."""
+    steps = Steps(backbone="densenet_mini", size=96, batch=16)
+    net = steps.nets[0]
+    batch = {"image": steps.image[0].contiguous(memory_format=torch.channels_last),
+             "labels": steps.labels}  # fmt: skip
+
+    def step(losses: Callable):
+        net.zero_grad()
+        sum(losses(net, batch, ("L_c",), STEADY).values()).backward()
+
+    fast, start = torch.compile(losses_on_class_set), time.perf_counter()
+    try:
+        step(fast)
+    except Exception as error:  # no compiler, or one of its own faults
+        tqdm.write(f"torch.compile does not work here: {str(error).splitlines()[0]}")
+        return []
+    seconds = time.perf_counter() - start
+    with_it, without = in_turns(partial(step, fast), partial(step, losses_on_class_set),
+                                times=times)  # fmt: skip
+    what = f"densenet_mini, 96 px, 16 images, L_c; compiling took {seconds:.0f} s"
+    return [row("compile", what, with_it, without, kind="change",
+                compile_seconds=seconds)]  # fmt: skip
+
+
+def limits(steps: Steps, time_of: dict[str, float], *, what: str) -> list[Row]:
+    """Operations a second of a step, against those of a matrix product alone."""
+    with FlopCounterMode(display=False) as counter:
+        steps.ours(update=False)
+    flops, rows = counter.get_total_flops(), []
+    for name, way, kind in (("float32", "ours", torch.float32),
+                            ("bf16", "bf16", torch.bfloat16)):  # fmt: skip
+        rate = matmul_rate(kind)
+        rows.append(row(f"flops_{name}", f"{what}: {flops / 1e9:.0f} GFLOP a step, against "
+                        f"a product of matrices", flops / time_of[way], rate, "FLOP/s",
+                        kind="limit"))  # fmt: skip
+    return rows
+
+
+def matmul_rate(kind: torch.dtype, *, side: int = 2048) -> float:
+    """FLOP a (core) second of a product of two square matrices."""
+    one = torch.randn(side, side, device=pick_device()).to(kind)
+    (seconds,) = in_turns(lambda: one @ one, times=5)
+    return 2 * side**3 / seconds
+
+
+def copy_rate(*, size: int = 2**28) -> float:
+    """Bytes a second, read and written, of a copy in this machine's memory."""
+    source, target = np.ones(size, np.uint8), np.empty(size, np.uint8)
+    (seconds,) = in_turns(lambda: np.copyto(target, source), times=5,
+                          clock=time.process_time)  # fmt: skip
+    return 2 * size / seconds
+
+
+# Of a step, by the operator that spends the time.
+PARTS = {
+    "Adam": ("foreach", "fused", "addcmul", "addcdiv", "lerp", "sqrt"),
+    "convolution": ("convolution", "conv2d", "mkldnn", "cudnn", "mm"),
+    "batch norm": ("batch_norm",),
+    "ReLU, pooling": ("threshold", "clamp", "relu", "pool"),
+    "concatenation, sums, copies": ("cat", "copy_", "add", "clone", "narrow", "slice"),
+}
+
+
+def where_time_goes(*, backbone: str, size: int, batch: int,
+                    threads: int) -> dict[str, float]:  # fmt: skip
+    """Shares of a step's time, by kind of operator."""
+    steps = Steps(backbone=backbone, size=size, batch=batch)
+    kinds = [ProfilerActivity.CPU]
+    on_gpu = pick_device().type == "cuda"
+    with thread_count(threads):
+        steps.ours()
+        with profile(activities=[*kinds, *[ProfilerActivity.CUDA] * on_gpu]) as found:
+            steps.ours()
+    shares = dict.fromkeys([*PARTS, "everything else"], 0.0)
+    for event in found.key_averages():
+        spent = event.self_device_time_total if on_gpu else event.self_cpu_time_total
+        name = event.key.lower()
+        kind = next((part for part, words in PARTS.items()
+                     if any(word in name for word in words)),
+                    "everything else")  # fmt: skip
+        shares[kind] += spent
+    return {part: value / sum(shares.values()) for part, value in shares.items()}
+
+
+@thread_count(1)
+def mini_loader(*, times: int, images: int = 96, skip: int = 1) -> list[Row]:
+    """A step of the mini course in the real loop, against one on a batch in memory.
+
+    Both take turns: after each step of the loop a twin steps on its own batch. The first
+    pass through the data decodes pictures, the later ones find them in memory.
+    """
+    from data_utils.mini import make_mini
+
+    profile, passes = PROFILES["mini"], 1 + times
+    each = images // profile.batch_class
+    with tempfile.TemporaryDirectory() as folder:
+        data = make_mini(Path(folder) / "mini", n_class=images, n_saliency=images, n_val=1,
+                         n_test=1, workers=1, progress=False)  # fmt: skip
+        profile = replace(profile, data=data, steps=(passes * each, 1))
+        twin = Steps(backbone=profile.backbone, size=profile.size,
+                     batch=profile.batch_class)  # fmt: skip
+        labelled, masked = _first_batches(profile)
+        twin.image = torch.stack([labelled["image"], masked["image"]]).to(twin.image.device)
+        twin.labels.copy_(labelled["labels"])
+        twin.mask.copy_(masked["sal_mask"])
+        twin.optimisers[0] = make_optimiser(twin.nets[0], profile.schedules[0],
+                                            sam_rate=STEADY.sam_rate)  # fmt: skip
+        spent, last = [], [0.0]
+
+        def on_step(step: int, net, record: dict):
+            loop = now() - last[0]
+            start = now()
+            [float(value) for value in twin.ours().values()]
+            spent.append((loop, now() - start))
+            last[0] = now()
+
+        net = build_ssnet(1, backbone=profile.backbone, size=profile.size, recipe=STEADY,
+                          weights=None)  # fmt: skip
+        last[0] = now()
+        train(net, ("L_c", "L_s1"), profile=profile, recipe=STEADY, on_step=on_step)
+    rows = []
+    for name, part, words in (
+        ("mini_loader", spent[each:], "pictures in memory"),
+        ("mini_loader_first_pass", spent[skip:each], "pictures decoded on the way"),
+    ):
+        loop, alone = (median(column) for column in zip(*part, strict=True))
+        what = "a step in the training loop against one on a batch at hand"
+        rows.append(row(name, f"profile mini, {what}; {words}", loop, alone, kind="limit"))
+    return rows
+
+
+def _first_batches(profile) -> list[dict]:
+    crop = Augmentation(profile.size)
+    sets = (ClassificationSet(profile.data / profile.voc, augmentation=crop),
+            SaliencySet(profile.data / profile.saliency_images,
+                        profile.data / profile.saliency_masks, augmentation=crop))
+    return [next(iter(batches(data, profile.batch_class, steps=1))) for data in sets]
 
 
 # --- data ----------------------------------------------------------------------------
 
 
+@thread_count(1)
 def data_path(*, times: int, pictures: int = 8) -> list[Row]:
     """From a file to the network's tensor: a random crop of 256 px, with and without a
     rotation of up to 10 degrees. The decoded file is made before the clock starts."""
@@ -161,16 +492,17 @@ def data_path(*, times: int, pictures: int = 8) -> list[Row]:
         raise JswsError("the baseline of `data_path` needs scikit-image: pip install "
                         "scikit-image") from None  # fmt: skip
     rng = np.random.default_rng(0)
-    rows = []
+    rows, bandwidth = [], copy_rate()
     with tempfile.TemporaryDirectory() as folder:
         root = Path(folder)
         _photographs(root, pictures)
         for angle, name in ((10.0, "data_path"), (0.0, "data_path_upright")):
-            data = SaliencySet(root / "images", root / "masks", cache="decoded",
-                               augmentation=Augmentation(256, rotate=angle))  # fmt: skip
-            pairs = data.pairs
+            sets = [SaliencySet(root / "images", root / "masks", cache=cache,
+                                augmentation=Augmentation(256, rotate=angle))
+                    for cache in ("decoded", "none")]  # fmt: skip
+            pairs = sets[0].pairs
 
-            def ours(data=data):
+            def ours(data):
                 for k in range(pictures):
                     data[k, k]
 
@@ -191,10 +523,18 @@ def data_path(*, times: int, pictures: int = 8) -> list[Row]:
                     torch.from_numpy(((pixels - MEAN) / STD).transpose(2, 0, 1)).float()
                     torch.from_numpy(truth)
 
-            spent = np.array(in_turns(ours, baseline, times=times)) / pictures
+            spent = in_turns(*(partial(ours, data) for data in sets), baseline, times=times,
+                             clock=time.process_time)  # fmt: skip
+            fast, direct, slow = (seconds / pictures for seconds in spent)
             turned = "turned and cropped" if angle else "cropped"
-            rows.append(row(name, f"500 x 375 px JPEG and mask, {turned}, per image",
-                            *spent.tolist(), "s"))  # fmt: skip
+            what = f"500 x 375 px JPEG and mask, {turned}, per image"
+            rows += [row(name, what, fast, slow),
+                     row(name.replace("data_path", "decoded"), f"{what}; the decoded file",
+                         fast, direct, kind="change")]  # fmt: skip
+    moved = 2 * 4 * 256**2  # bytes of a crop and its mask, read and written
+    rows.append(row("data_path_bytes", "reading and writing an upright crop, against a "
+                    "copy in memory", moved / fast, bandwidth, "B/s",
+                    kind="limit"))  # fmt: skip
     return rows
 
 
@@ -217,25 +557,62 @@ def _photographs(root: Path, count: int):
 # --- pseudo labels, measures, inference ------------------------------------------------
 
 
-def pseudo_labels(*, times: int) -> list[Row]:
-    """Core time of one pseudo label of a 500 x 375 px image with two categories."""
+def _a_photograph(height: int, width: int):
+    """A textured picture, and maps H in which background and two categories lead."""
     rng = np.random.default_rng(2)
-    image = rng.integers(0, 256, (375, 500, 3)).astype(np.uint8)
+    rough = Image.fromarray(rng.integers(0, 256, (30, 40, 3)).astype(np.uint8))
+    image = np.asarray(rough.resize((width, height), Image.BICUBIC)).astype(float)
+    image = (image + rng.normal(0, 8, image.shape)).clip(0, 255).astype(np.uint8)
     logits = rng.normal(0, 1, (21, 32, 32)).astype(np.float32)
     logits[[0, 5, 12]] += 3
     probs = np.exp(logits) / np.exp(logits).sum(0)
     labels = np.zeros(20, np.float32)
     labels[[4, 11]] = 1
+    return image, probs, labels
+
+
+@thread_count(1)
+def pseudo_labels(*, times: int, width: int = 500, height: int = 375,
+                  pool: int = 8) -> list[Row]:  # fmt: skip
+    """Core time of the pseudo label of an image with two categories; `pool` of them by
+    several processes, 0 leaves that out."""
+    image, probs, labels = _a_photograph(height, width)
+
+    def enlarge() -> np.ndarray:
+        return np.stack([np.asarray(Image.fromarray(p).resize((width, height),
+                                                              Image.BILINEAR))
+                         for p in probs])  # fmt: skip
 
     def baseline():
         for _ in range(COPIES):
-            maps = [np.asarray(Image.fromarray(p).resize((500, 375), Image.BILINEAR))
-                    for p in probs]  # fmt: skip
-            crf_probs(image, np.stack(maps), preset="readme").argmax(0)
+            crf_probs(image, enlarge(), preset="readme").argmax(0)
 
-    spent = in_turns(lambda: pseudo_label(image, probs, labels), baseline, times=times)
-    what = f"one copy and 3 labels, against {COPIES} and 21; per image"
-    return [row("pseudo_labels", what, *spent, "s")]
+    large = enlarge()
+    present = large[[0, 5, 12]]
+    turns = partial(in_turns, clock=time.process_time)
+    ours, slow, alone = turns(partial(pseudo_label, image, probs, labels), baseline,
+                              partial(crf_probs, image, present, preset="readme"),
+                              times=times)  # fmt: skip
+    some, every = turns(partial(crf_probs, image, present),
+                        partial(crf_probs, image, large), times=times)  # fmt: skip
+    what = f"{width} x {height} px"
+    rows = [
+        row("pseudo_labels", f"{what}: one copy and 3 labels, against {COPIES} and 21",
+            ours, slow),
+        row("crf_present_labels", f"{what}: a CRF of 3 labels, against 21", some, every,
+            kind="change"),
+        row("crf_alone", f"{what}: a whole pseudo label, against its CRF alone", ours,
+            alone, kind="limit"),
+    ]  # fmt: skip
+    if (cores := available_cores()) > 1 and pool:
+        with tempfile.TemporaryDirectory() as folder:
+            jobs = [(Path(folder) / f"{k}.png", image, probs, labels) for k in range(pool)]
+            one, many = in_turns(lambda: list(in_parallel(_write, jobs, workers=0)),
+                                 lambda: list(in_parallel(_write, jobs, workers=cores)),
+                                 times=1, clock=time.perf_counter)  # fmt: skip
+        rows.append(row("process_pool", f"{pool} pseudo labels by {cores} processes, which "
+                        "start first; on a clock", many, one, kind="change"))  # fmt: skip
+    return rows
 
 
 def measures(*, times: int) -> list[Row]:
@@ -267,15 +644,21 @@ def measures(*, times: int) -> list[Row]:
             for j in range(21):
                 matrix[i, j] = ((truth == i) & (pred == j) & valid).sum()
 
-    return [
-        row("max_f", "256 thresholds, 400 x 300 px",
-            *in_turns(max_f, loop_over_thresholds, times=times), "s"),
-        row("miou", "21 classes, 500 x 375 px",
-            *in_turns(miou, loop_over_pairs, times=times), "s"),
-    ]  # fmt: skip
+    turns = partial(in_turns, times=times, clock=time.process_time)
+    rows = [
+        row("max_f", "256 thresholds, 400 x 300 px", *turns(max_f, loop_over_thresholds)),
+        row("miou", "21 classes, 500 x 375 px", *turns(miou, loop_over_pairs)),
+    ]
+    bandwidth = copy_rate()
+    for one, size in zip(list(rows), (sal_map.size, truth.size), strict=True):
+        rows.append(row(f"{one['name']}_bytes", "reading map and mask once, against a copy "
+                        "in memory", 2 * size / one["ours"], bandwidth, "B/s",
+                        kind="limit"))  # fmt: skip
+    return rows
 
 
-def inference(*, backbone: str, size: int, images: int, times: int) -> list[Row]:
+def inference(*, backbone: str, size: int, images: int, times: int,
+              threads: int) -> list[Row]:  # fmt: skip
     """Segment whole 500 x 375 px pictures: in a batch, against one after the other."""
     device = pick_device()
     rng = np.random.default_rng(4)
@@ -296,59 +679,193 @@ def inference(*, backbone: str, size: int, images: int, times: int) -> list[Row]
                     for p in probs]  # fmt: skip
             np.stack(maps).argmax(0)
 
-    spent = in_turns(lambda: list(predict(ours, pictures, batch=images)), one_by_one,
-                     times=times)  # fmt: skip
+    with thread_count(threads):
+        spent = in_turns(lambda: list(predict(ours, pictures, batch=images)), one_by_one,
+                         times=times)  # fmt: skip
     what = f"{backbone}, {size} px, per picture"
-    return [row("inference", what, *(s / images for s in spent), "s")]
+    return [row("inference", what, *(s / images for s in spent))]
+
+
+PARTS_OF_ALL = ("data", "measures", "pseudo_labels", "mini_course", "inference", "training",
+                "large_step", "profile", "compile")  # fmt: skip
 
 
 def bench(*, backbone: str = "densenet169", size: int = 256, batch: int = 2,
-          times: int = 5, out: Path | None = None) -> Path:  # fmt: skip
-    """Measure every row and write `results/bench_<device>.json`.
+          large: int = 8, times: int = 3, threads: int | None = None,
+          only: Sequence[str] = PARTS_OF_ALL, out: Path | None = None) -> Path:  # fmt: skip
+    """Measure every row and write `results/bench_<device>.json`, after each part.
 
     Args:
         backbone, size, batch: of the rows that run a network.
+        large: batch of one more step for time and memory.
         times: of each function, after one call that warms up.
+        threads: of the rows that run a network; default one per core. On a busy machine
+            threads that wait for each other cost core seconds: then ask for 1.
+        only: some of `PARTS_OF_ALL`; what the file has of the others stays.
         out: another file.
 
     Raises:
-        JswsError: scikit-image, which the baseline of the data path uses, is missing.
+        JswsError: there is no such part; or scikit-image, which the baseline of the data
+            path uses, is missing.
     """
+    if unknown := [name for name in only if name not in PARTS_OF_ALL]:
+        raise JswsError(f"bench has no part '{unknown[0]}'; choose from "
+                        f"{', '.join(PARTS_OF_ALL)}")  # fmt: skip
     device = pick_device()
-    parts = {
-        "training": lambda: train_step(backbone=backbone, size=size, batch=batch,
-                                       times=times),
-        "data": lambda: data_path(times=times),
-        "pseudo labels": lambda: pseudo_labels(times=times),
-        "measures": lambda: measures(times=4 * times),
-        "inference": lambda: inference(backbone=backbone, size=size, images=4, times=times),
-    }  # fmt: skip
-    threads, rows = torch.get_num_threads(), []
-    try:
-        torch.set_num_threads(1)
-        bar = tqdm(parts.items(), desc="bench")
-        for name, part in bar:
-            bar.set_postfix_str(name)
-            rows += part()
-    finally:
-        torch.set_num_threads(threads)
-    name = torch.cuda.get_device_name() if device.type == "cuda" else platform.machine()
-    result = {"device": f"{device.type}, {name}, 1 thread", "torch": torch.__version__,
-              "recipe": get_recipe().name, "times": times, "rows": rows}  # fmt: skip
+    net = {"backbone": backbone, "size": size, "threads": threads or available_cores()}
+    measure = {
+        "data": lambda: data_path(times=4 * times),
+        "measures": lambda: measures(times=8 * times),
+        "pseudo_labels": lambda: pseudo_labels(times=times),
+        "mini_course": lambda: mini_loader(times=times),
+        "inference": lambda: inference(**net, images=4, times=times),
+        "training": lambda: training(**net, batch=batch, times=times),
+        "large_step": lambda: large_step(**net, batch=large),
+        "compile": lambda: compilation(times=2 * times),
+    }
     out = out or RESULTS / f"bench_{device.type}.json"
-    return write_bytes(out, (json.dumps(result, indent=1) + "\n").encode())
+    known = json.loads(out.read_text()) if out.is_file() else {}
+    rows, shares = known.get("rows", []), known.get("step_shares", {})
+    name = torch.cuda.get_device_name() if device.type == "cuda" else _processor()
+    bar = tqdm([part for part in PARTS_OF_ALL if part in only], desc="bench")
+    for part in bar:
+        bar.set_postfix_str(part)
+        if part == "profile":
+            shares = where_time_goes(**net, batch=batch)
+        else:
+            own = [{**one, "part": part} for one in measure[part]()]
+            rows = [one for one in rows if one["part"] != part] + own
+        rows.sort(key=lambda one: PARTS_OF_ALL.index(one["part"]))
+        result = {"device": device.type, "name": name, "threads": net["threads"],
+                  "clock": "wall" if device.type == "cuda" else "core",
+                  "torch": torch.__version__, "recipe": STEADY.name, "times": times,
+                  "rows": rows, "step_shares": shares}  # fmt: skip
+        write_bytes(out, (json.dumps(result, indent=1) + "\n").encode())
+    return out
+
+
+def _processor() -> str:
+    """The processor's name, and what it knows of bfloat16."""
+    with contextlib.suppress(OSError, ValueError):
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+        known = dict(line.split(":", 1) for line in lines if ":" in line)
+        known = {key.strip(): value.strip() for key, value in known.items()}
+        flags = [flag for flag in ("avx512f", "avx512_bf16", "amx_bf16")
+                 if flag in known["flags"].split()]  # fmt: skip
+        return ", ".join([known["model name"], *flags])
+    return platform.machine()
+
+
+# --- table, chart, page ----------------------------------------------------------------
+
+
+def _amount(value: float, unit: str) -> str:
+    if unit == "bytes":
+        return f"{value / 1e6:.0f} MB"
+    if unit in ("FLOP/s", "B/s"):
+        return f"{value / 1e9:.3g} G{unit}"
+    return f"{value:.3g} s" if value >= 1 else f"{1000 * value:.3g} ms"
+
+
+def _ratio(one: Row) -> str:
+    if one["kind"] == "limit" and one["unit"] in ("FLOP/s", "B/s"):
+        return f"{100 * one['ratio']:.1f} %"
+    return f"{one['ratio']:.2f}" if one["ratio"] < 10 else f"{one['ratio']:.1f}"
+
+
+def conditions(result: dict) -> str:
+    """Device, clock and how often, in a sentence."""
+    clock = {"core": "core seconds", "wall": "seconds on a clock"}[result["clock"]]
+    threads = f"{result['threads']} thread" + "s" * (result["threads"] > 1)
+    return (f"{result['name']}, networks on {threads}; PyTorch {result['torch']}; {clock}, "
+            "each after a turn that warms up.")  # fmt: skip
 
 
 def table(result: dict) -> str:
-    """The rows as Markdown."""
-    lines = ["| what | ours | baseline | times less | of what |",
-             "| --- | ---: | ---: | ---: | --- |"]  # fmt: skip
-    for r in result["rows"]:
-        cells = [f"`{r['name']}`"]
-        for key in ("ours", "baseline"):
-            value = r[key]
-            cells.append(f"{value / 1e6:.0f} MB" if r["unit"] == "bytes" else
-                         f"{1000 * value:.3g} ms")  # fmt: skip
-        cells += [f"{r['ratio']:.1f}", r["what"]]
-        lines.append(f"| {' | '.join(cells)} |")
+    """The rows as Markdown, one table for each kind.
+
+    Args:
+        result: a file that `jsws bench` wrote, read.
+    """
+    second = {"beside": "baseline", "change": "without", "limit": "limit"}
+    parts = []
+    for kind, title in KINDS.items():
+        lines = [f"{title}:", "",
+                 f"| what | ours | {second[kind]} | ratio | of what |",
+                 "| --- | ---: | ---: | ---: | --- |"]  # fmt: skip
+        for one in result["rows"]:
+            if one["kind"] == kind:
+                cells = [f"`{one['name']}`", _amount(one["ours"], one["unit"]),
+                         _amount(one["baseline"], one["unit"]), _ratio(one),
+                         one["what"]]  # fmt: skip
+                lines.append(f"| {' | '.join(cells)} |")
+        parts.append("\n".join(lines))
+    return "\n\n".join(parts) + f"\n\n*{conditions(result)}*"
+
+
+def shares_table(result: dict) -> str:
+    """Where the time of a training step goes, as Markdown."""
+    lines = ["| part of a training step | share |", "| --- | ---: |"]
+    lines += [f"| {part} | {100 * share:.0f} % |"
+              for part, share in result["step_shares"].items()]  # fmt: skip
     return "\n".join(lines)
+
+
+def chart(result: dict) -> Figure:
+    """Every ratio as a bar on a logarithmic axis; a diamond where one is asked for."""
+    looks = {"beside": (INK["a"], ""), "change": (INK["b"], "//")}
+    rows = [one for kind in looks for one in result["rows"] if one["kind"] == kind]
+    fig, ax = plt.subplots(figsize=(8.4, 0.26 * len(rows) + 1.1), layout="constrained")
+    drawn = False
+    for k, one in enumerate(rows):
+        colour, hatch = looks[one["kind"]]
+        first = one["kind"] not in {other["kind"] for other in rows[:k]}
+        label = KINDS[one["kind"]].split(" (")[0] if first else None
+        ax.barh(k, np.log10(one["ratio"]), color=colour, hatch=hatch, edgecolor="white",
+                linewidth=0, label=label)  # fmt: skip
+        asked = TARGETS.get(one["name"])
+        if asked:
+            ax.plot(np.log10(asked), k, "D", color="black", ms=5, zorder=3, mec="white",
+                    label=None if drawn else "asked for")  # fmt: skip
+            drawn = True
+        right = np.log10(max(1, one["ratio"], asked or 1))
+        ax.annotate(_ratio(one), (right, k), xytext=(6, 0), textcoords="offset points",
+                    va="center", fontsize=8)  # fmt: skip
+    ticks = (0.5, 1, 2, 5, 10, 20, 50)
+    ax.set_xticks(np.log10(ticks), [f"{tick:g}" for tick in ticks])
+    ax.set_yticks(range(len(rows)), [one["name"] for one in rows], fontsize=8)
+    low, high = ax.get_xlim()
+    ax.set(ylim=(len(rows) - 0.4, -0.6), xlim=(low, high + 0.15),
+           xlabel="times less time or memory (logarithmic; left of 1: more)")  # fmt: skip
+    ax.axvline(0, color="black", lw=1)
+    ax.spines[["top", "right"]].set_visible(False)
+    ax.legend(frameon=False, fontsize=8, loc="lower right")
+    ax.set_title(result["name"], fontsize=9)
+    return fig
+
+
+PAGE = ROOT / "docs" / "speed.md"
+
+
+def page_block(files: Sequence[Path] | None = None) -> str:
+    """What stands between the markers of docs/speed.md: a part for each device."""
+    parts = []
+    for file in files or sorted(RESULTS.glob("bench_*.json")):
+        result = json.loads(file.read_text())
+        alt = "Bars: how many times less time or memory each row of the table needs"
+        parts += [f"![{alt}]({file.stem}.png)", table(result), shares_table(result)]
+    return "\n\n".join(parts)
+
+
+def main():
+    """Rewrite the tables and draw the figures of docs/speed.md."""
+    text = results.insert(PAGE.read_text(), page_block())
+    write_bytes(PAGE, text.encode())
+    for file in sorted(RESULTS.glob("bench_*.json")):
+        figure = chart(json.loads(file.read_text()))
+        figure.savefig(PAGE.with_name(f"{file.stem}.png"), dpi=110)
+
+
+if __name__ == "__main__":
+    matplotlib.use("agg")
+    main()
