@@ -5,6 +5,7 @@ site's index.html, the notebooks with their stored outputs, and docs/*.md.
 """
 
 import io
+import json
 import os
 import shutil
 from base64 import b64decode
@@ -14,10 +15,15 @@ from PIL import Image
 from sphinx.util.matching import patfilter
 
 from jsws_lib.exercises import page_without_key
+from jsws_lib.stamp import PLACEHOLDER, read_stamp, without_badge
 
-# Where the repository is hosted, as https://github.com/NAME/PROJECT. If it is set, every
-# notebook has a button that opens it in Colab.
+# Where the repository is hosted: what `make stamp` was told, or $SITE_REPOSITORY, as
+# https://github.com/NAME/PROJECT. If it is known, every notebook has a button that opens
+# it in Colab.
+STAMP = read_stamp()
 REPOSITORY = os.environ.get("SITE_REPOSITORY", "")
+if not REPOSITORY and STAMP.repository != PLACEHOLDER:
+    REPOSITORY = f"https://github.com/{STAMP.repository}"
 # `make book KEY=0` leaves the solutions out, and each sentence that points to them.
 KEY = os.environ.get("SITE_KEY", "1") != "0"
 SOLUTIONS = "notebooks/solutions"
@@ -61,7 +67,7 @@ html_theme_options = {
 if REPOSITORY:
     html_theme_options |= {
         "repository_url": REPOSITORY,
-        "repository_branch": "main",
+        "repository_branch": STAMP.tag,
         "launch_buttons": {"colab_url": "https://colab.research.google.com"},
     }
 
@@ -70,6 +76,16 @@ def leave_out_key(app, docname, source):
     """Take the sentences that point to the solutions out of a page."""
     if not KEY:
         source[0] = page_without_key(source[0])
+
+
+def leave_out_badge(app, docname, source):
+    """Take a notebook's badge out: its picture is on the net, and the site has a button."""
+    if source[0].startswith("{"):
+        notebook = json.loads(source[0])
+        for cell in notebook["cells"][:1]:
+            text = without_badge("".join(cell["source"]))
+            cell["source"] = text.splitlines(keepends=True)
+        source[0] = json.dumps(notebook)
 
 
 def add_contents(app, docname, source):
@@ -127,6 +143,7 @@ def setup(app):
     """Connect the functions above."""
     NbElementRenderer.render_image = with_alt(NbElementRenderer.render_image)
     app.connect("source-read", leave_out_key)
+    app.connect("source-read", leave_out_badge)
     app.connect("source-read", add_contents)
     app.connect("doctree-read", keep_from_search)
     app.connect("build-finished", add_index)

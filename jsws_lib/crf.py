@@ -3,9 +3,15 @@
 The paper refines pseudo-labels (section 3.4) and saliency maps (section 4.1) with it,
 never the segmentation output. Its parameters are not given, so each result must name
 its preset.
+
+pydensecrf computes it, compiled C++. Where it cannot be imported `crf_torch` takes over,
+with the same result but for rounding.
 """
 
+import multiprocessing
+import warnings
 from dataclasses import dataclass
+from functools import cache
 
 import numpy as np
 
@@ -57,7 +63,7 @@ def crf_probs(
         L x H x W float32 probabilities, summing to 1 over L.
 
     Raises:
-        JswsError: unknown preset, wrong shapes or dtypes, or pydensecrf not installed.
+        JswsError: unknown preset, wrong shapes or dtypes.
     """
     if preset not in CRF_PRESETS:
         raise JswsError(f"CRF preset {preset!r}: choose from {', '.join(CRF_PRESETS)}")
@@ -72,8 +78,13 @@ def crf_probs(
     count, height, width = probs.shape
     if count == 1:
         return np.ones(probs.shape, np.float32)  # nothing to decide
-    crf = _pydensecrf().DenseCRF2D(width, height, count)
-    crf.setUnaryEnergy(_unary(probs, settings.label_prob).reshape(count, -1))
+    unary = _unary(probs, settings.label_prob)
+    if (library := pydensecrf()) is None:
+        from jsws_lib.crf_torch import refine  # PyTorch takes seconds to import
+
+        return refine(image, unary, settings, scale=scale)
+    crf = library.DenseCRF2D(width, height, count)
+    crf.setUnaryEnergy(unary.reshape(count, -1))
     crf.addPairwiseGaussian(sxy=settings.gauss_sxy, compat=settings.gauss_compat)
     crf.addPairwiseBilateral(
         sxy=settings.bilateral_sxy * scale,
@@ -154,12 +165,22 @@ def _unary(probs: np.ndarray, label_prob: float | None) -> np.ndarray:
     return np.ascontiguousarray(-np.log(np.clip(probs, PROB_MIN, 1)), np.float32)
 
 
-def _pydensecrf():
+@cache
+def pydensecrf():
+    """The module `pydensecrf.densecrf`, or None where it cannot be imported.
+
+    Then the first call warns; in a worker process none does, so whoever starts workers
+    calls this first.
+    """
     try:
         from pydensecrf import densecrf
-    except ImportError as error:
-        raise JswsError(
-            "the CRF needs pydensecrf: run `pip install numpy` and then `pip install "
-            f"pydensecrf2` (needs a C++ compiler), or conda's `pydensecrf` ({error})"
-        ) from error
+    except Exception as error:  # whatever a broken binary raises
+        if multiprocessing.parent_process() is None:
+            warnings.warn(
+                f"pydensecrf cannot be imported ({error}): the CRF runs in PyTorch, with "
+                "the same result, but about three times slower. `jsws doctor` says how to "
+                "install it.",
+                stacklevel=3,
+            )
+        return None
     return densecrf

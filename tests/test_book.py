@@ -18,6 +18,7 @@ import pytest
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_output
 
 from jsws_lib.notebook import FIGURE_MIME
+from jsws_lib.stamp import read_stamp
 
 BUILDER = ("myst_nb", "sphinx_book_theme", "sphinx-mathjax-offline")
 missing = [name for name in BUILDER if find_spec(name) is None]
@@ -243,8 +244,8 @@ def test_a_repository_brings_the_colab_button(two_pages):
     site = build(two_pages, two_pages / "build", SITE_REPOSITORY=address)
     refs = [ref for _, ref in site.pages["notebooks/01_a.html"].refs]
     assert [ref for ref in refs if ref.startswith("https://colab")] == [
-        "https://colab.research.google.com/github/someone/course/blob/main/"
-        "notebooks/01_a.ipynb"
+        "https://colab.research.google.com/github/someone/course/blob/"
+        f"{read_stamp().tag}/notebooks/01_a.ipynb"
     ]
 
 

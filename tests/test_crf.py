@@ -1,12 +1,17 @@
 """The dense CRF wrapper against brute force, and the suppression rule."""
 
+import multiprocessing
 import sys
+import warnings
 from dataclasses import replace
+from importlib.util import find_spec
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from data_utils.errors import JswsError
+from data_utils.mini import render
 from jsws_lib import crf
 from jsws_lib.crf import (
     CRF_PRESETS,
@@ -71,12 +76,34 @@ def probe(monkeypatch):
     return "probe"
 
 
-# The library filters on a permutohedral lattice, an approximation: over these cases it
+@pytest.fixture
+def hidden(monkeypatch):
+    """No pydensecrf, as on a machine where it did not compile; the warning not shown."""
+    monkeypatch.setitem(sys.modules, "pydensecrf", None)
+    crf.pydensecrf.cache_clear()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        crf.pydensecrf()
+    yield
+    crf.pydensecrf.cache_clear()
+
+
+@pytest.fixture(params=["pydensecrf", "PyTorch"])
+def either(request):
+    """Run a test with the library, and without."""
+    if request.param == "PyTorch":
+        request.getfixturevalue("hidden")
+    elif find_spec("pydensecrf") is None:
+        pytest.skip("no pydensecrf")
+    yield
+
+
+# Both filter on a permutohedral lattice, an approximation: over these cases it
 # is at most .020 off at one pixel and .0020 on average. Any of the wrong settings below
 # moves the average by more.
 @pytest.mark.parametrize("seed", range(4))
 @pytest.mark.parametrize("scale", [1.0, 0.5])
-def test_crf_equals_brute_force_mean_field(probe, seed, scale):
+def test_crf_equals_brute_force_mean_field(either, probe, seed, scale):
     image, _, probs = noisy_disc(16, seed)
     fast = crf_probs(image, probs, preset=probe, scale=scale)
     slow = mean_field(image, probs, PROBE, scale=scale)
@@ -98,7 +125,7 @@ def test_crf_equals_brute_force_mean_field(probe, seed, scale):
         {"iterations": 4},
     ],
 )
-def test_the_brute_force_comparison_notices_a_wrong_setting(probe, wrong):
+def test_the_brute_force_comparison_notices_a_wrong_setting(either, probe, wrong):
     image, _, probs = noisy_disc(16, 0)
     fast = crf_probs(image, probs, preset=probe)
     slow = mean_field(image, probs, replace(PROBE, **wrong))
@@ -144,7 +171,7 @@ def test_irn_preset_trusts_the_argmax_at_70_percent():
     assert (fast.argmax(0) == slow.argmax(0)).mean() >= 0.98
 
 
-def test_crf_improves_a_noisy_disc():
+def test_crf_improves_a_noisy_disc(either):
     image, disc, probs = noisy_disc(96, 0)
     labels = np.eye(2)[0]  # channel 1 is in the picture, channel 2 is not
 
@@ -188,7 +215,7 @@ def test_suppression_needs_probabilities_not_logits():
     assert suppress(logits, labels).argmax() in (2, 3)  # an absent class wins
 
 
-def test_crf_leaves_its_inputs_alone_and_repeats_exactly():
+def test_crf_leaves_its_inputs_alone_and_repeats_exactly(either):
     image, _, probs = noisy_disc(16, 0)
     copies = image.copy(), probs.copy()
     flipped = crf_probs(image[:, ::-1], probs[:, :, ::-1])  # not contiguous
@@ -214,8 +241,57 @@ def test_bad_input_is_one_clear_error():
         crf_saliency(image, probs[1] * 255)
 
 
-def test_missing_pydensecrf_says_what_to_install(monkeypatch):
+# --- without pydensecrf --------------------------------------------------------------
+
+
+def drawing(seed, count, *, size=(96, 96)):
+    """An embedded drawing, and soft maps with patches as large as a network's."""
+    rng = np.random.default_rng(seed)
+    scene = render(0, "train_aug", seed)
+    picture = Image.fromarray(np.asarray(scene.image)).resize(size, Image.BICUBIC)
+    logits = rng.normal(0, 1.0, (count, size[1], size[0]))
+    for channel in logits:
+        patches = Image.fromarray(rng.normal(0, 3, (6, 6)).astype(np.float32))
+        channel += np.asarray(patches.resize(size, Image.BICUBIC))
+    return np.asarray(picture), softmax(logits).astype(np.float32)
+
+
+@pytest.mark.skipif(find_spec("pydensecrf") is None, reason="no pydensecrf")
+@pytest.mark.parametrize("name", CRF_PRESETS)
+@pytest.mark.parametrize("count", [2, 4, 21])
+def test_without_pydensecrf_the_labels_are_the_same(name, count, request):
+    pictures = [drawing(seed, count) for seed in range(2)]
+    options = dict(preset=name, scale=96 / 500)  # of the profile mini
+    expected = [crf_probs(*picture, **options) for picture in pictures]
+    request.getfixturevalue("hidden")
+    for picture, there in zip(pictures, expected, strict=True):
+        here = crf_probs(*picture, **options)
+        assert here.dtype == np.float32 and here.shape == there.shape
+        assert (here.argmax(0) == there.argmax(0)).mean() >= 0.999
+        assert np.abs(here - there).mean() < 1e-4
+        # The CRF did something, so the agreement is not that of two copies.
+        assert (here.argmax(0) != picture[1].argmax(0)).mean() > 0.05
+
+
+@pytest.mark.skipif(find_spec("pydensecrf") is None, reason="no pydensecrf")
+def test_without_pydensecrf_a_photograph_is_no_problem(request):
+    image, probs = drawing(0, 3, size=(500, 375))
+    expected = crf_probs(image, probs).argmax(0)
+    request.getfixturevalue("hidden")
+    assert (crf_probs(image, probs).argmax(0) == expected).mean() >= 0.999
+
+
+def test_without_pydensecrf_there_is_one_warning(monkeypatch):
     monkeypatch.setitem(sys.modules, "pydensecrf", None)
+    crf.pydensecrf.cache_clear()
     image, _, probs = noisy_disc(16, 0)
-    with pytest.raises(JswsError, match="pip install pydensecrf2"):
-        crf.crf_probs(image, probs)
+    with pytest.warns(UserWarning, match="runs in PyTorch.*three times slower") as found:
+        for _ in range(3):
+            crf_probs(image, probs)
+    assert len(found) == 1
+    crf.pydensecrf.cache_clear()
+    monkeypatch.setattr(multiprocessing, "parent_process", lambda: "a worker's parent")
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        crf_probs(image, probs)
+    crf.pydensecrf.cache_clear()

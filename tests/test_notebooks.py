@@ -18,6 +18,7 @@ import pytest
 
 from jsws_lib.drawing import PARTS
 from jsws_lib.notebook import FIGURE_MIME
+from jsws_lib.stamp import read_stamp
 
 ROOT = Path(__file__).resolve().parents[1]
 NOTEBOOKS = {
@@ -34,15 +35,6 @@ BEFORE = ["What you will learn", "Before you start", "Where we are",
           "What you will see if it works"]  # fmt: skip
 AFTER = ["Paper, released code, and what we do", "Exercises", "Try it", "Summary",
          "Next"]  # fmt: skip
-BOOTSTRAP = """\
-%matplotlib inline
-import sys
-
-sys.path.insert(0, "..")  # finds the library when it is not installed
-
-from jsws_lib.notebook import report, show, start
-
-profile, recipe = start()"""
 CHECKED = "nbval-check-output"
 
 every_notebook = pytest.mark.parametrize("name", NOTEBOOKS)
@@ -158,7 +150,7 @@ def test_headings(name):
 @every_notebook
 def test_bootstrap_and_place_in_the_method(name):
     first, *others = code_cells(name)
-    assert first.source == BOOTSTRAP
+    assert first.source == read_stamp().cell
     assert "nbval-ignore-output" in tags(first)
     (place,) = [c for c in others if "show_method" in c.source and "import" not in c.source]
     assert place.source.strip() == f'show_method("{NOTEBOOKS[name]}")'

@@ -1,0 +1,94 @@
+"""What the first cell of every notebook calls before it imports anything else.
+
+On Colab it installs what is missing there. Everywhere it checks that nothing is, and that
+torch and torchvision are a pair. It imports only what a bare Python with `packaging` has.
+"""
+
+import importlib
+import subprocess
+import sys
+import tempfile
+import tomllib
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+
+from packaging.requirements import Requirement
+
+from data_utils.errors import JswsError
+from jsws_lib import doctor
+
+ROOT = Path(__file__).resolve().parents[1]
+KEPT = ("torch", "torchvision", "numpy")  # as the machine has them; never installed here
+OPTIONAL = "pydensecrf2"  # without it the CRF runs in PyTorch
+NOT_NEEDED = "jupyterlab"  # the notebook is open already
+
+
+def missing() -> list[str]:
+    """The dependencies in pyproject.toml of which no version is installed.
+
+    A version other than the one asked for counts as installed: on a machine that is not
+    ours a change does more harm than an old package.
+    """
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
+    found = []
+    for line in project["project"]["dependencies"]:
+        needed = Requirement(line)
+        elsewhere = needed.marker and not needed.marker.evaluate()
+        if needed.name == NOT_NEEDED or elsewhere:
+            continue
+        try:
+            version(needed.name)
+        except PackageNotFoundError:
+            found.append(needed.name)
+    return found
+
+
+def prepare() -> None:
+    """Make a notebook ready to import the library; silent except on Colab.
+
+    Raises:
+        JswsError: packages are missing or cannot be installed, or torch and torchvision
+            do not fit each other.
+    """
+    lacking = missing()
+    if "google.colab" in sys.modules:
+        present = ", ".join(f"{name} {version(name)}" for name in KEPT
+                            if name not in lacking)  # fmt: skip
+        wanted = [name for name in lacking if name not in KEPT]
+        wait = ", in about a minute" if OPTIONAL in wanted else ""  # it is compiled
+        print(f"Colab has {present}; it gets {', '.join(wanted) or 'nothing else'}{wait}")
+        for name in wanted:
+            problem = _pip(name)
+            if problem and name != OPTIONAL:
+                raise JswsError(f"{name} cannot be installed ({problem}): run this cell "
+                                "again, or in a new session")  # fmt: skip
+        importlib.invalidate_caches()
+        lacking = missing()
+    lacking = [name for name in lacking if name != OPTIONAL]
+    if lacking:
+        raise JswsError(f"this Python lacks {', '.join(lacking)}: choose the kernel that "
+                        f"`make install` made in {ROOT}, or run `pip install -e .` there"
+                        )  # fmt: skip
+    try:
+        doctor.CHECKS["torch"]()
+    except doctor.Problem as problem:
+        raise JswsError(f"{problem.found}: {problem.fix}") from None
+
+
+def _pip(name: str) -> str:
+    """Install a package and leave `KEPT` alone; returns why it failed, or nothing."""
+    pins = []
+    for kept in KEPT:
+        try:
+            pins.append(f"{kept}=={version(kept)}\n")
+        except PackageNotFoundError:
+            continue
+    with tempfile.TemporaryDirectory() as folder:
+        constraints = Path(folder, "constraints.txt")
+        constraints.write_text("".join(pins))
+        done = subprocess.run(
+            [sys.executable, "-m", "pip", "install", "--quiet", "-c", constraints, name],
+            capture_output=True, text=True,
+        )  # fmt: skip
+    lines = [line for line in done.stderr.splitlines() if "error" in line.lower()]
+    return (lines or ["pip does not say why"])[0] if done.returncode else ""
