@@ -3,7 +3,7 @@
 MAKEFLAGS += --no-builtin-rules
 .DEFAULT_GOAL := help
 .PHONY: help install data run notebooks exercises handout book ablate bench study checkpoints \
-    test lint lab lock clean
+    stamp test soak lint lab lock clean
 
 PY := .venv/bin/python
 INSTALLED := .venv/.installed
@@ -48,7 +48,8 @@ ablate: data    ## Tables 5 and 6 again: six settings, three seeds, into results
 	$(CLEAN_ENV) $(JSWS) ablate --profile mini --seeds 3 --out results/ablation_mini.json
 
 bench: $(INSTALLED)  ## ours against what the released code is known to do, into results/
-	$(CLEAN_ENV) $(JSWS) bench
+	$(CLEAN_ENV) $(JSWS) bench $(if $(ONLY),--only $(ONLY))
+	$(CLEAN_ENV) $(PY) -m jsws_lib.bench
 
 study: data     ## what makes stage 1 learn: one change at a time, into results/
 	$(CLEAN_ENV) $(JSWS) study
@@ -57,9 +58,16 @@ checkpoints: ablate  ## ship what the ablation trained with seed 0; tables and c
 	$(CLEAN_ENV) $(JSWS) ship S M MM
 	$(CLEAN_ENV) $(PY) -m jsws_lib.results
 
+stamp: $(INSTALLED)  ## write where the course is hosted: REPO=owner/name, TAG=v1.0
+	$(PY) -m jsws_lib.stamp $(if $(REPO),--repo "$(REPO)") $(if $(TAG),--tag "$(TAG)")
+	@touch $(INSTALLED)
+
 test: data lint  ## tests, and every notebook against its stored outputs
 	$(CLEAN_ENV) JSWS_STRICT=1 $(PY) -m pytest --durations=15 --nbval-lax \
 	    --nbval-current-env --nbval-cell-timeout=300 tests notebooks
+
+soak: $(INSTALLED)  ## kill the whole way 20 times: the weights must be those of one run
+	$(CLEAN_ENV) JSWS_KILLS=20 $(PY) -m pytest -q tests/test_nothing_lost.py
 
 lint: $(INSTALLED)  ## ruff
 	$(PY) -m ruff check .

