@@ -67,7 +67,7 @@ KINDS = {
     "change": "One change (how many times less with it)",
     "limit": "Beside the machine's limit (which part of it is reached)",
 }
-# What is asked of a ratio: at least so much, or for `mini_loader` at most.
+# The aims: at least so much, or for `mini_loader` at most.
 TARGETS = {"train_step": 1.5, "data_path": 15, "pseudo_labels": 15, "max_f": 30,
            "mini_loader": 1.15}  # fmt: skip
 Row = dict[str, str | float]
@@ -812,7 +812,7 @@ def shares_table(result: dict) -> str:
 
 
 def chart(result: dict) -> Figure:
-    """Every ratio as a bar on a logarithmic axis; a diamond where one is asked for."""
+    """Every ratio as a bar on a logarithmic axis; a diamond where there is an aim."""
     looks = {"beside": (INK["a"], ""), "change": (INK["b"], "//")}
     rows = [one for kind in looks for one in result["rows"] if one["kind"] == kind]
     fig, ax = plt.subplots(figsize=(8.4, 0.26 * len(rows) + 1.1), layout="constrained")
@@ -823,12 +823,12 @@ def chart(result: dict) -> Figure:
         label = KINDS[one["kind"]].split(" (")[0] if first else None
         ax.barh(k, np.log10(one["ratio"]), color=colour, hatch=hatch, edgecolor="white",
                 linewidth=0, label=label)  # fmt: skip
-        asked = TARGETS.get(one["name"])
-        if asked:
-            ax.plot(np.log10(asked), k, "D", color="black", ms=5, zorder=3, mec="white",
-                    label=None if drawn else "asked for")  # fmt: skip
+        aim = TARGETS.get(one["name"])
+        if aim:
+            ax.plot(np.log10(aim), k, "D", color="black", ms=5, zorder=3, mec="white",
+                    label=None if drawn else "aim")  # fmt: skip
             drawn = True
-        right = np.log10(max(1, one["ratio"], asked or 1))
+        right = np.log10(max(1, one["ratio"], aim or 1))
         ax.annotate(_ratio(one), (right, k), xytext=(6, 0), textcoords="offset points",
                     va="center", fontsize=8)  # fmt: skip
     ticks = (0.5, 1, 2, 5, 10, 20, 50)

@@ -22,6 +22,7 @@ from pathlib import Path
 from PIL import Image
 from tqdm.auto import tqdm
 
+from data_utils.parallel import available_cores
 from jsws_lib.notebook import FIGURE_MIME, Figure
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -326,11 +327,16 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(f"{args.notebooks}: no notebook {wanted}", file=sys.stderr)
         return 2
     results = run_course(paths, args.build, update=args.update)
+    ok = all(result.ok for result in results)
+    if args.update and ok and not args.only and args.notebooks == ROOT / "notebooks":
+        seconds = {result.notebook: round(result.seconds, 1) for result in results}
+        facts = {"cores": available_cores(), "seconds": seconds}
+        _write(ROOT / "results" / "course.json", json.dumps(facts, indent=1) + "\n")
     for result in results:
         if "\n" in result.error:
             print(f"\n{result.notebook} failed: {result.error}")
     print(f"\n{table(results)}\nread it: {args.build / 'index.html'}")
-    return 0 if all(result.ok for result in results) else 1
+    return 0 if ok else 1
 
 
 if __name__ == "__main__":

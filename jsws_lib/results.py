@@ -4,24 +4,17 @@
 `results/ablation_mini.json` and `checkpoints/`.
 """
 
-import io
 import json
 
 import matplotlib
 import matplotlib.pyplot as plt
 import numpy as np
 from matplotlib.figure import Figure
-from PIL import Image, ImageDraw, ImageFont
 
-from data_utils.datasets import read_class_mask, read_image
 from data_utils.files import write_bytes
-from data_utils.voc import read_ids
-from jsws_lib import film
 from jsws_lib.ablation import RESULTS, mean_sd
-from jsws_lib.checkpoints import SHIPPED, load_ssnet, recipe_fields, shipped
-from jsws_lib.config import RECIPES, ROOT, get_profile
-from jsws_lib.inference import predict
-from jsws_lib.pictures import gallery, overlay
+from jsws_lib.checkpoints import recipe_fields
+from jsws_lib.config import RECIPES, ROOT
 
 START, END = "<!-- results:", "<!-- end of results -->"
 # Tables 5 and 6 of the paper: mIoU on VOC 2012 val, MAE and max F on ECSSD.
@@ -42,8 +35,6 @@ ROWS = {
     "MM": "M-M: SSNet-2, *L_s1* + *L_s2* with M's labels",
     "2S": "2S: SSNet-2, *L_s1*",
 }
-SHOWN = ("S", "M", "MM")  # README's picture, and the shipped networks
-GLANCE = (3, 5, 9, 13, 18)  # images of val, chosen for variety before looking at results
 ROLES = {"salient": "#e07b39", "present, not salient": "#2a6fbb"}
 MINI = RESULTS / "ablation_mini.json"
 
@@ -212,76 +203,23 @@ def insert(text: str, block: str, name: str = "results") -> str:
     return f"{head}{start}{comment}\n{block}\n{end}{rest.split(end)[1]}"
 
 
-def glance():
-    """Draw README's picture: image, truth, S, M, MM and the saliency of MM."""
-    profile = get_profile("mini")
-    voc = profile.data / profile.voc
-    ids = read_ids(voc / "ImageSets" / "Segmentation" / "val.txt")
-    ids = [ids[k] for k in GLANCE]
-    images = [read_image(voc / "JPEGImages" / f"{i}.jpg") for i in ids]
-    masks = [voc / "SegmentationClass" / f"{i}.png" for i in ids]
-    truth = [np.asarray(read_class_mask(mask)) for mask in masks]
-    columns = [[np.asarray(image) for image in images], truth]
-    for setting in SHOWN:
-        net, _ = load_ssnet(shipped(f"mini_{setting}"))
-        predictions = list(predict(net, images))
-        columns.append([p.segmentation for p in predictions])
-    columns.append([p.sal_map for p in predictions])
-    titles = ("image", "truth", "S: labels alone", "M: + saliency", "MM: stage 2",
-              "saliency of MM")  # fmt: skip
-    return gallery(list(zip(*columns, strict=True)), titles=titles, size=1.5)
-
-
-ACTORS, CELL, MARGIN = (0, 1, 3, 4, 6, 7), 104, 112  # of the animation; px
-
-
-def sharpening() -> bytes:
-    """README's animation, a GIF: S and M on six held-out images while they train."""
-    films = {name: film.load(SHIPPED / f"mini_{name}_film.npz") for name in ("S", "M")}
-    font = ImageFont.truetype(matplotlib.font_manager.findfont("DejaVu Sans"), 12)
-    width = MARGIN + CELL * len(ACTORS)
-    frames = []
-    for k, step in enumerate(films["M"].steps):
-        canvas = Image.new("RGB", (width, 3 * CELL + 22), "white")
-        draw = ImageDraw.Draw(canvas)
-        rows = {"images": films["M"].images}
-        for name, words in (("S", "S:\nlabels alone"), ("M", "M: labels\nand saliency")):
-            rows[words] = [overlay(image, segmentation) for image, segmentation in
-                           zip(films[name].images, films[name].segmentation[k],
-                               strict=True)]  # fmt: skip
-        for row, (words, pictures) in enumerate(rows.items()):
-            draw.text((6, row * CELL + CELL // 2 - 14), words, "black", font)
-            for column, actor in enumerate(ACTORS):
-                picture = Image.fromarray(pictures[actor]).resize((CELL - 4, CELL - 4))
-                canvas.paste(picture, (MARGIN + column * CELL, row * CELL + 2))
-        done = step / films["M"].steps[-1]
-        draw.text((6, 3 * CELL + 3), f"step {step}", "black", font)
-        left, top, length = MARGIN, 3 * CELL + 7, width - MARGIN - 6
-        draw.rectangle((left, top, left + length, top + 7), outline="gray")
-        draw.rectangle((left, top, left + round(length * done), top + 7), fill="gray")
-        frames.append(canvas.quantize(64, dither=Image.Dither.NONE))
-    file = io.BytesIO()
-    times = [500] * (len(frames) - 1) + [2500]
-    frames[0].save(file, "GIF", save_all=True, append_images=frames[1:], duration=times,
-                   loop=0)  # fmt: skip
-    return file.getvalue()
-
-
 # Pages of docs/ with a block between the markers, and what stands in it.
 PAGES = {"real_photographs.md": photographs_table, "recipe_study.md": trials_table}
 
 
 def main():
     """Rewrite the tables of README and docs/, and the pictures in docs/."""
+    from jsws_lib import readme
+
     result = json.loads(MINI.read_text())
     blocks = {ROOT / "README.md": ablation_table(result)}
     blocks |= {ROOT / "docs" / page: block() for page, block in PAGES.items()}
     for page, block in blocks.items():
         write_bytes(page, insert(page.read_text(encoding="utf-8"), block).encode())
-    for name, figure in (("glance", glance()), ("ablation", ablation_chart(result)),
+    for name, figure in (("ablation", ablation_chart(result)),
                          ("suppression", suppression_chart(result))):  # fmt: skip
         figure.savefig(ROOT / "docs" / f"{name}.png", dpi=110)
-    write_bytes(ROOT / "docs" / "sharpening.gif", sharpening())
+    readme.write()
 
 
 if __name__ == "__main__":

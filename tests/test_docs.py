@@ -36,7 +36,19 @@ def test_there_are_commands_to_look_at():
     assert "CONTRIBUTING.md" in {page for page, _ in commands("jsws")}
 
 
-@pytest.mark.parametrize(("page", "line"), commands("jsws"))
+LAUNCHED = [
+    (page, "jsws " + line.split(" -m jsws_lib.cli ")[1])
+    for start in ("accelerate", "torchrun")
+    for page, line in commands(start)
+    if " -m jsws_lib.cli " in line
+]
+
+
+def test_launched_commands_are_looked_at():
+    assert {"README.md", "many_gpus.md"} <= {page for page, _ in LAUNCHED}
+
+
+@pytest.mark.parametrize(("page", "line"), commands("jsws") + LAUNCHED)
 def test_jsws_knows_its_words(page, line, tmp_path, monkeypatch):
     words = shlex.split(line)[1:]
     command = typer.main.get_command(app)

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from jsws_lib import film, results
+from jsws_lib import film, readme, results
 from jsws_lib.checkpoints import SHIPPED, read_weights, sha256
 from jsws_lib.config import get_profile, get_recipe
 from jsws_lib.runs import run_folder
@@ -80,7 +80,7 @@ def test_manifest_describes_every_shipped_file():
 def test_the_manifest_shows_the_first_seed_of_the_ablation():
     manifest = json.loads((SHIPPED / "manifest.json").read_text())["files"]
     result = ablation()
-    for setting in results.SHOWN:
+    for setting in readme.SHOWN:
         entry, row = manifest[f"mini_{setting}.safetensors"], result["settings"][setting]
         assert entry["seed"] == result["seeds"][0]
         assert entry["figures"] == {name: row[name][0] for name in entry["figures"]}
@@ -109,7 +109,7 @@ def test_claims_hold_on_the_embedded_data():
 
 def test_notebooks_find_the_shipped_networks():
     """A changed default setting would silently make every notebook train."""
-    for setting in results.SHOWN:
+    for setting in readme.SHOWN:
         story = read_weights(SHIPPED / f"mini_{setting}.safetensors")[1]
         folder = run_folder(setting, profile=get_profile("mini"), recipe=get_recipe())
         assert story["run"] == folder.name
@@ -117,7 +117,7 @@ def test_notebooks_find_the_shipped_networks():
 
 def test_the_animation_is_of_the_shipped_films(root):
     stored = Image.open(root / "docs/sharpening.gif")
-    drawn = Image.open(io.BytesIO(results.sharpening()))
+    drawn = Image.open(io.BytesIO(readme.sharpening()))
     steps = film.load(SHIPPED / "mini_M_film.npz").steps
     assert stored.n_frames == drawn.n_frames == len(steps) and steps[-1] == 1200
     for frame in (0, len(steps) - 1):
@@ -125,3 +125,15 @@ def test_the_animation_is_of_the_shipped_films(root):
         drawn.seek(frame)
         one, two = (np.asarray(i.convert("RGB")).astype(int) for i in (stored, drawn))
         assert one.shape == two.shape and abs(one - two).mean() < 2
+
+
+def test_readme_shows_the_notebooks(root):
+    text = (root / "README.md").read_text()
+    assert results.insert(text, readme.lessons_table(), "notebooks") == text
+    names = [path.stem for path in sorted((root / "notebooks").glob("0*.ipynb"))]
+    assert [lesson.notebook for lesson in readme.LESSONS] == names
+    for lesson in readme.LESSONS:
+        stored = Image.open(root / "docs" / "thumbs" / f"{lesson.notebook}.png")
+        one, two = (np.asarray(i.convert("RGB")).astype(int)
+                    for i in (stored, readme.thumbnail(lesson)))  # fmt: skip
+        assert abs(one - two).mean() < 8, lesson
