@@ -19,7 +19,17 @@ from jsws_lib.config import PROFILES, STEADY
 from jsws_lib.devices import pick_device, pick_precision, share_batch_norm
 from jsws_lib.memory import Kept, dummy_batches, parts_that_fit, step_bytes
 from jsws_lib.resume import read_log
-from jsws_lib.training import Objective, seed_everything, train
+from jsws_lib.training import (
+    Objective,
+    class_set,
+    learning_rate,
+    losses_on_class_set,
+    losses_on_saliency_set,
+    make_optimiser,
+    saliency_set,
+    seed_everything,
+    train,
+)
 
 BOTH = ("L_c", "L_s1")
 
@@ -128,6 +138,31 @@ def losses(profile, steps=6, **changes):
     history = train(net, BOTH, profile=replace(profile, **changes), recipe=STEADY,
                     steps=steps)  # fmt: skip
     return np.array([[record[name] for name in BOTH] for record in history]), net
+
+
+def plain_losses(profile, steps):
+    """The same lesson the plain way: one memory format, both graphs at once, one Adam."""
+    net, recipe = network().train(), STEADY
+    optimiser = make_optimiser(net, profile.schedules[0], sam_rate=recipe.sam_rate)
+    sets = [class_set(profile, recipe, seed=0), saliency_set(profile, recipe, seed=1)]
+    loaders = [iter(batches(data, 4, steps=steps, seed=k)) for k, data in enumerate(sets)]
+    found = []
+    for step in range(steps):
+        for group in optimiser.param_groups:
+            group["lr"] = group["scale"] * learning_rate(profile.schedules[0], step, steps)
+        labelled, masked = (next(loader) for loader in loaders)
+        values = losses_on_class_set(net, labelled, ("L_c",), recipe)
+        values |= losses_on_saliency_set(net, masked, recipe)
+        optimiser.zero_grad()
+        sum(values.values()).backward()
+        optimiser.step()
+        found.append([values[name].item() for name in BOTH])
+    return np.array(found)
+
+
+def test_the_fast_step_learns_what_a_plain_one_learns(tiny):
+    fast, _ = losses(tiny, 8)
+    np.testing.assert_allclose(fast, plain_losses(tiny, 8), rtol=5e-3)
 
 
 def test_bf16_learns_what_float32_learns(tiny):
