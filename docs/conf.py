@@ -7,6 +7,7 @@ site's index.html, the notebooks with their stored outputs, and docs/*.md.
 import io
 import json
 import os
+import re
 import shutil
 from base64 import b64decode
 
@@ -79,13 +80,15 @@ def leave_out_key(app, docname, source):
 
 
 def leave_out_badge(app, docname, source):
-    """Take a notebook's badge out: its picture is on the net, and the site has a button."""
+    """Take badges out: their picture is on the net, and the site has a button."""
     if source[0].startswith("{"):
         notebook = json.loads(source[0])
         for cell in notebook["cells"][:1]:
             text = without_badge("".join(cell["source"]))
             cell["source"] = text.splitlines(keepends=True)
         source[0] = json.dumps(notebook)
+    else:
+        source[0] = re.sub(r"\[!\[Open in Colab\]\([^)]*\)\]\([^)]*\)", "", source[0])
 
 
 def add_contents(app, docname, source):
