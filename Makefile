@@ -84,23 +84,10 @@ clean:          ## remove what was made, except .venv and trained runs/
 	rm -rf build data/mini .pytest_cache .ruff_cache .hypothesis *.egg-info
 	find data_utils jsws_lib tests -name __pycache__ -type d -prune -exec rm -rf {} +
 
-# The build tools go in first: pydensecrf2 is C++ source and compiles with them.
 $(INSTALLED): requirements.txt pyproject.toml
 	@python=; for name in $(PYTHONS); do \
 	    "$$name" -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null \
 	        && python=$$name && break; done; \
 	test -n "$$python" || { echo "Python 3.11 or newer not found (tried: $(subst ",,$(PYTHONS)));" \
 	    "install one, or name it: make PYTHON=/path/to/python3"; exit 1; }; \
-	"$${CXX:-c++}" --version >/dev/null 2>&1 || { echo "No C++ compiler" \
-	    "($${CXX:-c++}) found: install g++ or clang (pydensecrf2 needs it)"; exit 1; }; \
-	test -x $(PY) || "$$python" -m venv .venv || { rm -rf .venv; exit 1; }; \
-	set -e; \
-	if command -v uv >/dev/null; then uv=uv; \
-	else $(PY) -m pip install --quiet uv; uv="$(PY) -m uv"; fi; \
-	pip="$$uv pip install --quiet --python $(PY)"; \
-	echo "Installing the pinned packages into .venv ..."; \
-	$$pip -c requirements.txt cython setuptools wheel; \
-	$$pip --require-hashes --no-build-isolation-package pydensecrf2 \
-	    -r requirements.txt; \
-	$$pip --no-deps --no-build-isolation -e .
-	@touch $@
+	"$$python" -m jsws_lib.make venv

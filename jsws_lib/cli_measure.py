@@ -10,6 +10,7 @@ import typer
 
 from data_utils.categories import categories
 from data_utils.errors import JswsError
+from data_utils.files import for_json
 from data_utils.voc import VOC_CLASSES, read_ids
 from jsws_lib.cli_options import (
     Backbones,
@@ -74,7 +75,7 @@ def evaluate_network(
     mask gives no saliency map: only its mIoU is told.
     """
     from jsws_lib.checkpoints import load_ssnet
-    from jsws_lib.training import pick_device
+    from jsws_lib.devices import pick_device
 
     _crf_scale_needs_crf(crf, crf_scale)
     p, r = profile_and_recipe(
@@ -89,7 +90,7 @@ def evaluate_network(
     if "max_f" in record:
         record["protocol"] = SaliencyMeasure().name
     record |= {"crf": r.crf, "crf_scale": p.crf_scale} if crf else {}
-    echo(_defined(record), as_json)
+    echo(for_json(record), as_json)
 
 
 def _crf_scale_needs_crf(crf, crf_scale):
@@ -105,15 +106,6 @@ def _figures(net, setting: str, profile, recipe, **options) -> dict[str, float]:
     if "L_s1" not in SETTINGS[setting].losses:
         figures = {"miou": figures["miou"]}  # its SAM is untrained
     return {name: round(value, 4) for name, value in figures.items()}
-
-
-def _defined(value):
-    """JSON has no nan: a measure that no image defines is null."""
-    if isinstance(value, dict):
-        return {name: _defined(one) for name, one in value.items()}
-    if isinstance(value, list):
-        return [_defined(one) for one in value]
-    return None if value != value else value
 
 
 @evaluate_app.command("segmentation")
@@ -136,7 +128,7 @@ def evaluate_segmentation(
               "iou": scores.iou.tolist(), "absent": scores.absent}  # fmt: skip
     if own != VOC_CLASSES[1:]:
         record["categories"] = scores.names
-    typer.echo(json.dumps(_defined(record)) if as_json else str(scores))
+    typer.echo(json.dumps(for_json(record)) if as_json else str(scores))
     if figure:
         from jsws_lib.pages import confusion_page, save_figure
 
@@ -173,7 +165,7 @@ def evaluate_saliency(
     if curves:
         names = ("precision", "recall", "f_curve")
         record |= {name: getattr(scores, name).tolist() for name in names}
-    typer.echo(json.dumps(_defined(record)) if as_json else "\n".join(words))
+    typer.echo(json.dumps(for_json(record)) if as_json else "\n".join(words))
     if figure:
         from jsws_lib.pages import saliency_page, save_figure
 
@@ -197,6 +189,7 @@ def predict(
     from tqdm.auto import tqdm
 
     from jsws_lib.checkpoints import load_ssnet
+    from jsws_lib.devices import pick_device
     from jsws_lib.inference import predict as stream
     from jsws_lib.inference import (
         refine_saliency,
@@ -206,7 +199,6 @@ def predict(
     )
     from jsws_lib.pages import read_upright
     from jsws_lib.runs import SETTINGS
-    from jsws_lib.training import pick_device
 
     _crf_scale_needs_crf(crf, crf_scale)
     files = _pictures(images, list)

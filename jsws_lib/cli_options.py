@@ -10,10 +10,17 @@ from typing import Annotated
 import typer
 
 from data_utils.decoded import CACHES
+from data_utils.parallel import is_main
 from data_utils.voc import read_ids
-from jsws_lib.config import PROFILES, RECIPES, get_profile, get_recipe, recipe_changes
+from jsws_lib.config import (
+    PRECISIONS,
+    PROFILES,
+    RECIPES,
+    get_profile,
+    get_recipe,
+    recipe_changes,
+)
 from jsws_lib.crf import CRF_PRESETS
-from jsws_lib.devices import PRECISIONS, is_main
 from jsws_lib.metrics import PROTOCOLS
 
 Backbones = StrEnum(

@@ -121,6 +121,9 @@ JSWS2020 = Recipe(
 RECIPES = {r.name: r for r in (STEADY, ANCHORED, PAPER, JSWS2020)}
 
 
+PRECISIONS = ("float32", "bf16", "fp16", "auto")
+
+
 @dataclass(frozen=True)
 class Profile:
     """One scale of the experiment. Defaults are Section 4.1, the profile `paper`."""
@@ -153,6 +156,9 @@ class Profile:
     data: Path = field(default=ROOT / "data" / "real")
 
     def __post_init__(self):
+        if self.precision not in PRECISIONS:
+            raise JswsError(f"profile {self.name}: precision is '{self.precision}'; choose "
+                            f"from {', '.join(PRECISIONS)}")  # fmt: skip
         if self.accumulate < 1:
             raise JswsError(f"profile {self.name}: accumulate is {self.accumulate}; a "
                             "batch has 1 part or more")  # fmt: skip

@@ -10,7 +10,6 @@ import base64
 import html
 import io
 import json
-import math
 import os
 import re
 import sys
@@ -22,6 +21,7 @@ from pathlib import Path
 from PIL import Image
 from tqdm.auto import tqdm
 
+from data_utils.files import for_json, write_bytes
 from data_utils.parallel import available_cores
 from jsws_lib.notebook import FIGURE_MIME, Figure
 
@@ -103,13 +103,13 @@ def run_notebook(path: Path, build: Path, *, update: bool = False) -> Result:
         result.error = "reported nothing"
     text = nbformat.writes(notebook) + "\n"
     build.mkdir(parents=True, exist_ok=True)
-    _write(build / path.name, text)
+    write_bytes(build / path.name, text.encode())
     page, _ = HTMLExporter().from_notebook_node(
         notebook, {"metadata": {"name": path.stem}}
     )
-    _write(build / f"{path.stem}.html", page)
+    write_bytes(build / f"{path.stem}.html", page.encode())
     if update and not result.error:
-        _write(path, text)
+        write_bytes(path, text.encode())
     return result
 
 
@@ -133,8 +133,9 @@ def run_course(
         summary = [
             {**asdict(r), "seconds": round(r.seconds, 1), "ok": r.ok} for r in results
         ]
-        _write(build / "results.json", _finite_json(summary))
-        _write(build / "index.html", _index(results))
+        text = json.dumps(for_json(summary), indent=2) + "\n"
+        write_bytes(build / "results.json", text.encode())
+        write_bytes(build / "index.html", _index(results).encode())
     return results
 
 
@@ -244,25 +245,6 @@ def _python_path() -> str:
     return os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH")]))
 
 
-def _finite_json(value: object) -> str:
-    """Dump to JSON, with NaN and infinities as null."""
-
-    def finite(x):
-        if isinstance(x, dict):
-            return {k: finite(v) for k, v in x.items()}
-        if isinstance(x, list):
-            return [finite(v) for v in x]
-        return None if isinstance(x, float) and not math.isfinite(x) else x
-
-    return json.dumps(finite(value), indent=2) + "\n"
-
-
-def _write(path: Path, text: str) -> None:
-    temporary = path.with_name(f".{path.name}.tmp")
-    temporary.write_text(text, encoding="utf-8")
-    os.replace(temporary, path)
-
-
 PAGE = """<!doctype html>
 <html lang="en"><meta charset="utf-8"><title>SSNet, the course</title>
 <meta name="viewport" content="width=device-width">
@@ -331,7 +313,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     if args.update and ok and not args.only and args.notebooks == ROOT / "notebooks":
         seconds = {result.notebook: round(result.seconds, 1) for result in results}
         facts = {"cores": available_cores(), "seconds": seconds}
-        _write(ROOT / "results" / "course.json", json.dumps(facts, indent=1) + "\n")
+        text = json.dumps(facts, indent=1) + "\n"
+        write_bytes(ROOT / "results" / "course.json", text.encode())
     for result in results:
         if "\n" in result.error:
             print(f"\n{result.notebook} failed: {result.error}")

@@ -178,8 +178,7 @@ def pydensecrf():
         if multiprocessing.parent_process() is None:
             warnings.warn(
                 f"pydensecrf cannot be imported ({error}): the CRF runs in PyTorch, with "
-                "the same result, but about three times slower. `jsws doctor` says how to "
-                "install it.",
+                "the same result, but slower. `jsws doctor` says how to install it.",
                 stacklevel=3,
             )
         return None

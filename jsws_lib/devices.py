@@ -1,7 +1,7 @@
 """Where training runs: one device or many processes, by Hugging Face Accelerate.
 
-    accelerate launch --multi_gpu --num_processes 4 -m jsws_lib train stage1 --profile paper
-    torchrun --nproc_per_node 2 -m jsws_lib train stage1     # processes on a CPU
+    accelerate launch --multi_gpu --num_processes 4 -m jsws_lib.cli train stage1
+    torchrun --nproc_per_node 2 -m jsws_lib.cli train stage1  # on a CPU
 
 Each process gets its share of every batch, gradients are averaged, and batch norm sees the
 whole batch: the loss of a step does not depend on how many processes there are. Only the
@@ -18,27 +18,13 @@ from accelerate.utils import gather_object
 from torch import nn
 
 from data_utils.errors import JswsError
-
-PRECISIONS = ("float32", "bf16", "fp16", "auto")
-
-
-def process_share() -> tuple[int, int]:
-    """This process's rank, and how many there are: (0, 1) unless launched as several."""
-    if int(os.environ.get("WORLD_SIZE") or 1) == 1:
-        return 0, 1
-    state = PartialState(cpu=_cpu_only())
-    return state.process_index, state.num_processes
-
-
-def is_main() -> bool:
-    """Whether this process writes and speaks."""
-    return process_share()[0] == 0
+from data_utils.parallel import process_share
 
 
 def wait_for_everyone():
     """Hold until every process is here."""
     if process_share()[1] > 1:
-        PartialState().wait_for_everyone()
+        _state().wait_for_everyone()
 
 
 def gather(things: list) -> list:
@@ -46,14 +32,15 @@ def gather(things: list) -> list:
     return gather_object(things) if process_share()[1] > 1 else things
 
 
-def _cpu_only() -> bool:
-    return os.environ.get("JSWS_DEVICE") == "cpu"
+def _state() -> PartialState:
+    """Accelerate's view of the processes; the first call connects them."""
+    return PartialState(cpu=os.environ.get("JSWS_DEVICE") == "cpu")
 
 
 def pick_device() -> torch.device:
     """What `$JSWS_DEVICE` names, else a CUDA device, else Apple's MPS, else the CPU."""
     if process_share()[1] > 1:
-        return PartialState().device
+        return _state().device
     if os.environ.get("JSWS_DEVICE"):
         return torch.device(os.environ["JSWS_DEVICE"])
     if torch.cuda.is_available():
@@ -63,8 +50,6 @@ def pick_device() -> torch.device:
 
 def pick_precision(precision: str, device: torch.device) -> str:
     """What `auto` means on a device: bf16 or else fp16 on a GPU, float32 elsewhere."""
-    if precision not in PRECISIONS:
-        raise JswsError(f"precision '{precision}': choose from {', '.join(PRECISIONS)}")
     if precision == "fp16" and device.type == "cpu":
         raise JswsError("precision fp16 needs a GPU; on a CPU choose float32 or bf16")
     if precision != "auto":
@@ -87,23 +72,24 @@ def make_accelerator(precision: str = "float32", *, tracker: str | None = None,
         unused: some weights get no gradient, so the processes must look for them.
 
     Raises:
-        JswsError: no such precision here, or the tracker is not installed.
+        JswsError: fp16 on a CPU, or the tracker is not installed.
     """
     device = pick_device()
     precision = pick_precision(precision, device)
     # Accelerate keeps its settings for the whole process; each training has its own.
     AcceleratorState._reset_state(reset_partial_state=process_share()[1] == 1)
-    # Gradients live in the buckets that are sent; batch norm keeps its own books in step.
-    sharing = DistributedDataParallelKwargs(
-        find_unused_parameters=unused, broadcast_buffers=False, gradient_as_bucket_view=True
-    )
+    # Gradients live in the buckets that are sent.
+    sharing = DistributedDataParallelKwargs(find_unused_parameters=unused,
+                                            gradient_as_bucket_view=True)  # fmt: skip
     try:
         return Accelerator(
             mixed_precision="no" if precision == "float32" else precision,
             cpu=device.type == "cpu", kwargs_handlers=[sharing], log_with=tracker,
-            project_dir=folder, step_scheduler_with_optimizer=False,
+            project_dir=folder,
         )  # fmt: skip
     except (ValueError, ImportError) as error:
+        if not tracker:
+            raise
         raise JswsError(f"{str(error).splitlines()[0]}; install the logger, as with "
                         "`pip install tensorboard`, or leave it out") from None  # fmt: skip
 

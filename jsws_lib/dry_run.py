@@ -30,6 +30,7 @@ from data_utils.voc import read_ids
 from jsws_lib.ablation import Run, default_jobs, measured
 from jsws_lib.config import Profile, Recipe
 from jsws_lib.crf import crf_saliency, crf_segmentation
+from jsws_lib.devices import pick_device
 from jsws_lib.runs import SETTINGS
 from jsws_lib.ssnet import build_ssnet
 from jsws_lib.training import (
@@ -37,7 +38,6 @@ from jsws_lib.training import (
     losses_on_class_set,
     losses_on_saliency_set,
     make_optimiser,
-    pick_device,
     saliency_set,
 )
 

@@ -26,10 +26,11 @@ from data_utils.datasets import (
 from data_utils.decoded import same_size
 from data_utils.errors import JswsError
 from data_utils.files import write_bytes, write_png
+from data_utils.parallel import process_share
 from data_utils.voc import palette, read_ids, write_palette_png
 from jsws_lib.config import Profile, Recipe
 from jsws_lib.crf import crf_saliency
-from jsws_lib.devices import gather, process_share
+from jsws_lib.devices import gather
 from jsws_lib.metrics import ConfusionMatrix, SaliencyMeasure
 from jsws_lib.pictures import overlay
 from jsws_lib.ssnet import SSNet

@@ -24,8 +24,15 @@ NOT_INHERITED = ("MPLBACKEND", "JSWS_DEVICE", "JSWS_TRAIN", "JSWS_PROFILE", "JSW
 TESTS = ("--durations=15", "--nbval-lax", "--nbval-current-env",
          "--nbval-cell-timeout=300", "tests", "notebooks")  # fmt: skip
 
+COMPILED = "pydensecrf2"  # C++ source; jsws_lib/crf_torch.py does without
+NOT_COMPILED = """\
+pydensecrf2 did not compile: the dense CRF will run in PyTorch, with the same labels but
+slower. For the fast one install a C++ compiler and Python's headers (g++, python3-dev),
+delete .venv/.installed, and run this again."""
+
 USAGE = """\
-python -m jsws_lib.make install       make .venv with the pinned packages
+python -m jsws_lib.make install       make .venv with the pinned packages, if need be
+python -m jsws_lib.make venv          the same, whatever this Python has
 python -m jsws_lib.make run [03 ...]  that, draw the data, execute the course or a part
 python -m jsws_lib.make test [...]    that, then every test, or what pytest is given
 
@@ -34,10 +41,13 @@ UV_TORCH_BACKEND=cpu (cu132, auto, ...) installs another build of PyTorch than t
 
 def install():
     """Return a Python that has the packages; make it if there is none."""
+    return Path(sys.executable) if all(map(find_spec, NEEDED)) else install_venv()
+
+
+def install_venv():
+    """Return the Python of `.venv`; make it, or renew it if the pins are newer."""
     if sys.version_info < (3, 11):  # noqa: UP036  nobody has installed anything yet
         sys.exit("Python 3.11 or newer is needed; run this with another python")
-    if all(map(find_spec, NEEDED)):
-        return Path(sys.executable)
     pins = [ROOT / "requirements.txt", ROOT / "pyproject.toml"]
     newest = max(file.stat().st_mtime for file in pins)
     if PYTHON.exists() and STAMP.is_file() and STAMP.stat().st_mtime >= newest:
@@ -47,36 +57,48 @@ def install():
     call(PYTHON, "-m", "pip", "install", "--quiet", "uv")
     print(f"Installing the pinned packages into {VENV} ...", flush=True)
     pip = [PYTHON, "-m", "uv", "pip", "install", "--quiet", "--python", PYTHON]
-    # The build tools go in first: pydensecrf2 is C++ source and compiles with them.
-    call(*pip, "-c", "requirements.txt", "cython", "setuptools", "wheel")
-    own = ["--no-build-isolation-package", "pydensecrf2"]
+    pinned = [*pip, "-c", "requirements.txt"]
+    later = VENV / "later.txt"
+    later.write_text(f"{COMPILED}\n")
     if os.environ.get("UV_TORCH_BACKEND"):
         # PyTorch's other builds have the pinned version, and hashes of their own.
-        call(*pip, *own, "--no-verify-hashes", "-c", "requirements.txt", "--all-extras",
+        call(*pinned, "--no-verify-hashes", "--excludes", later, "--all-extras",
              "-r", "pyproject.toml")  # fmt: skip
     else:
-        call(*pip, *own, "--require-hashes", "-r", "requirements.txt")
+        call(*pip, "--excludes", later, "--require-hashes", "-r", "requirements.txt")
+    # The build tools go in first: pydensecrf2 is C++ source and compiles with them.
+    call(*pinned, "cython", "setuptools", "wheel")
+    if os.name != "nt" and not succeeds(*pinned, "--no-build-isolation", COMPILED):
+        print(NOT_COMPILED, flush=True)
     call(*pip, "--no-deps", "--no-build-isolation", "-e", ".")
     STAMP.touch()
     return PYTHON
 
 
+def succeeds(*words):
+    """Run a command in the repository; whether it went well."""
+    return _run(words, {}) == 0
+
+
 def call(*words, **more):
     """Run a command in the repository, `more` in its environment; stop if it fails."""
+    if status := _run(words, more):
+        sys.exit(status)
+
+
+def _run(words, more):
     env = {k: v for k, v in os.environ.items() if k not in NOT_INHERITED}
     env |= {"PYTHONUTF8": "1", "OMP_WAIT_POLICY": "PASSIVE", "GOMP_SPINCOUNT": "2000"}
-    done = subprocess.run([*map(str, words)], cwd=ROOT, env={**env, **more})
-    if done.returncode:
-        sys.exit(done.returncode)
+    return subprocess.run([*map(str, words)], cwd=ROOT, env={**env, **more}).returncode
 
 
 def main(words):
     """Do what the first word says with the rest; without one, say what there is."""
-    if not words or words[0] not in ("install", "run", "test"):
+    if not words or words[0] not in ("install", "venv", "run", "test"):
         print(USAGE)
         sys.exit(0 if words in (["-h"], ["--help"]) else 2)
-    python = install()
-    if words[0] == "install":
+    python = install_venv() if words[0] == "venv" else install()
+    if words[0] in ("install", "venv"):
         return
     call(python, "-m", "jsws_lib.cli", "data", "make-mini")
     if words[0] == "run":

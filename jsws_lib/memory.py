@@ -6,22 +6,25 @@ memory at a time, so the larger batch counts.
 """
 
 import json
-from dataclasses import replace
 from math import ceil
 
 import torch
 from accelerate.utils.memory import should_reduce_batch_size
 from tqdm.auto import tqdm
 
+from data_utils.categories import categories
 from data_utils.errors import JswsError
 from data_utils.files import write_bytes
+from data_utils.parallel import process_share
+from data_utils.voc import NUM_CLASSES
 from jsws_lib.config import PROFILES, ROOT, STEADY, Profile, Recipe
-from jsws_lib.devices import pick_precision, process_share
+from jsws_lib.devices import make_accelerator, pick_device
+from jsws_lib.runs import SETTINGS
 from jsws_lib.ssnet import build_ssnet
-from jsws_lib.training import Objective, make_optimiser, pick_device
+from jsws_lib.training import Objective, make_optimiser
 
 FILE = ROOT / "results" / "memory.json"
-LOSSES = {1: ("L_c", "L_s1"), 2: ("L_s1", "L_s2")}  # of M and of M-M
+TRAINED = {1: "M", 2: "MM"}  # the setting of each stage that is measured
 GB = 1e9
 
 
@@ -64,27 +67,41 @@ class Kept:
         self.hooks.__exit__(*error)
 
 
-def dummy_batches(stage: int, images: int, size: int, device) -> list[dict]:
-    """A batch of D_c and one of D_s, of grey images."""
-    image = torch.full((images, 3, size, size), 127, dtype=torch.uint8, device=device)
-    image = image.contiguous(memory_format=torch.channels_last)
+def random_batches(stage: int, images: int, size: int, *, device="cpu",
+                   categories: int = NUM_CLASSES) -> list[dict]:  # fmt: skip
+    """A batch of D_c and one of D_s with noise for images.
+
+    Args:
+        stage: 2 has pseudo labels as well.
+        images: in each.
+        size: px.
+        device: where they are.
+        categories: C.
+    """
+    def noise():
+        image = torch.randint(0, 256, (images, 3, size, size), dtype=torch.uint8)
+        return image.to(device, memory_format=torch.channels_last)
+
     mask = torch.zeros(images, size, size, dtype=torch.uint8, device=device)
-    mask[:, : size // 2] = 1
-    labels = torch.zeros(images, 20, device=device)
+    mask[:, size // 4 : size // 2, size // 4 : size // 2] = 1
+    labels = torch.zeros(images, categories, device=device)
     labels[:, 0] = 1
-    on_classes = {"image": image, "labels": labels}
+    on_classes = {"image": noise(), "labels": labels}
     if stage == 2:
         on_classes["pseudo_label"] = mask.long()
-    return [on_classes, {"image": image, "sal_mask": mask}]
+    return [on_classes, {"image": noise(), "sal_mask": mask}]
 
 
 def _objective(stage: int, profile: Profile, recipe: Recipe, device) -> Objective:
     net = build_ssnet(stage, backbone=profile.backbone, size=profile.size, recipe=recipe,
-                      weights=None)  # fmt: skip
+                      weights=None, categories=_count(profile))  # fmt: skip
     net.backbone.checkpointing = profile.checkpointing
     net.to(device, memory_format=torch.channels_last).train()
-    losses = tuple(name for name in LOSSES[stage] if name != "L_s1")
-    return Objective(net, losses, recipe)
+    return Objective(net, SETTINGS[TRAINED[stage]].losses, recipe)
+
+
+def _count(profile: Profile) -> int:
+    return len(categories(profile.data / profile.voc))
 
 
 def step_bytes(stage: int, profile: Profile, recipe: Recipe = STEADY) -> dict[str, int]:
@@ -98,7 +115,8 @@ def step_bytes(stage: int, profile: Profile, recipe: Recipe = STEADY) -> dict[st
     fixed = 16 * sum(p.numel() for p in objective.parameters())
     kept = {}
     for images in (1, 2):
-        for which, batch in enumerate(dummy_batches(stage, images, profile.size, "cpu")):
+        batches = random_batches(stage, images, profile.size, categories=_count(profile))
+        for which, batch in enumerate(batches):
             with Kept(objective) as counter:
                 sum(objective(batch).values()).backward()
             kept[which, images] = counter.peak
@@ -112,7 +130,7 @@ def step_bytes(stage: int, profile: Profile, recipe: Recipe = STEADY) -> dict[st
 def parts_that_fit(stage: int, profile: Profile, recipe: Recipe = STEADY) -> int:
     """The smallest number of parts of a batch with which a step fits on this device.
 
-    One step of random weights on grey images is tried, in halves, quarters, ...
+    One step of random weights on noise is tried, in halves, quarters, ...
 
     Raises:
         JswsError: not even one image fits.
@@ -122,8 +140,7 @@ def parts_that_fit(stage: int, profile: Profile, recipe: Recipe = STEADY) -> int
     parts = 1
     while parts <= largest:
         try:
-            _one_step(stage, replace(profile, accumulate=parts), recipe, device,
-                      ceil(largest / parts))  # fmt: skip
+            _one_step(stage, profile, recipe, ceil(largest / parts))
             return parts
         except RuntimeError as error:
             if not should_reduce_batch_size(error):
@@ -135,14 +152,14 @@ def parts_that_fit(stage: int, profile: Profile, recipe: Recipe = STEADY) -> int
                     f"{device}: ask for a smaller --size, or for --checkpointing")
 
 
-def _one_step(stage: int, profile: Profile, recipe: Recipe, device, images: int):
-    objective = _objective(stage, profile, recipe, device)
+def _one_step(stage: int, profile: Profile, recipe: Recipe, images: int):
+    engine = make_accelerator(profile.precision)
+    objective = _objective(stage, profile, recipe, engine.device)
     optimiser = make_optimiser(objective.net, profile.schedules[stage - 1],
                                sam_rate=recipe.sam_rate)  # fmt: skip
-    precision = pick_precision(profile.precision, device)
-    dtype = {"bf16": torch.bfloat16, "fp16": torch.float16}.get(precision)
-    for batch in dummy_batches(stage, images, profile.size, device):
-        with torch.autocast(device.type, dtype, enabled=dtype is not None):
+    for batch in random_batches(stage, images, profile.size, device=engine.device,
+                                categories=_count(profile)):  # fmt: skip
+        with engine.autocast():
             loss = sum(objective(batch).values())
         loss.backward()
     optimiser.step()

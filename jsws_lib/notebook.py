@@ -10,8 +10,9 @@ from IPython.display import display
 
 from data_utils.mini import make_mini
 from jsws_lib.config import Profile, Recipe, get_profile, get_recipe
+from jsws_lib.devices import pick_device
 from jsws_lib.drawing import show
-from jsws_lib.training import pick_device, seed_everything
+from jsws_lib.training import seed_everything
 
 __all__ = ["report", "show", "start"]
 FIGURE_MIME = "application/vnd.jsws.figure+json"

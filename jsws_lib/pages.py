@@ -163,8 +163,8 @@ def _predicted(source: Path, pictures: dict, kinds: Sequence[str],
         return {one: [_read(source / f"{i}.png", one, p, len(names) - 1)
                       for i, p in pictures.items()] for one in kinds}  # fmt: skip
     from jsws_lib.checkpoints import load_ssnet
+    from jsws_lib.devices import pick_device
     from jsws_lib.inference import predict
-    from jsws_lib.training import pick_device
 
     net, _ = load_ssnet(source, expect={"categories": names[1:]}, device=pick_device())
     made = {one: [] for one in kinds}

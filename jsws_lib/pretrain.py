@@ -17,12 +17,8 @@ from data_utils.openmoji import CATEGORIES
 from jsws_lib.backbones import MINI_WEIGHTS, Backbone, mini_classifier
 from jsws_lib.checkpoints import enter, save_weights
 from jsws_lib.config import ROOT, Schedule
-from jsws_lib.training import (
-    learning_rate,
-    make_optimiser,
-    pick_device,
-    seed_everything,
-)
+from jsws_lib.devices import pick_device
+from jsws_lib.training import learning_rate, make_optimiser, seed_everything
 
 OUT = ROOT / "runs" / "pretrain" / MINI_WEIGHTS.name
 

@@ -14,7 +14,7 @@ from tqdm.auto import tqdm
 
 from data_utils.errors import JswsError
 from data_utils.files import write_bytes
-from data_utils.parallel import in_parallel
+from data_utils.parallel import in_parallel, is_main, process_share
 from data_utils.voc import write_palette_png
 from jsws_lib.config import Profile, Recipe
 from jsws_lib.crf import crf_probs, crf_segmentation, pydensecrf, suppress
@@ -101,7 +101,7 @@ def make_pseudo_labels(net, *, profile: Profile, recipe: Recipe, out: Path,
     """
     # Imported here because each worker imports this file, and PyTorch takes it seconds.
     from data_utils.datasets import Augmentation, ClassificationSet, read_image
-    from jsws_lib.devices import is_main, process_share, wait_for_everyone
+    from jsws_lib.devices import wait_for_everyone
     from jsws_lib.inference import predict
 
     out.mkdir(parents=True, exist_ok=True)

@@ -7,20 +7,68 @@ import math
 from typing import NamedTuple
 
 import matplotlib
+import matplotlib.pyplot as plt
 import nbformat
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
 from data_utils.datasets import read_class_mask, read_image
 from data_utils.files import write_bytes, write_png
-from data_utils.voc import read_ids
+from data_utils.voc import VOID, read_ids
 from jsws_lib import film
 from jsws_lib.checkpoints import SHIPPED, load_ssnet, shipped
 from jsws_lib.config import ROOT, get_profile
 from jsws_lib.inference import predict
-from jsws_lib.pictures import gallery, overlay
+from jsws_lib.pictures import (
+    SHORT,
+    draw_image,
+    draw_map,
+    draw_segmentation,
+    gallery,
+    overlay,
+)
 from jsws_lib.results import RESULTS, insert
 from jsws_lib.stamp import read_stamp
+
+EXPLAINED = 9  # the image of val that the method is shown on: two categories
+
+
+def method():
+    """Draw SSNet's equation on one image: the sum of v_i H_i against the saliency mask.
+
+    Above S, which saw labels alone and whose SAM nobody trained; below M.
+    """
+    profile = get_profile("mini")
+    voc = profile.data / profile.voc
+    name = read_ids(voc / "ImageSets" / "Segmentation" / "val.txt")[EXPLAINED]
+    image = read_image(voc / "JPEGImages" / f"{name}.jpg")
+    truth = np.asarray(read_class_mask(voc / "SegmentationClass" / f"{name}.png"))
+    fig = plt.figure(figsize=(9.9, 3.1))
+    grid = fig.add_gridspec(2, 8, left=0.005, right=0.995, top=0.84, bottom=0.01,
+                            wspace=0.32, hspace=0.55)  # fmt: skip
+    draw_image(fig.add_subplot(grid[0, 0]), image, title="image")
+    draw_segmentation(fig.add_subplot(grid[1, 0]), truth, title="truth, withheld")
+    stages = (("S", "before: labels alone"), ("M", "after: joint learning"))
+    for row, (setting, words) in enumerate(stages):
+        net, _ = load_ssnet(shipped(f"mini_{setting}"))
+        (found,) = predict(net, [image])
+        probs, v = found.probs, found.class_saliency
+        present = set(np.unique(truth)) - {0, VOID}
+        others = [k for k in probs[1:].mean((1, 2)).argsort()[::-1] + 1 if k not in present]
+        maps = [*sorted(present), *others][:3]
+        axes = [fig.add_subplot(grid[row, column]) for column in range(1, 8)]
+        draw_map(axes[0], probs[0], title="$H_0$ background")
+        for ax, k in zip(axes[1:4], maps, strict=True):
+            draw_map(ax, probs[k], title=f"$H$ {SHORT[k]}, $v$ = {v[k - 1]:.2f}")
+        draw_map(axes[4], found.sal_map, title="$S$ = Σ $v_i H_i$")
+        draw_map(axes[5], (truth > 0) & (truth != VOID), title="saliency mask")
+        draw_segmentation(axes[6], found.segmentation, title="largest $H_i$")
+        place = axes[0].get_position()
+        fig.text(place.x0, place.y1 + 0.095, words, fontweight="bold")
+        for ax, sign in zip(axes[1:6], ("", "+", "+ ...", "=", "↔"), strict=True):
+            ax.text(-0.16, 0.5, sign, transform=ax.transAxes, ha="center", va="center")
+    return fig
+
 
 SHOWN = ("S", "M", "MM")  # in the picture, and the shipped networks
 GLANCE = (3, 5, 9, 13, 18)  # images of val, chosen for variety before looking at results
@@ -90,6 +138,11 @@ class Lesson(NamedTuple):
     paper: str  # sections and tables
     picture: str  # cell whose first figure is shown
 
+    @property
+    def alt(self) -> str:
+        """Words for who does not see the picture."""
+        return f"A figure of notebook {self.title.replace(' ', ', ', 1)}"
+
 
 LESSONS = (
     Lesson("01_data", "1 Data",
@@ -121,8 +174,9 @@ def lessons_table() -> str:
     for one in LESSONS:
         path = f"notebooks/{one.notebook}.ipynb"
         seconds = 10 * math.ceil(course["seconds"][one.notebook] / 10)
-        lines.append(f"| [{one.title}]({path}) | ![](docs/thumbs/{one.notebook}.png) | "
-                     f"{one.builds} | {one.paper} | {seconds} s | {stamp.badge(path)} |")
+        picture = f"![{one.alt}](docs/thumbs/{one.notebook}.png)"
+        lines.append(f"| [{one.title}]({path}) | {picture} | {one.builds} | {one.paper} | "
+                     f"{seconds} s | {stamp.badge(path)} |")  # fmt: skip
     lines += ["", f"*CPU: executing all cells on {course['cores']} cores, rounded up; your "
               "reading and the exercises take hours. Nobody has timed a T4.*"]  # fmt: skip
     return "\n".join(lines)
@@ -147,5 +201,6 @@ def write():
     write_bytes(page, text.encode())
     for lesson in LESSONS:
         write_png(ROOT / "docs" / "thumbs" / f"{lesson.notebook}.png", thumbnail(lesson))
+    method().savefig(ROOT / "docs" / "method.png", dpi=110)
     glance().savefig(ROOT / "docs" / "glance.png", dpi=110)
     write_bytes(ROOT / "docs" / "sharpening.gif", sharpening())

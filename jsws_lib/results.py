@@ -16,7 +16,6 @@ from jsws_lib.ablation import RESULTS, mean_sd
 from jsws_lib.checkpoints import recipe_fields
 from jsws_lib.config import RECIPES, ROOT
 
-START, END = "<!-- results:", "<!-- end of results -->"
 # Tables 5 and 6 of the paper: mIoU on VOC 2012 val, MAE and max F on ECSSD.
 PAPER = {
     "S": {"miou": 33.1},

@@ -15,6 +15,7 @@ import math
 import platform
 import random
 import subprocess
+from functools import cache
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
@@ -169,6 +170,7 @@ def _set_random_states(states: dict):
         torch.cuda.set_rng_state_all(states["cuda"])
 
 
+@cache
 def code_version() -> str:
     """This package's version, its commit where there is one, and PyTorch's version."""
     try:

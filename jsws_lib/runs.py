@@ -23,6 +23,7 @@ import numpy as np
 
 from data_utils.categories import NOTE, categories
 from data_utils.errors import JswsError
+from data_utils.parallel import is_main
 from jsws_lib import film
 from jsws_lib.backbones import MINI_WEIGHTS
 from jsws_lib.checkpoints import (
@@ -35,7 +36,7 @@ from jsws_lib.checkpoints import (
     shipped,
 )
 from jsws_lib.config import ROOT, Profile, Recipe
-from jsws_lib.devices import is_main, pick_device, wait_for_everyone
+from jsws_lib.devices import pick_device, wait_for_everyone
 from jsws_lib.pseudo_labels import make_pseudo_labels
 from jsws_lib.ssnet import SSNet, build_ssnet
 from jsws_lib.training import seed_everything, train
@@ -85,7 +86,8 @@ def run_folder(setting: str, *, profile: Profile, recipe: Recipe, seed: int = 0,
     the mini backbone's weights and whatever stage 2 is `given`, so two different runs
     never share a folder.
     """
-    fields = asdict(profile) | {"recipe": recipe_fields(recipe), "given": given or {}}
+    fields = profile_fields(profile)
+    fields |= {"recipe": recipe_fields(recipe), "given": given or {}}
     fields["data"] = _data_identity(profile.data)
     own = profile.data / profile.voc / NOTE
     if own.is_file():
@@ -94,9 +96,6 @@ def run_folder(setting: str, *, profile: Profile, recipe: Recipe, seed: int = 0,
         fields["weights"] = sha256(MINI_WEIGHTS)
     for name in NOT_TRAINING:
         del fields[name]
-    for name in ENGINE:
-        if fields[name] == getattr(Profile, name):
-            del fields[name]
     if profile.cache == "decoded":  # crops at whole pixels of a square
         fields["decoded"] = True
     if SETTINGS[setting].stage == 1:
@@ -111,6 +110,17 @@ def run_folder(setting: str, *, profile: Profile, recipe: Recipe, seed: int = 0,
     parts = (profile.name, recipe.name, setting, seed, digest)
     runs = Path(os.environ.get("JSWS_RUNS") or ROOT / "runs")
     return runs / "-".join(map(str, parts))
+
+
+def profile_fields(profile: Profile) -> dict:
+    """A profile as JSON-ready fields; how a step is computed only if not in the usual way.
+
+    The data root, a path of this machine, is left out.
+    """
+    fields = asdict(profile)
+    del fields["data"]
+    usual = {name for name in ENGINE if fields[name] == getattr(Profile, name)}
+    return {name: value for name, value in fields.items() if name not in usual}
 
 
 def _data_identity(root: Path):

@@ -75,8 +75,12 @@ def efficiency(gpu: Gpu, count: int, seconds: float, size: float) -> tuple[float
     return seconds / (seconds + sending), seconds / max(seconds, sending)
 
 
-def tables(bench: dict | None = None) -> str:
-    """The tables of `docs/many_gpus.md`, as Markdown."""
+def tables(bench: dict) -> str:
+    """The tables of `docs/many_gpus.md`, as Markdown.
+
+    Args:
+        bench: what `jsws bench` measured on a CPU.
+    """
     net, batch = network(), PROFILES["paper"].batch_class
     sizes, flops = gradient_bytes(net), flops_an_image(net)
     total = sum(sizes.values())
@@ -101,21 +105,19 @@ def tables(bench: dict | None = None) -> str:
               "of the peak is assumed, not measured; a slower step hides more. First: no "
               "sending hidden behind the backward pass; second: all of it. 'bf16': sent in "
               "16 bits.*"]  # fmt: skip
-    rows = {row["name"]: row for row in (bench or {}).get("rows", ())}
-    if "data_path_upright" in rows:
-        rate = 1 / rows["data_path_upright"]["ours"]
-        needs = {g.name: UTILISATION * g.peak / flops / rate for g in GPUS}
-        words = ", ".join(f"{n:.2g} ({name})" for name, n in needs.items())
-        lines += ["", f"One loading core of the machine in `results/bench_cpu.json` gives "
-                  f"{rate:.0f} images a second from the decoded cache, nothing turned. To "
-                  f"keep up with the speed above takes {words} such cores."]  # fmt: skip
+    rate = 1 / next(r["ours"] for r in bench["rows"] if r["name"] == "data_path_upright")
+    needs = {gpu.name: UTILISATION * gpu.peak / flops / rate for gpu in GPUS}
+    words = ", ".join(f"{n:.2g} ({name})" for name, n in needs.items())
+    lines += ["", f"One loading core of the machine in `results/bench_cpu.json` gives "
+              f"{rate:.0f} images a second from the decoded cache, nothing turned. To keep "
+              f"up with the speed above takes {words} such cores."]  # fmt: skip
     return "\n".join(lines)
 
 
 def write() -> str:
     """Write the tables into the page, and return them."""
     file = ROOT / "results" / "bench_cpu.json"
-    found = tables(json.loads(file.read_text()) if file.is_file() else None)
+    found = tables(json.loads(file.read_text()))
     write_bytes(PAGE, insert(PAGE.read_text(encoding="utf-8"), found).encode())
     return found
 

@@ -22,7 +22,7 @@ from jsws_lib.config import ROOT
 
 PLACEHOLDER = "NAME/PROJECT"  # until somebody says where
 COLAB = "https://colab.research.google.com"
-BADGE = re.compile(r"\n\n\[!\[Open in Colab\]\([^)\s]*\)\]\([^)\s]*\)")
+BADGE = re.compile(r"(?:\n\n)?\[!\[Open in Colab\]\([^)\s]*\)\]\([^)\s]*\)")
 CELL = """\
 %matplotlib inline
 import os
@@ -84,7 +84,7 @@ def read_stamp(root: Path = ROOT) -> Stamp:
 
 
 def without_badge(text: str) -> str:
-    """Take the badge out of a cell of Markdown."""
+    """Take the badges out of Markdown."""
     return BADGE.sub("", text)
 
 

@@ -6,7 +6,6 @@ week, and a wrong file costs one of them. So every file is looked at here first.
 
 import gzip
 import io
-import os
 import tarfile
 from pathlib import Path
 
@@ -16,6 +15,7 @@ from tqdm.auto import tqdm
 
 from data_utils.datasets import open_picture
 from data_utils.errors import JswsError
+from data_utils.files import whole
 from data_utils.voc import NUM_CLASSES, palette, read_ids
 
 # comp6: segmentation, with training data beside VOC's (saliency masks, pre-training).
@@ -98,21 +98,11 @@ def _faults(path: Path, image: Path) -> list[str]:
 
 
 def _write(out: Path, members: list[tuple[str, Path]]):
-    temporary = out.with_name(f".{out.name}.{os.getpid()}.tmp")
-    try:
-        out.parent.mkdir(parents=True, exist_ok=True)
-        try:
-            with (open(temporary, "wb") as file,
-                  gzip.GzipFile(filename="", mode="wb", fileobj=file, mtime=0) as packed,
-                  tarfile.open(fileobj=packed, mode="w") as archive):  # fmt: skip
-                for name, path in tqdm(members, desc="packing", unit="file", leave=False):
-                    data = path.read_bytes()
-                    info = tarfile.TarInfo(name)  # no owner, no date: always the same
-                    info.size = len(data)
-                    archive.addfile(info, io.BytesIO(data))
-            os.replace(temporary, out)
-        finally:
-            temporary.unlink(missing_ok=True)
-    except OSError as error:
-        raise JswsError(f"cannot write {out} ({error.strerror}); make room, or name "
-                        "another --out") from None  # fmt: skip
+    with (whole(out) as temporary, open(temporary, "wb") as file,
+          gzip.GzipFile(filename="", mode="wb", fileobj=file, mtime=0) as packed,
+          tarfile.open(fileobj=packed, mode="w") as archive):  # fmt: skip
+        for name, path in tqdm(members, desc="packing", unit="file", leave=False):
+            data = path.read_bytes()
+            info = tarfile.TarInfo(name)  # no owner, no date: always the same
+            info.size = len(data)
+            archive.addfile(info, io.BytesIO(data))

@@ -14,15 +14,13 @@ from tqdm.auto import tqdm
 
 from data_utils.datasets import Augmentation, ClassificationSet, SaliencySet, batches
 from data_utils.errors import JswsError
+from data_utils.parallel import process_share
 from data_utils.voc import read_ids
 from jsws_lib.config import Profile, Recipe, Schedule
-from jsws_lib.devices import make_accelerator, pick_device, process_share, share_batch_norm
+from jsws_lib.devices import make_accelerator, share_batch_norm
 from jsws_lib.losses import class_loss, pseudo_label_loss, saliency_loss
 from jsws_lib.resume import Log, keep_evidence, load_point, save_point
 from jsws_lib.ssnet import SSNet
-
-__all__ = ["losses_on_class_set", "losses_on_saliency_set", "make_optimiser",
-           "pick_device", "seed_everything", "train"]  # fmt: skip
 
 SAVE_EVERY = 250  # steps between resume points
 

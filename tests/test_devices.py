@@ -14,10 +14,11 @@ from torch import nn
 
 from data_utils.datasets import Draws, batches
 from data_utils.errors import JswsError
-from jsws_lib import devices, memory
+from data_utils.parallel import is_main, process_share
+from jsws_lib import memory
 from jsws_lib.config import PROFILES, STEADY
 from jsws_lib.devices import pick_device, pick_precision, share_batch_norm
-from jsws_lib.memory import Kept, dummy_batches, parts_that_fit, step_bytes
+from jsws_lib.memory import Kept, parts_that_fit, random_batches, step_bytes
 from jsws_lib.resume import read_log
 from jsws_lib.training import (
     Objective,
@@ -190,7 +191,7 @@ def test_checkpointing_keeps_less_for_backward(tiny):
         objective = Objective(network().train(), ("L_c",), STEADY)
         objective.net.backbone.checkpointing = checkpointing
         with Kept(objective) as counter:
-            sum(objective(dummy_batches(1, 4, 64, "cpu")[1]).values()).backward()
+            sum(objective(random_batches(1, 4, 64)[1]).values()).backward()
         return counter.peak
 
     assert kept(True) < 0.75 * kept(False)
@@ -232,14 +233,14 @@ def test_precision_by_device(monkeypatch):
         assert pick_precision("auto", gpu) == wanted
     with pytest.raises(JswsError, match="fp16 needs a GPU"):
         pick_precision("fp16", cpu)
-    with pytest.raises(JswsError, match="choose from float32, bf16"):
-        pick_precision("half", cpu)
+    with pytest.raises(JswsError, match="precision is 'half'; choose from float32, bf16"):
+        replace(PROFILES["mini"], precision="half")
 
 
 def test_the_device_can_be_named(monkeypatch):
     monkeypatch.setenv("JSWS_DEVICE", "cpu")
     assert pick_device() == torch.device("cpu")
-    assert devices.process_share() == (0, 1) and devices.is_main()
+    assert process_share() == (0, 1) and is_main()
 
 
 @pytest.mark.parametrize("fault", [None, "forward", "backward"])

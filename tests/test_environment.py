@@ -277,21 +277,6 @@ def test_make_says_when_python_is_too_old(root, tmp_path):
     assert not (tmp_path / ".venv").exists()
 
 
-@pytest.mark.skipif(not shutil.which("make"), reason="no make")
-def test_make_says_when_there_is_no_compiler(root, tmp_path):
-    for name in ("Makefile", "requirements.txt", "pyproject.toml"):
-        shutil.copy(root / name, tmp_path)
-    ran = subprocess.run(
-        ["make", "install", "CXX=no-such-compiler"],
-        cwd=tmp_path,
-        capture_output=True,
-        text=True,
-    )
-    assert ran.returncode
-    assert "No C++ compiler (no-such-compiler) found" in ran.stdout
-    assert not (tmp_path / ".venv").exists()
-
-
 def test_ci_runs_the_tests(root):
     script = root / ".ci" / "run"
     assert script.stat().st_mode & stat.S_IXUSR

@@ -97,10 +97,12 @@ def bare(monkeypatch, tmp_path):
 def test_it_installs_the_pins_once(bare, ran, monkeypatch, backend):
     monkeypatch.setenv("UV_TORCH_BACKEND", backend)
     assert entry.install() == entry.PYTHON
-    packages = ran[2][0]
+    packages = ran[1][0]
     assert ("--require-hashes" in packages) == (not backend)
     assert ("--no-verify-hashes" in packages) == bool(backend)
-    assert packages[packages.index("--no-build-isolation-package") + 1] == "pydensecrf2"
+    later = Path(packages[packages.index("--excludes") + 1])
+    assert later.read_text() == "pydensecrf2\n"  # which needs the tools that come next
+    assert [words[-1] for words, _ in ran[2:4]] == ["wheel", "pydensecrf2"]
     assert ran[-1][0][-2:] == ["-e", "."]
     before = len(ran)
     assert entry.install() == entry.PYTHON and len(ran) == before
@@ -110,10 +112,30 @@ def test_it_installs_the_pins_once(bare, ran, monkeypatch, backend):
     assert len(ran) == 2 * before  # and the folder was not made anew
 
 
+@pytest.mark.parametrize(("platform", "tries"), [("posix", 1), ("nt", 0)])
+def test_what_does_not_compile_stops_nobody(bare, monkeypatch, capsys, platform, tries):
+    monkeypatch.delenv("UV_TORCH_BACKEND", raising=False)
+    asked = []
+
+    def run(words, *, cwd, env):
+        asked.append(words[-1])
+        return subprocess.CompletedProcess(words, int(words[-1] == "pydensecrf2"))
+
+    monkeypatch.setattr(entry.subprocess, "run", run)
+    monkeypatch.setattr(entry.os, "name", platform)
+    assert entry.install() == entry.PYTHON and entry.STAMP.is_file()
+    assert asked.count("pydensecrf2") == tries and asked[-1] == "."
+    assert ("delete .venv/.installed" in capsys.readouterr().out) == bool(tries)
+
+
 def test_a_python_that_has_the_packages_is_used(bare, ran, monkeypatch):
     monkeypatch.setattr(entry, "find_spec", lambda name: name)
     assert entry.install() == Path(sys.executable)
     assert not ran
+    monkeypatch.setattr(entry, "install_venv", lambda: pytest.fail("not asked for"))
+    entry.main(["install"])
+    with pytest.raises(pytest.fail.Exception):
+        entry.main(["venv"])
 
 
 def test_the_status_of_what_fails_comes_through(tmp_path):
@@ -133,7 +155,7 @@ def test_it_starts_without_any_package(root, word, status):
 def test_it_says_when_python_is_too_old(monkeypatch):
     monkeypatch.setattr(sys, "version_info", (3, 9, 1))
     with pytest.raises(SystemExit, match="3.11 or newer"):
-        entry.install()
+        entry.install_venv()
 
 
 # --- spawned loaders -------------------------------------------------------------------

@@ -55,7 +55,7 @@ def test_pages_show_what_was_measured(root, page):
 
 
 def test_insert_replaces_only_the_block():
-    text = f"a\n{results.START} note -->\nold\n{results.END}\nz\n"
+    text = "a\n<!-- results: note -->\nold\n<!-- end of results -->\nz\n"
     new = results.insert(text, "new")
     assert new == text.replace("old", "new")
 

@@ -94,7 +94,7 @@ def test_a_broken_image_and_a_place_that_takes_no_file(voc, tmp_path):
     (tmp_path / "folder.tgz").mkdir()
     (tmp_path / "file").touch()
     for out in (tmp_path / "folder.tgz", tmp_path / "file/a.tgz"):
-        with pytest.raises(JswsError, match="cannot write .*name another --out"):
+        with pytest.raises(JswsError, match="cannot write .*name another place"):
             pack(tmp_path / "pred", voc, out, count=4)
     assert not list(tmp_path.glob(".*"))
     (voc / f"JPEGImages/{IDS[1]}.jpg").write_bytes(b"")

@@ -344,6 +344,8 @@ def changed(config, name):
         return (5, 6)
     if name == "schedules":
         return (Schedule(lr=0.123), Schedule(lr=0.123))
+    if name == "precision":
+        return "bf16"
     return "other" if old is None or isinstance(old, str) else old / "other"
 
 
