@@ -1,4 +1,4 @@
-"""Are the real data sets whole and as published? `jsws data check`.
+"""Are the data sets whole, and the real ones as published? `jsws data check`.
 
 Every picture is opened. What is found wrong is counted and the first case is named; what
 is merely unusual (masks with grey values, one-bit masks) is said, because it changes
@@ -15,11 +15,12 @@ import numpy as np
 from PIL import Image
 from tqdm.auto import tqdm
 
+from data_utils.categories import NOTE, all_labels, categories
 from data_utils.datasets import open_picture, read_class_mask, read_image
 from data_utils.download import sources
 from data_utils.errors import JswsError
 from data_utils.parallel import in_parallel
-from data_utils.voc import NUM_CLASSES, VOC_CLASSES, image_labels, read_ids
+from data_utils.voc import read_ids
 
 TRAINED = ("DUTS-TR",)  # of the saliency sets; the others are for testing
 # VOC's lists: published length, has class masks, is trained on.
@@ -37,7 +38,7 @@ WRONG = {
     "unreadable": "files that cannot be decoded",
     "size": "masks of another size than their image",
     "values": "class masks with values no category has, or in colour",
-    "labels": "annotations that cannot be read",
+    "labels": "images whose labels are missing or cannot be read",
 }
 UNUSUAL = {
     "count": "another number than published",
@@ -51,11 +52,11 @@ UNUSUAL = {
 
 @dataclass
 class Verdict:
-    """What was found in one data set or list."""
+    """What was found in one data set or list; `published` is None for your own data."""
 
     name: str
     pairs: int
-    published: int
+    published: int | None
     findings: dict[str, list[str]] = field(default_factory=dict)  # kind: file names
     categories: dict[str, int] = field(default_factory=dict)  # images that have each
 
@@ -72,7 +73,8 @@ class Verdict:
 
     def words(self) -> list[str]:
         """The verdict, and a line for each kind of finding."""
-        lines = [f"{self.state:<4}  {self.name}: {self.pairs:,} of {self.published:,}"]
+        of = "" if self.published is None else f" of {self.published:,}"
+        lines = [f"{self.state:<4}  {self.name}: {self.pairs:,}{of}"]
         for kind, names in self.findings.items():
             what = {**WRONG, **UNUSUAL}[kind]
             count = "" if kind == "count" else f"{len(names):,} "
@@ -96,24 +98,27 @@ def check(root: Path | str, *, voc: str = "VOCdevkit/VOC2012",
 
     Returns:
         one verdict for each saliency set that has a folder and each VOC list that exists.
+        Data that `jsws data adopt` made have their own categories and no published number.
 
     Raises:
         JswsError: there is no data set at all.
     """
     root = Path(root)
-    verdicts, hashes = [], []
+    verdicts, hashes, adopted = [], [], (root / voc / NOTE).is_file()
     for name, source in sources().items():
         if name in ("VOC2012", "SBD"):
             continue
         (images, published), (masks, _) = source.holds.items()
         if (root / images).is_dir() or (root / masks).is_dir():
-            verdict, seen = _check_saliency(name, root / images, root / masks, published,
-                                            workers)  # fmt: skip
+            verdict, seen = _check_saliency(name, root / images, root / masks,
+                                            None if adopted else published, workers)
             verdicts.append(verdict)
             hashes.append((verdict, name in TRAINED, seen))
     for name, (published, masks, trained) in VOC_LISTS.items():
         if (root / voc / "ImageSets" / "Segmentation" / f"{name}.txt").is_file():
-            verdict, seen = _check_voc(name, root / voc, published, masks, workers)
+            labelled = trained or not adopted and name != "test"
+            verdict, seen = _check_voc(name, root / voc, None if adopted else published,
+                                       masks, labelled, workers)  # fmt: skip
             verdicts.append(verdict)
             hashes.append((verdict, trained, seen))
     if not verdicts:
@@ -123,7 +128,7 @@ def check(root: Path | str, *, voc: str = "VOCdevkit/VOC2012",
     return verdicts
 
 
-def _check_saliency(name: str, images: Path, masks: Path, published: int, workers):
+def _check_saliency(name: str, images: Path, masks: Path, published: int | None, workers):
     image_of, mask_of = _pictures(images), _pictures(masks)
     verdict = Verdict(name, len(image_of.keys() & mask_of.keys()), published)
     for stem in sorted(image_of.keys() - mask_of.keys()):
@@ -131,35 +136,43 @@ def _check_saliency(name: str, images: Path, masks: Path, published: int, worker
     for stem in sorted(mask_of.keys() - image_of.keys()):
         verdict.add("no image", mask_of[stem].name)
     both = sorted(image_of.keys() & mask_of.keys())
-    look = partial(_look, saliency=True)
     jobs = [(image_of[stem], mask_of[stem]) for stem in both]
-    return verdict, _gather(verdict, jobs, look, workers)
+    return verdict, _gather(verdict, jobs, _look, workers)
 
 
-def _check_voc(name: str, voc: Path, published: int, masks: bool, workers):
+def _check_voc(name: str, voc: Path, published: int | None, masks: bool, labelled: bool,
+               workers):  # fmt: skip
     ids = read_ids(voc / "ImageSets" / "Segmentation" / f"{name}.txt")
-    verdict = Verdict(f"VOC2012 {name}", len(ids), published)
-    jobs, labels = [], np.zeros(NUM_CLASSES, int)
+    names = categories(voc)
+    verdict, jobs = Verdict(f"{voc.name} {name}", len(ids), published), []
     for one in ids:
         mask = voc / "SegmentationClass" / f"{one}.png" if masks else None
         if mask and not mask.is_file():
             verdict.add("no mask", f"{one}.jpg")
         jobs.append((voc / "JPEGImages" / f"{one}.jpg", mask if mask and mask.is_file()
                      else None))  # fmt: skip
-        if name != "test":
+    if labelled:
+        counts = map(int, sum(_labels(voc, ids, verdict)))
+        verdict.categories = dict(zip(names, counts, strict=True))
+    return verdict, _gather(verdict, jobs, partial(_look, count=len(names)), workers)
+
+
+def _labels(voc: Path, ids: list[str], verdict: Verdict) -> Iterator[np.ndarray]:
+    """Labels of all pictures together, or of each that has some; the others are noted."""
+    try:
+        yield all_labels(voc, ids).sum(0)
+    except JswsError:
+        yield np.zeros(len(categories(voc)))
+        for one in ids:
             try:
-                labels += image_labels(voc / "Annotations" / f"{one}.xml") > 0
+                yield all_labels(voc, [one])[0]
             except JswsError:
-                verdict.add("labels", f"{one}.xml")
-    if name != "test":
-        counts = map(int, labels)
-        verdict.categories = dict(zip(VOC_CLASSES[1:], counts, strict=True))
-    return verdict, _gather(verdict, jobs, partial(_look, saliency=False), workers)
+                verdict.add("labels", one)
 
 
 def _gather(verdict: Verdict, jobs: list, look, workers) -> dict[bytes, str]:
     """Note every finding; return the pictures' hashes with their names."""
-    if verdict.pairs != verdict.published:
+    if verdict.published not in (None, verdict.pairs):
         verdict.findings["count"] = []
     seen = {}
     results = in_parallel(look, jobs, workers=workers)
@@ -172,8 +185,11 @@ def _gather(verdict: Verdict, jobs: list, look, workers) -> dict[bytes, str]:
     return seen
 
 
-def _look(job: tuple[Path, Path | None], *, saliency: bool):
-    """Open an image and its mask: kinds of findings, file name, hash of the image."""
+def _look(job: tuple[Path, Path | None], *, count: int | None = None):
+    """Open an image and its mask: kinds of findings, file name, hash of the image.
+
+    `count` is the number of categories of a class mask, None for a saliency mask.
+    """
     image_path, mask_path = job
     kinds = []
     try:
@@ -187,7 +203,7 @@ def _look(job: tuple[Path, Path | None], *, saliency: bool):
             return ["unreadable"], mask_path.name, None
         if mask.size != image.size:
             kinds.append("size")
-        kinds += _saliency_kinds(mask) if saliency else _class_kinds(mask_path)
+        kinds += _class_kinds(mask_path, count) if count else _saliency_kinds(mask)
     return kinds, image_path.name, picture_hash(image)
 
 
@@ -207,9 +223,9 @@ def _saliency_kinds(mask: Image.Image) -> list[str]:
     return kinds
 
 
-def _class_kinds(path: Path) -> list[str]:
+def _class_kinds(path: Path, count: int) -> list[str]:
     try:
-        read_class_mask(path)
+        read_class_mask(path, count=count)
     except JswsError:
         return ["values"]
     return []

@@ -94,7 +94,7 @@ def test_voc(root):
     verdicts = found(root)
     assert len(verdicts["VOC2012 val"].findings["values"]) == 1
     assert len(verdicts["VOC2012 val"].findings["no mask"]) == 1
-    assert verdicts["VOC2012 train_aug"].findings["labels"] == [annotation.name]
+    assert verdicts["VOC2012 train_aug"].findings["labels"] == [annotation.stem]
 
 
 def test_a_test_picture_that_is_trained_on(root):

@@ -17,6 +17,7 @@ from PIL import Image, ImageDraw, ImageOps
 
 from data_utils.adopt import adopt, read_table
 from data_utils.categories import all_labels, categories
+from data_utils.check import check
 from data_utils.datasets import Augmentation, ClassificationSet, read_class_mask
 from data_utils.decoded import Decoded
 from data_utils.errors import JswsError
@@ -169,6 +170,30 @@ def test_adopting_says_what_there_is(walked):
     assert [row[:2] for row in rows] == [("1", "cross"), ("2", "disc"), ("3", "frame")]
     labels = [name for k in range(TRAIN) for name in draw(k)[1]]
     assert [int(row[2]) for row in rows] == [labels.count(name) for name in NAMES]
+
+
+def test_check_looks_at_adopted_data(folder):
+    take(folder)
+    data = folder / "data/mine"
+    found = {verdict.name: verdict for verdict in check(data, workers=0)}
+    assert set(found) == {"DUTS-TR", "ECSSD", "VOC2012 train_aug", "VOC2012 val"}
+    assert all(v.state == "ok" and v.published is None for v in found.values())
+    labels = [name for k in range(TRAIN) for name in draw(k)[1]]
+    count = {name: labels.count(name) for name in NAMES}
+    assert found["VOC2012 train_aug"].categories == count
+    assert not found["VOC2012 val"].categories  # measured on; nobody labelled it
+    assert found["VOC2012 val"].words() == ["ok    VOC2012 val: 6"]
+    voc = data / "VOCdevkit/VOC2012"
+    mask = next((voc / "SegmentationClass").iterdir())
+    one = read_ids(voc / "ImageSets/Segmentation/train_aug.txt")[0]
+    note = json.loads((voc / "categories.json").read_text())
+    del note["labels"][one]
+    (voc / "categories.json").write_text(json.dumps(note))
+    mask.unlink()  # a link
+    Image.new("L", (SIZE, SIZE), 4).save(mask)  # there are three
+    found = {verdict.name: verdict for verdict in check(data, workers=0)}
+    assert found["VOC2012 val"].findings == {"values": [mask.stem + ".jpg"]}
+    assert found["VOC2012 train_aug"].findings == {"labels": [one]}
 
 
 def test_networks_have_three_categories(walked):
