@@ -49,7 +49,7 @@ ablate: data    ## Tables 5 and 6 again: six settings, three seeds, into results
 
 bench: $(INSTALLED)  ## ours against what the released code is known to do, into results/
 	$(CLEAN_ENV) $(JSWS) bench $(if $(ONLY),--only $(ONLY))
-	$(CLEAN_ENV) $(PY) -m jsws_lib.bench
+	$(CLEAN_ENV) $(PY) -m jsws_lib.speed_page
 
 study: data     ## what makes stage 1 learn: one change at a time, into results/
 	$(CLEAN_ENV) $(JSWS) study

@@ -421,13 +421,14 @@ def bench(
 ):  # fmt: skip
     """Time ours against what the released code is known to do, row by row."""
     from jsws_lib import bench as run
+    from jsws_lib import speed_page
 
     file = run.bench(backbone=str(backbone), size=size, batch=batch, large=large,
                      times=times, threads=threads, out=out,
                      only=only.split(",") if only else run.PARTS_OF_ALL)  # fmt: skip
     result, picture = json.loads(file.read_text()), file.with_suffix(".png")
-    run.chart(result).savefig(picture, dpi=110)
-    typer.echo(f"{run.table(result)}\n\n{run.shares_table(result)}")
+    speed_page.chart(result).savefig(picture, dpi=110)
+    typer.echo(f"{speed_page.table(result)}\n\n{speed_page.shares_table(result)}")
     typer.echo(f"\nfigures in {file}, chart in {picture}")
 
 

@@ -10,7 +10,7 @@ from typer.testing import CliRunner
 from data_utils.datasets import MEAN_COLOUR, Augmentation, _turn
 from data_utils.errors import JswsError
 from data_utils.voc import VOID
-from jsws_lib import bench, results
+from jsws_lib import bench, results, speed_page
 from jsws_lib.cli import app
 
 BESIDE = {"train_step", "train_step_bf16", "peak_memory", "peak_memory_bf16", "data_path",
@@ -126,7 +126,7 @@ def test_the_command_writes_figures_table_and_chart(tmp_path, monkeypatch):
     parts = ("data_path", "measures", "pseudo_labels", "mini_loader", "inference",
              "training", "large_step", "compilation")  # fmt: skip
     for k, part in enumerate(parts):
-        kind = list(bench.KINDS)[k % 3]
+        kind = list(speed_page.KINDS)[k % 3]
         one = bench.row(part, "this against that", 1.0 + k, 2.0, kind=kind)
         monkeypatch.setattr(bench, part, lambda one=one, **options: [one])
     shares = {"convolution": 0.75, "everything else": 0.25}
@@ -154,10 +154,10 @@ def test_the_command_writes_figures_table_and_chart(tmp_path, monkeypatch):
 
 
 def test_the_page_shows_what_was_measured():
-    text = bench.PAGE.read_text(encoding="utf-8")
-    assert results.insert(text, bench.page_block()) == text
+    text = speed_page.PAGE.read_text(encoding="utf-8")
+    assert results.insert(text, speed_page.page_block()) == text
     for file in results.RESULTS.glob("bench_*.json"):
-        with Image.open(bench.PAGE.with_name(f"{file.stem}.png")) as chart:
+        with Image.open(speed_page.PAGE.with_name(f"{file.stem}.png")) as chart:
             chart.verify()
 
 
@@ -166,6 +166,6 @@ def test_the_measured_rows_are_complete_and_reach_what_is_asked():
     rows = {one["name"]: one for one in record["rows"]}
     assert rows.keys() >= BESIDE | CHANGES | LIMITS
     for name in ("pseudo_labels", "max_f"):
-        assert rows[name]["ratio"] >= bench.TARGETS[name]
-    assert rows["mini_loader"]["ratio"] <= bench.TARGETS["mini_loader"]
+        assert rows[name]["ratio"] >= speed_page.TARGETS[name]
+    assert rows["mini_loader"]["ratio"] <= speed_page.TARGETS["mini_loader"]
     assert sum(record["step_shares"].values()) == pytest.approx(1)
