@@ -72,8 +72,8 @@ soak: $(INSTALLED)  ## kill the whole way 20 times: the weights must be those of
 lint: $(INSTALLED)  ## ruff
 	$(PY) -m ruff check .
 
-lab: data       ## open the notebooks in JupyterLab
-	$(PY) -m jupyterlab --ServerApp.root_dir=. --LabApp.default_url=/lab/tree/notebooks
+lab: data       ## open the notebooks in JupyterLab; LAB="--port 9000 --allow-root"
+	$(PY) -m jupyterlab --ServerApp.root_dir=. --LabApp.default_url=/lab/tree/notebooks $(LAB)
 
 lock: $(INSTALLED)  ## renew requirements.txt after a change in pyproject.toml
 	$(PY) -m pip install --quiet uv

@@ -20,7 +20,7 @@ from torch.utils.data import DataLoader, Dataset, Sampler
 from data_utils.categories import all_labels
 from data_utils.decoded import CACHES, Decoded, Files, read_pictures
 from data_utils.errors import JswsError
-from data_utils.voc import NUM_CLASSES, VOID, read_ids
+from data_utils.voc import FETCH, NUM_CLASSES, VOID, read_ids
 
 MEAN_COLOUR = (124, 116, 104)  # fills the corners of a rotated picture
 
@@ -332,7 +332,7 @@ def saliency_pairs(images: Path | str, masks: Path | str, *,
                 raise JswsError(f"{found[path.stem]} and {path} have one id; remove one")
             found[path.stem] = path
     if not found:
-        raise JswsError(f"no *.jpg in {images}; check the data root")
+        raise JswsError(f"no *.jpg in {images}; {FETCH}")
     if missing := [i for i in ids or () if i not in found]:
         raise JswsError(f"{images / missing[0]}.jpg is listed but missing")
     pairs = [(found[i], masks / f"{i}.png") for i in ids or sorted(found)]

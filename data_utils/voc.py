@@ -18,6 +18,8 @@ VOC_CLASSES = (
     "pottedplant", "sheep", "sofa", "train", "tvmonitor",
 )  # fmt: skip
 NUM_CLASSES = 20  # C in the paper: background is not counted
+FETCH = ("name the data root with --data, or get some: `jsws data download` fetches the "
+         "real sets, `jsws data make-mini` draws the embedded ones")  # fmt: skip
 VOID = 255  # pixels that no loss and no metric may look at
 
 
@@ -49,7 +51,7 @@ def read_ids(
     """
     list_file = Path(list_file)
     if not list_file.is_file():
-        raise JswsError(f"{list_file}: no such id list; check the data root")
+        raise JswsError(f"{list_file}: no such id list; {FETCH}")
     try:
         lines = list_file.read_text(encoding="utf-8-sig").splitlines()
     except UnicodeDecodeError:
@@ -85,7 +87,7 @@ def image_labels(xml_path: Path | str) -> np.ndarray:
     try:
         root = ET.parse(xml_path).getroot()
     except FileNotFoundError:
-        message = f"{xml_path}: no such annotation; check the data root"
+        message = f"{xml_path}: no such annotation; {FETCH}"
         raise JswsError(message) from None
     except ET.ParseError as error:
         message = f"{xml_path}: not valid XML ({error}); copy it again"

@@ -555,6 +555,12 @@ def _a_photograph(height: int, width: int):
     return image, probs, labels
 
 
+def _enlarged(probs: np.ndarray, image: np.ndarray) -> np.ndarray:
+    size = image.shape[1::-1]
+    return np.stack([np.asarray(Image.fromarray(p).resize(size, Image.BILINEAR))
+                     for p in probs])  # fmt: skip
+
+
 @thread_count(1)
 def pseudo_labels(*, times: int, width: int = 500, height: int = 375,
                   pool: int = 8) -> list[Row]:  # fmt: skip
@@ -562,16 +568,11 @@ def pseudo_labels(*, times: int, width: int = 500, height: int = 375,
     several processes, 0 leaves that out."""
     image, probs, labels = _a_photograph(height, width)
 
-    def enlarge() -> np.ndarray:
-        return np.stack([np.asarray(Image.fromarray(p).resize((width, height),
-                                                              Image.BILINEAR))
-                         for p in probs])  # fmt: skip
-
     def baseline():
         for _ in range(COPIES):
-            crf_probs(image, enlarge(), preset="readme").argmax(0)
+            crf_probs(image, _enlarged(probs, image), preset="readme").argmax(0)
 
-    large = enlarge()
+    large = _enlarged(probs, image)
     present = large[[0, 5, 12]]
     turns = partial(in_turns, clock=time.process_time)
     ours, slow, alone = turns(partial(pseudo_label, image, probs, labels), baseline,
@@ -579,21 +580,22 @@ def pseudo_labels(*, times: int, width: int = 500, height: int = 375,
                               times=times)  # fmt: skip
     some, every = turns(partial(crf_probs, image, present),
                         partial(crf_probs, image, large), times=times)  # fmt: skip
-    unary = _unary(present, None)
-    compiled, in_torch = turns(partial(crf_probs, image, present),
-                               partial(refine, image, unary, CRF_PRESETS["readme"]),
-                               times=times)  # fmt: skip
     what = f"{width} x {height} px"
     rows = [
         row("pseudo_labels", f"{what}: one copy and 3 labels, against {COPIES} and 21",
             ours, slow),
         row("crf_present_labels", f"{what}: a CRF of 3 labels, against 21", some, every,
             kind="change"),
-        row("crf_compiled", f"{what}: a CRF of 3 labels by pydensecrf, against the one in "
-            "PyTorch", compiled, in_torch, kind="change"),
         row("crf_alone", f"{what}: a whole pseudo label, against its CRF alone", ours,
             alone, kind="limit"),
     ]  # fmt: skip
+    for name, side in (("crf_compiled", (height, width)), ("crf_compiled_mini", (96, 96))):
+        small, soft, _ = _a_photograph(*side)
+        soft = _enlarged(soft[[0, 5, 12]], small)
+        by_torch = partial(refine, small, _unary(soft, None), CRF_PRESETS["readme"])
+        spent = turns(partial(crf_probs, small, soft), by_torch, times=times)
+        rows.append(row(name, f"{side[1]} x {side[0]} px: a CRF of 3 labels by pydensecrf, "
+                        "against the one in PyTorch", *spent, kind="change"))  # fmt: skip
     if (cores := available_cores()) > 1 and pool:
         with tempfile.TemporaryDirectory() as folder:
             jobs = [(Path(folder) / f"{k}.png", image, probs, labels) for k in range(pool)]

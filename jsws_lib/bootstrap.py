@@ -7,6 +7,7 @@ torch and torchvision are a pair. It imports only what a bare Python with `packa
 import importlib
 import subprocess
 import sys
+import sysconfig
 import tempfile
 import tomllib
 from importlib.metadata import PackageNotFoundError, version
@@ -21,6 +22,14 @@ ROOT = Path(__file__).resolve().parents[1]
 KEPT = ("torch", "torchvision", "numpy")  # as the machine has them; never installed here
 OPTIONAL = "pydensecrf2"  # without it the CRF runs in PyTorch
 NOT_NEEDED = "jupyterlab"  # the notebook is open already
+NOT_BUILT = ROOT / "build" / f"no_{OPTIONAL}"  # stands there when building has failed
+AFRESH = "choose Runtime, Disconnect and delete runtime, and begin anew"
+COMMAND = """#!{python}
+import sys
+sys.path.insert(0, {root!r})
+from jsws_lib.cli import main
+main()
+"""
 
 
 def missing() -> list[str]:
@@ -54,16 +63,24 @@ def prepare() -> None:
     if "google.colab" in sys.modules:
         present = ", ".join(f"{name} {version(name)}" for name in KEPT
                             if name not in lacking)  # fmt: skip
-        wanted = [name for name in lacking if name not in KEPT]
-        wait = ", in about a minute" if OPTIONAL in wanted else ""  # it is compiled
-        print(f"Colab has {present}; it gets {', '.join(wanted) or 'nothing else'}{wait}")
+        wanted = [name for name in lacking if name not in KEPT
+                  and not (name == OPTIONAL and NOT_BUILT.exists())]  # fmt: skip
+        print(f"Colab has {present}; it gets {', '.join(wanted) or 'nothing else'}")
         for name in wanted:
+            compiles = ", which is compiled" if name == OPTIONAL else ""
+            print(f"installing {name}{compiles} ...", flush=True)
             problem = _pip(name)
             if problem and name != OPTIONAL:
                 raise JswsError(f"{name} cannot be installed ({problem}): run this cell "
                                 "again, or in a new session")  # fmt: skip
+            if problem:
+                print(f"{name} cannot be built ({problem}): the CRF runs in PyTorch, with "
+                      "the same labels, slower")  # fmt: skip
+                NOT_BUILT.parent.mkdir(exist_ok=True)
+                NOT_BUILT.touch()
         importlib.invalidate_caches()
         lacking = missing()
+        _command()
     lacking = [name for name in lacking if name != OPTIONAL]
     if lacking:
         raise JswsError(f"this Python lacks {', '.join(lacking)}: choose the kernel that "
@@ -72,7 +89,15 @@ def prepare() -> None:
     try:
         doctor.CHECKS["torch"]()
     except doctor.Problem as problem:
-        raise JswsError(f"{problem.found}: {problem.fix}") from None
+        fix = AFRESH if "google.colab" in sys.modules else problem.fix
+        raise JswsError(f"{problem.found}: {fix}") from None
+
+
+def _command():
+    """Put `jsws` on the path: Colab runs the course without installing it."""
+    file = Path(sysconfig.get_path("scripts"), "jsws")
+    file.write_text(COMMAND.format(python=sys.executable, root=str(ROOT)))
+    file.chmod(0o755)
 
 
 def _pip(name: str) -> str:

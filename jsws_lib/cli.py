@@ -87,11 +87,23 @@ def data_download(
     for name in names:
         if name not in known:
             raise JswsError(f"unknown data set '{name}'; choose from {', '.join(known)}")
+    if (root / "mini.json").is_file():
+        raise JswsError(f"{root} holds the embedded drawings; name another --data")
+    failed = []
     for name in names:
         typer.echo(f"{name}: {known[name].title}\n  licence: {known[name].licence}\n"
                    f"  cite: {known[name].cite}")  # fmt: skip
-        new = download(known[name], root, given=from_, keep=keep)
-        typer.echo(f"  {'is now' if new else 'is there already'}: {root}")
+        try:
+            new = download(known[name], root, given=from_, keep=keep)
+            typer.echo(f"  {'is now' if new else 'is there already'}: {root}")
+        except JswsError as error:
+            if len(names) == 1:
+                raise
+            failed.append(name)
+            typer.echo(f"  FAIL: {error}")
+    if failed:
+        raise JswsError(f"not fetched: {', '.join(failed)}, for the reasons above; the "
+                        "same command goes on from what has come")  # fmt: skip
 
 
 @data_app.command("list")
@@ -108,6 +120,7 @@ def data_list(data: Data = None, as_json: Json = False):
     for row in rows:
         state = "; ".join(row["missing"]) or "here"
         typer.echo(f"{row['name']:<10} {row['gigabytes']:>4} GB  {row['title']}: {state}")
+    typer.echo(f"real data sets, looked for under {root}")
 
 
 @data_app.command("check")
@@ -210,10 +223,14 @@ def _train(setting: str, profile, recipe, seed: int, out: Path | None, as_json: 
     trained = train_or_load(
         setting, profile=profile, recipe=recipe, seed=seed, out=out, **given
     )
-    folder = out or run_folder(setting, profile=profile, recipe=recipe, seed=seed)
-    last = {k: round(v, 4) for k, v in trained.history[-1].items()}
-    record = {"setting": setting, "source": trained.source, "folder": str(folder)}
-    echo(record | last, as_json)
+    record = {"setting": setting, "source": trained.source}
+    if trained.source.startswith("shipped"):
+        record["note"] = "nothing was trained; JSWS_TRAIN=1 or an --out folder trains anew"
+    else:
+        folder = out or run_folder(setting, profile=profile, recipe=recipe, seed=seed)
+        record["folder"] = str(folder)
+        record |= {k: round(v, 4) for k, v in trained.history[-1].items()}
+    echo(record, as_json)
 
 
 @train_app.command("stage1")
@@ -234,7 +251,8 @@ def train_stage1(
 ):  # fmt: skip
     """Train SSNet-1 with L_c + L_s1 (setting M), or L_c alone (setting S).
 
-    A finished run in the same folder is loaded, an interrupted one continued.
+    A finished run in the same folder is loaded, an interrupted one continued. Without any
+    option this loads the network that is shipped; JSWS_TRAIN=1 trains it.
     """
     p, r = profile_and_recipe(
         profile, recipe, change=change, stage=1, backbone=backbone, weights=weights,
@@ -267,7 +285,11 @@ def train_stage2(
     out: Annotated[Path | None, option("run folder; default runs/...")] = None,
     as_json: Json = False,
 ):  # fmt: skip
-    """Train SSNet-2 on pseudo labels and saliency masks (setting MM by default)."""
+    """Train SSNet-2 on pseudo labels and saliency masks (setting MM by default).
+
+    A finished run in the same folder is loaded, an interrupted one continued. Without any
+    option this loads the network that is shipped; JSWS_TRAIN=1 trains it.
+    """
     from jsws_lib.runs import SETTINGS
 
     p, r = profile_and_recipe(

@@ -225,7 +225,7 @@ def predict(
     after = f"; saliency refined by the CRF preset {crf}, scale {scale:g}" if crf else ""
     if not saliency:
         after = f"; setting {story['setting']} saw no saliency mask: no saliency maps"
-    typer.echo(f"{len(files)} pictures segmented in {out}{after}")
+    typer.echo(f"{len(files)} picture{'s' * (len(files) > 1)} segmented in {out}{after}")
 
 
 # What `save_plain` and `save_prediction` write of a picture.

@@ -7,9 +7,12 @@ holds every reported figure against its expected range.
 
 import argparse
 import base64
+import copy
 import html
+import importlib.util
 import io
 import json
+import math
 import os
 import re
 import sys
@@ -24,6 +27,7 @@ from tqdm.auto import tqdm
 from data_utils.files import for_json, write_bytes
 from data_utils.parallel import available_cores
 from jsws_lib.notebook import FIGURE_MIME, Figure
+from jsws_lib.stamp import without_badge
 
 ROOT = Path(__file__).resolve().parents[1]
 WIDGET_MIME = "application/vnd.jupyter.widget-view+json"
@@ -38,6 +42,7 @@ class Result:
     seconds: float
     figures: list[Figure] = field(default_factory=list)
     error: str = ""
+    title: str = ""
 
     @property
     def ok(self) -> bool:
@@ -65,7 +70,6 @@ def run_notebook(path: Path, build: Path, *, update: bool = False) -> Result:
         CellTimeoutError,
         DeadKernelError,
     )
-    from nbconvert import HTMLExporter
 
     notebook = nbformat.read(path, as_version=4)
     cells = [c for c in notebook.cells if c.cell_type == "code" and c.source.strip()]
@@ -85,7 +89,7 @@ def run_notebook(path: Path, build: Path, *, update: bool = False) -> Result:
     env.pop("MPLBACKEND", None)  # the kernel's own backend puts figures in the page
     env.pop("JSWS_STRICT", None)  # the table holds all verdicts; none should stop a run
 
-    result = Result(path.stem, 0.0)
+    result = Result(path.stem, 0.0, title=_title(notebook))
     start = time.perf_counter()
     with tqdm(total=len(cells), desc=f"{path.stem:<24}", unit="cell") as bar:
         client.on_cell_executed = lambda **_: bar.update()
@@ -104,10 +108,7 @@ def run_notebook(path: Path, build: Path, *, update: bool = False) -> Result:
     text = nbformat.writes(notebook) + "\n"
     build.mkdir(parents=True, exist_ok=True)
     write_bytes(build / path.name, text.encode())
-    page, _ = HTMLExporter().from_notebook_node(
-        notebook, {"metadata": {"name": path.stem}}
-    )
-    write_bytes(build / f"{path.stem}.html", page.encode())
+    write_bytes(build / f"{path.stem}.html", _page(notebook, path, build).encode())
     if update and not result.error:
         write_bytes(path, text.encode())
     return result
@@ -118,6 +119,8 @@ def run_course(
 ) -> list[Result]:
     """Run notebooks one after the other; write pages, index and `results.json`.
 
+    What earlier runs of other notebooks left in `build` stays in index and file.
+
     Args:
         notebooks: the files, in the order of the course.
         build: folder to write to; made if missing.
@@ -127,16 +130,79 @@ def run_course(
         one result each; a failing notebook does not stop the others.
     """
     build.mkdir(parents=True, exist_ok=True)
-    results = []
+    earlier, results = _earlier(notebooks, build), []
     for path in notebooks:
         results.append(run_notebook(path, build, update=update))
+        known = sorted(earlier + results, key=lambda r: r.notebook)
         summary = [
-            {**asdict(r), "seconds": round(r.seconds, 1), "ok": r.ok} for r in results
+            {**asdict(r), "seconds": round(r.seconds, 1), "ok": r.ok} for r in known
         ]
         text = json.dumps(for_json(summary), indent=2) + "\n"
         write_bytes(build / "results.json", text.encode())
-        write_bytes(build / "index.html", _index(results).encode())
+        write_bytes(build / "index.html", _index(known).encode())
     return results
+
+
+def _earlier(notebooks: Sequence[Path], build: Path) -> list[Result]:
+    """What `build` holds of notebooks that are not among `notebooks`."""
+    file, again = build / "results.json", {path.stem for path in notebooks}
+    found = []
+    for record in json.loads(file.read_text("utf-8")) if file.is_file() else ():
+        page, source = (f"{record['notebook']}{end}" for end in (".html", ".ipynb"))
+        there = (build / page).is_file() and (notebooks[0].parent / source).is_file()
+        if record["notebook"] in again or not there:
+            continue
+        ends = {"low": -math.inf, "high": math.inf, "value": math.nan}  # null in JSON
+        figures = [
+            Figure(**{k: ends[k] if v is None else v for k, v in figure.items()})
+            for figure in record.pop("figures")
+        ]
+        del record["ok"]
+        found.append(Result(**record, figures=figures))
+    return found
+
+
+def _page(notebook, path: Path, build: Path) -> str:
+    """The notebook as a page that stands in `build` and needs no network."""
+    from nbconvert import HTMLExporter
+
+    shown = copy.deepcopy(notebook)
+    for cell in shown.cells:
+        if cell.cell_type == "markdown":
+            cell.source = without_badge(cell.source)
+    page, _ = HTMLExporter(require_js_url="none").from_notebook_node(
+        shown, {"metadata": {"name": f"{_title(notebook)} - SSNet, step by step"}}
+    )
+    page = page.replace('<script src="none"></script>', "")
+    if formulas := _mathjax():
+        write_bytes(build / formulas.name, formulas.read_bytes())
+        page = FORMULAS.sub(lambda _: OFFLINE.format(formulas.name), page)
+    page = page.replace("</main>", '<p><a href="index.html">All notebooks</a></p></main>')
+
+    def moved(link: re.Match) -> str:
+        target, hash_, anchor = link[1].partition("#")
+        file = (path.parent / target).resolve()
+        if file.parent == path.parent.resolve() and file.suffix == ".ipynb":
+            return f'href="{file.stem}.html{hash_}{anchor}"'
+        if not target or ":" in target or target.endswith(".html"):
+            return link[0]
+        there = os.path.relpath(file, build.resolve()).replace(os.sep, "/")
+        return f'href="{there}{hash_}{anchor}"'
+
+    return re.sub(r'href="([^"]*)"', moved, page)
+
+
+def _mathjax() -> Path | None:
+    """The one file that sets formulas, of the package that `make book` uses."""
+    found = importlib.util.find_spec("sphinx-mathjax-offline")
+    file = found and Path(found.origin).with_name("static") / "mathjax" / "tex-svg.js"
+    return file if file and file.is_file() else None
+
+
+def _title(notebook) -> str:
+    """The first heading."""
+    first = (re.search(r"^# (.+)", cell.source, re.M) for cell in notebook.cells)
+    return next((found[1].strip() for found in first if found), "a notebook")
 
 
 def table(results: Sequence[Result]) -> str:
@@ -245,8 +311,14 @@ def _python_path() -> str:
     return os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH")]))
 
 
+FORMULAS = re.compile(
+    r"<!-- Load mathjax -->.*?<!-- End of mathjax configuration -->", re.DOTALL
+)
+OFFLINE = """<script>
+window.MathJax = {{tex: {{inlineMath: [["$", "$"]], displayMath: [["$$", "$$"]]}}}};
+</script><script src="{}"></script>"""
 PAGE = """<!doctype html>
-<html lang="en"><meta charset="utf-8"><title>SSNet, the course</title>
+<html lang="en"><meta charset="utf-8"><title>SSNet, step by step</title>
 <meta name="viewport" content="width=device-width">
 <style>
 body {{ font: 16px/1.5 system-ui, sans-serif; max-width: 60rem; margin: 3rem auto;
@@ -257,8 +329,9 @@ th, td {{ text-align: left; vertical-align: top; padding: .5rem .8rem;
 .ok {{ color: #18794e; }} .bad {{ color: #c0262d; }}
 pre {{ white-space: pre-wrap; margin: 0; }}
 </style>
-<h1>SSNet: saliency and weakly supervised segmentation</h1>
-<p>{verdict}</p>
+<h1>SSNet, step by step</h1>
+<p>{verdict}. Each notebook states what it measured, and in which range that is
+expected.</p>
 <table><tr><th>Notebook<th>Seconds<th>What it measured<th>Verdict</tr>
 {rows}
 </table></html>
@@ -269,12 +342,15 @@ def _index(results: Sequence[Result]) -> str:
     rows = []
     for r in results:
         mark = '<b class="ok">OK</b>' if r.ok else '<b class="bad">NOT OK</b>'
-        measured = "<br>".join(html.escape(str(figure)) for figure in r.figures)
+        measured = "<br>".join(
+            html.escape(f"{f.name}: {f.measured}, expected {f.expected}")
+            + ("" if f.ok else ' <b class="bad">NOT OK</b>') for f in r.figures
+        )  # fmt: skip
         if r.error:
             measured += f'<pre class="bad">{html.escape(r.error)}</pre>'
-        name = html.escape(r.notebook)
+        name, title = html.escape(r.notebook), html.escape(r.title or r.notebook)
         rows.append(
-            f'<tr><td><a href="{name}.html">{name}</a><td>{r.seconds:.1f}'
+            f'<tr><td><a href="{name}.html">{title}</a><td>{r.seconds:.1f}'
             f"<td>{measured}<td>{mark}</tr>"
         )
     verdict = html.escape(table(results).splitlines()[-1])

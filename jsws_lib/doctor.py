@@ -152,8 +152,8 @@ def _crf() -> str:
     except Exception as error:
         missing = _first_line(error)
     fix = (
-        "install a C++ compiler, then pip install cython setuptools wheel and "
-        "pip install --no-build-isolation pydensecrf2; with conda: pydensecrf"
+        "install a C++ compiler and Python's headers, delete .venv/.installed, then "
+        "python -m jsws_lib.make venv; with conda: conda install pydensecrf"
     )
     try:
         importlib.import_module("jsws_lib.crf_torch")
@@ -205,7 +205,7 @@ def _widgets() -> str:
             f"{error.name} is missing; the strips above the sliders stay",
             f"pip install {error.name}", Status.WARN,
         ) from error  # fmt: skip
-    if "google.colab" in sys.modules:
+    if "google.colab" in sys.modules or "COLAB_RELEASE_TAG" in os.environ:
         return f"ipywidgets {version} in Colab, which brings its manager"
     if os.environ.get("VSCODE_PID"):
         return f"ipywidgets {version} in VS Code, which fetches its manager when asked to"
@@ -263,7 +263,8 @@ def _data() -> str:
             "jsws data make-mini",
             Status.WARN,
         )
-    return ", ".join(f"{n.split('/')[0]} {count:,}" for n, count in counts.items())
+    found = ", ".join(f"{n.split('/')[0]} {count:,}" for n, count in counts.items())
+    return f"{root}: {found}"
 
 
 def _checkpoints() -> str:

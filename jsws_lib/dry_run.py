@@ -31,7 +31,7 @@ from jsws_lib.ablation import Run, default_jobs, measured
 from jsws_lib.config import Profile, Recipe
 from jsws_lib.crf import crf_saliency, crf_segmentation
 from jsws_lib.devices import pick_device
-from jsws_lib.runs import SETTINGS
+from jsws_lib.runs import SETTINGS, runs_root
 from jsws_lib.ssnet import build_ssnet
 from jsws_lib.training import (
     class_set,
@@ -179,7 +179,9 @@ def estimate(runs: Sequence[Run], sizes: dict[str, int], *, jobs=None) -> list[s
     seconds += labelled * (image + crf)
     weights = sum(_megabytes(run) for run in todo) / 1e3
     labels = labelled * profile.size**2 / 20 / GB  # PNG, about 1:20
-    free = shutil.disk_usage(profile.data).free / GB
+    place = runs_root()
+    there = next(p for p in (place, *place.resolve().parents) if p.is_dir())
+    free = shutil.disk_usage(there).free / GB
     steps = ", ".join(f"SSNet-{stage} {loss} {value:.2f} s"
                       for (stage, loss), value in cost.items())  # fmt: skip
     return [
@@ -189,7 +191,7 @@ def estimate(runs: Sequence[Run], sizes: dict[str, int], *, jobs=None) -> list[s
         f"  memory  about {memory * (jobs if device.type == 'cpu' else 1):.1f} GB, "
         f"peak, of {'the GPU' if device.type == 'cuda' else 'the machine'}",
         f"  disk    about {weights + labels:.1f} GB ({weights:.1f} weights and resume "
-        f"points, {labels:.1f} pseudo labels); {free:.0f} GB are free",
+        f"points, {labels:.1f} pseudo labels); {free:.0f} GB are free in {place}",
     ]
 
 

@@ -26,9 +26,9 @@ TESTS = ("--durations=15", "--nbval-lax", "--nbval-current-env",
 
 COMPILED = "pydensecrf2"  # C++ source; jsws_lib/crf_torch.py does without
 NOT_COMPILED = """\
-pydensecrf2 did not compile: the dense CRF will run in PyTorch, with the same labels but
-slower. For the fast one install a C++ compiler and Python's headers (g++, python3-dev),
-delete .venv/.installed, and run this again."""
+pydensecrf2 did not compile (.venv/pydensecrf2.log says why): the dense CRF will run in
+PyTorch, with the same labels but slower. For the fast one install a C++ compiler and
+Python's headers (g++, python3-dev), delete .venv/.installed, and run this again."""
 
 USAGE = """\
 python -m jsws_lib.make install       make .venv with the pinned packages, if need be
@@ -68,16 +68,14 @@ def install_venv():
         call(*pip, "--excludes", later, "--require-hashes", "-r", "requirements.txt")
     # The build tools go in first: pydensecrf2 is C++ source and compiles with them.
     call(*pinned, "cython", "setuptools", "wheel")
-    if os.name != "nt" and not succeeds(*pinned, "--no-build-isolation", COMPILED):
-        print(NOT_COMPILED, flush=True)
+    if os.name != "nt":
+        with open(VENV / f"{COMPILED}.log", "w", encoding="utf-8") as log:
+            status = _run([*pinned, "--no-build-isolation", COMPILED], stderr=log)
+        if status:
+            print(NOT_COMPILED, flush=True)
     call(*pip, "--no-deps", "--no-build-isolation", "-e", ".")
     STAMP.touch()
     return PYTHON
-
-
-def succeeds(*words):
-    """Run a command in the repository; whether it went well."""
-    return _run(words, {}) == 0
 
 
 def call(*words, **more):
@@ -86,10 +84,11 @@ def call(*words, **more):
         sys.exit(status)
 
 
-def _run(words, more):
+def _run(words, more=(), **options):
     env = {k: v for k, v in os.environ.items() if k not in NOT_INHERITED}
     env |= {"PYTHONUTF8": "1", "OMP_WAIT_POLICY": "PASSIVE", "GOMP_SPINCOUNT": "2000"}
-    return subprocess.run([*map(str, words)], cwd=ROOT, env={**env, **more}).returncode
+    env |= dict(more)
+    return subprocess.run([*map(str, words)], cwd=ROOT, env=env, **options).returncode
 
 
 def main(words):

@@ -6,9 +6,11 @@ import platform
 from dataclasses import asdict, dataclass
 from importlib.metadata import version
 
+import torch
 from IPython.display import display
 
 from data_utils.mini import make_mini
+from data_utils.voc import read_ids
 from jsws_lib.config import Profile, Recipe, get_profile, get_recipe
 from jsws_lib.devices import pick_device
 from jsws_lib.drawing import show
@@ -23,14 +25,21 @@ def start(*, seed: int = 0) -> tuple[Profile, Recipe]:
 
     Returns:
         the profile that `$JSWS_PROFILE` names (default `mini`) and the default recipe.
+
+    Raises:
+        JswsError: there is no such profile, or another than `mini` has no data.
     """
     profile, recipe = get_profile(), get_recipe()
     seed_everything(seed)
     if profile.name == "mini":
         make_mini(profile.data)
-    device = pick_device().type
-    print(f"Python {platform.python_version()}, torch {version('torch')} on {device}")
-    print(f"profile {profile.name}, recipe {recipe.name}, seed {seed}")
+    else:
+        read_ids(profile.data / profile.voc / "ImageSets" / "Segmentation"
+                 / f"{profile.train_list}.txt")  # fmt: skip
+    device = pick_device()
+    card = torch.cuda.get_device_name() if device.type == "cuda" else device.type
+    print(f"Python {platform.python_version()}, torch {version('torch')} on {card}")
+    print(f"ready: profile {profile.name}, recipe {recipe.name}, seed {seed}")
     if os.environ.get("JSWS_TRAIN") == "1":
         print("JSWS_TRAIN=1: what is not in runs/ yet is trained here")
     return profile, recipe

@@ -126,7 +126,7 @@ def make_pseudo_labels(net, *, profile: Profile, recipe: Recipe, out: Path,
     pydensecrf()  # warns where it is missing: here once, rather than in each worker
     results = in_parallel(work, jobs, workers=workers)
     for _ in tqdm(results, total=len(todo), desc="pseudo labels", leave=False,
-                  disable=None if is_main() else True):  # fmt: skip
+                  mininterval=1, disable=not is_main()):  # fmt: skip
         pass
     wait_for_everyone()
     return out

@@ -108,8 +108,12 @@ def run_folder(setting: str, *, profile: Profile, recipe: Recipe, seed: int = 0,
             del fields["recipe"][name]
     digest = hashlib.sha256(json.dumps(fields, sort_keys=True).encode()).hexdigest()[:8]
     parts = (profile.name, recipe.name, setting, seed, digest)
-    runs = Path(os.environ.get("JSWS_RUNS") or ROOT / "runs")
-    return runs / "-".join(map(str, parts))
+    return runs_root() / "-".join(map(str, parts))
+
+
+def runs_root() -> Path:
+    """Where runs are kept: `$JSWS_RUNS`, else the repository's `runs/`."""
+    return Path(os.environ.get("JSWS_RUNS") or ROOT / "runs")
 
 
 def profile_fields(profile: Profile) -> dict:

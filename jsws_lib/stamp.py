@@ -30,20 +30,22 @@ import subprocess
 import sys
 
 REPOSITORY, TAG = "{repository}", "{tag}"  # written by `make stamp`
-if "google.colab" in sys.modules and not os.path.isdir("../jsws_lib"):
-    remote = os.environ.get("JSWS_REMOTE", f"https://github.com/{{REPOSITORY}}")
-    clone = ["git", "clone", "--quiet", "--config=advice.detachedHead=false",
-             "--depth=1", f"--branch={{TAG}}", remote, TAG]
-    if not os.path.isdir(TAG) and subprocess.run(clone).returncode:
-        raise RuntimeError(f"git cannot fetch {{TAG}} of {{remote}}: check the address")
-    os.chdir(f"{{TAG}}/notebooks")
-# Finds the library when it is not installed; the solutions lie one folder deeper.
-sys.path.insert(0, ".." if os.path.isdir("../jsws_lib") else "../..")
+course = [p for p in ("..", "../..", ".", TAG) if os.path.isdir(f"{{p}}/jsws_lib")]
+if "google.colab" in sys.modules:
+    if not course:
+        remote = os.environ.get("JSWS_REMOTE", f"https://github.com/{{REPOSITORY}}")
+        git = subprocess.run(["git", "clone", "--config=advice.detachedHead=false",
+                              "--quiet", "--depth=1", f"--branch={{TAG}}", remote, TAG],
+                             capture_output=True, text=True)
+        if git.returncode:
+            raise RuntimeError(f"git cannot fetch {{TAG}} of {{remote}}: {{git.stderr}}")
+    os.chdir(f"{{course[0] if course else TAG}}/notebooks")
+    course = [".."]
+sys.path[:0] = map(os.path.abspath, course[:1])  # where the library is not installed
 
 from jsws_lib.bootstrap import prepare
 
 prepare()
-
 from jsws_lib.notebook import report, show, start
 
 profile, recipe = start()"""

@@ -189,14 +189,14 @@ def train(net: SSNet, losses: tuple[str, ...], *, profile: Profile, recipe: Reci
     if engine.scaler:
         parts["scaler"] = engine.scaler
     history = load_point(folder / "resume", tag, **parts) if folder else []
+    start = len(history)
+    loaders = _loaders(losses, profile, recipe, seed, pseudo_labels, steps, start)
     log = Log(folder / "log.csv", history) if folder and main else None
     if tracker:
         engine.init_trackers("tracker")
-    start = len(history)
-    loaders = _loaders(losses, profile, recipe, seed, pseudo_labels, steps, start)
 
     bar = tqdm(range(start, steps), initial=start, total=steps, desc=title, leave=False,
-               disable=None if main else True)  # fmt: skip
+               mininterval=1, disable=not main)  # fmt: skip
     try:
         for step in bar:
             # A plain float: torch.load refuses NumPy's when a run is taken up again.

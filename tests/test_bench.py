@@ -16,7 +16,8 @@ from jsws_lib.cli import app
 BESIDE = {"train_step", "train_step_bf16", "peak_memory", "peak_memory_bf16", "data_path",
           "data_path_upright", "pseudo_labels", "max_f", "miou", "inference"}  # fmt: skip
 CHANGES = {"channels_last", "one_backward", "bf16", "checkpointing", "adam_foreach",
-           "adam_fused", "decoded", "crf_present_labels", "crf_compiled"}  # fmt: skip
+           "adam_fused", "decoded", "crf_present_labels", "crf_compiled",
+           "crf_compiled_mini"}  # fmt: skip
 LIMITS = {"flops_float32", "flops_bf16", "mini_loader", "mini_loader_first_pass",
           "data_path_bytes", "crf_alone", "max_f_bytes", "miou_bytes"}  # fmt: skip
 

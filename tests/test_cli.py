@@ -480,7 +480,7 @@ def test_predict_a_list_and_refine(jsws, checkpoint, mini_data, tmp_path):
         return jsws("predict", *more, "--checkpoint", checkpoint, "--plain", "--list", ids,
                     "--out", tmp_path / out)  # fmt: skip
 
-    assert "1 pictures" in predict("raw", folder).out
+    assert "1 picture " in predict("raw", folder).out
     result = predict("crf", folder, "--crf", "readme", "--crf-scale", 0.2)
     assert result.status == 0 and "preset readme" in result.out, result.err
     for kind, same in (("segmentation", True), ("saliency", False)):

@@ -2,20 +2,29 @@
 
 import json
 import math
+import re
+import shutil
 
 import nbformat
 import pytest
-from nbformat.v4 import new_code_cell, new_notebook
+from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook
 
 from jsws_lib import course
 from jsws_lib.course import main
 from jsws_lib.notebook import FIGURE_MIME, Figure, report
 
+WORDS = """# A title
+
+[![Open in Colab](https://colab.example.org/a.svg)](https://colab.example.org/b)
+On to [the next](02_low.ipynb#here), [the key](solutions/01_fine.ipynb), 
+[a page](../docs/a.md);
+$v_i < 1$ and [elsewhere](https://example.org)"""
 IMPORT = "from jsws_lib.notebook import report"
 
 
 def write(folder, name, *cells):
     cells = [new_code_cell(cell) for cell in (IMPORT, *cells)]
+    cells.append(new_markdown_cell(WORDS))
     cells[0].metadata["execution"] = {"iopub.status.busy": "now"}
     kernel = {"name": "of-mine", "display_name": "mine"}
     notebook = new_notebook(cells=cells, metadata={"kernelspec": kernel})
@@ -60,6 +69,29 @@ def test_pages(ran):
         assert f'href="{name}.html"' in index
         assert (build / f"{name}.ipynb").is_file()
     assert "NOT OK: 02_low, 03_raises, 04_silent" in index
+
+
+def test_pages_stand_alone(ran):
+    """Links lead to pages beside or files of the repository; nothing comes from a host."""
+    _, build, _ = ran
+    page = (build / "01_fine.html").read_text()
+    links = set(re.findall(r'href="([^"#]*)', page)) - {""}
+    assert links == {"02_low.html", "../solutions/01_fine.ipynb", "../../docs/a.md",
+                     "https://example.org", "index.html"}  # fmt: skip
+    assert not re.findall(r'src="(?!data:)(?!tex-svg.js")[^"]*"', page)
+    assert (build / "tex-svg.js").stat().st_size > 1e6
+    assert "<title>A title - SSNet, step by step</title>" in page
+    assert ">A title</a>" in (build / "index.html").read_text()
+
+
+def test_a_part_run_again_leaves_the_rest_in_the_index(ran, tmp_path):
+    folder, build, _ = ran
+    copy = shutil.copytree(build, tmp_path / "build")
+    args = ["--notebooks", str(folder), "--build", str(copy)]
+    assert main(["01", *args]) == 0
+    before, after = (json.loads((b / "results.json").read_text()) for b in (build, copy))
+    assert [{**r, "seconds": 0} for r in before] == [{**r, "seconds": 0} for r in after]
+    assert 'href="04_silent.html"' in (copy / "index.html").read_text()
 
 
 def test_update_stores_tidy_outputs_of_what_ran(ran):

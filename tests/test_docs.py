@@ -19,11 +19,11 @@ def commands(start):
     found = []
     for page in PAGES:
         text = page.read_text(encoding="utf-8")
-        blocks = re.findall(r"^```sh\n(.*?)^```", text, re.S | re.M)
+        blocks = re.findall(r"^ *```sh\n(.*?)^ *```", text, re.S | re.M)
         lines = "\n".join(blocks).replace("\\\n", " ").split("\n")
         lines += re.findall(rf"`({start} [^`]+)`", text.replace("\n", " "))
         for line in lines:
-            line = re.sub(r" #.*| > \S+", "", line).strip()
+            line = re.sub(r" #.*| > \S+", "", line).strip().removeprefix("!")  # on Colab
             for part in re.split(r" && ", line):
                 if part.startswith(f"{start} ") and "$" not in part and "..." not in part:
                     found.append((page.name, part))

@@ -29,7 +29,7 @@ def ran(monkeypatch):
     """Record the commands and their environments instead of running them."""
     found = []
 
-    def run(words, *, cwd, env):
+    def run(words, *, cwd, env, **options):
         assert cwd == entry.ROOT
         found.append((words[1:], env))  # without the interpreter
         return subprocess.CompletedProcess(words, 0)
@@ -117,7 +117,7 @@ def test_what_does_not_compile_stops_nobody(bare, monkeypatch, capsys, platform,
     monkeypatch.delenv("UV_TORCH_BACKEND", raising=False)
     asked = []
 
-    def run(words, *, cwd, env):
+    def run(words, *, cwd, env, **options):
         asked.append(words[-1])
         return subprocess.CompletedProcess(words, int(words[-1] == "pydensecrf2"))
 
