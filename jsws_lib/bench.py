@@ -37,6 +37,7 @@ from tqdm.auto import tqdm
 from data_utils.datasets import Augmentation, ClassificationSet, SaliencySet, batches
 from data_utils.errors import JswsError
 from data_utils.files import write_bytes
+from data_utils.mini import make_mini
 from data_utils.parallel import available_cores, in_parallel
 from jsws_lib.ablation import RESULTS
 from jsws_lib.backbones import IMAGENET
@@ -412,8 +413,6 @@ def mini_loader(*, times: int, images: int = 96, skip: int = 1) -> list[Row]:
     Both take turns: after each step of the loop a twin steps on its own batch. The first
     pass through the data decodes pictures, the later ones find them in memory.
     """
-    from data_utils.mini import make_mini
-
     profile, passes = PROFILES["mini"], 1 + times
     each = images // profile.batch_class
     with tempfile.TemporaryDirectory() as folder:
@@ -555,6 +554,15 @@ def _a_photograph(height: int, width: int):
     return image, probs, labels
 
 
+def _a_drawing() -> np.ndarray:
+    """A picture of the embedded data, (96, 96, 3) uint8."""
+    with tempfile.TemporaryDirectory() as folder:
+        data = make_mini(Path(folder) / "mini", n_class=1, n_saliency=1, n_val=1, n_test=1,
+                         workers=1, progress=False)  # fmt: skip
+        (file,) = (data / PROFILES["mini"].saliency_images).iterdir()
+        return np.asarray(Image.open(file).convert("RGB"))
+
+
 def _enlarged(probs: np.ndarray, image: np.ndarray) -> np.ndarray:
     size = image.shape[1::-1]
     return np.stack([np.asarray(Image.fromarray(p).resize(size, Image.BILINEAR))
@@ -589,13 +597,16 @@ def pseudo_labels(*, times: int, width: int = 500, height: int = 375,
         row("crf_alone", f"{what}: a whole pseudo label, against its CRF alone", ours,
             alone, kind="limit"),
     ]  # fmt: skip
-    for name, side in (("crf_compiled", (height, width)), ("crf_compiled_mini", (96, 96))):
-        small, soft, _ = _a_photograph(*side)
-        soft = _enlarged(soft[[0, 5, 12]], small)
-        by_torch = partial(refine, small, _unary(soft, None), CRF_PRESETS["readme"])
-        spent = turns(partial(crf_probs, small, soft), by_torch, times=times)
-        rows.append(row(name, f"{side[1]} x {side[0]} px: a CRF of 3 labels by pydensecrf, "
-                        "against the one in PyTorch", *spent, kind="change"))  # fmt: skip
+    for name, shown, scale, words in (
+        ("crf_compiled", image, 1.0, what),
+        ("crf_compiled_mini", _a_drawing(), PROFILES["mini"].crf_scale, "a drawing, 96 px"),
+    ):
+        soft = _enlarged(probs[[0, 5, 12]], shown)
+        spent = turns(partial(crf_probs, shown, soft, scale=scale),
+                      partial(refine, shown, _unary(soft, None), CRF_PRESETS["readme"],
+                              scale=scale), times=times)  # fmt: skip
+        rows.append(row(name, f"{words}: a CRF of 3 labels by pydensecrf, against the one "
+                        "in PyTorch", *spent, kind="change"))  # fmt: skip
     if (cores := available_cores()) > 1 and pool:
         with tempfile.TemporaryDirectory() as folder:
             jobs = [(Path(folder) / f"{k}.png", image, probs, labels) for k in range(pool)]
