@@ -151,6 +151,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     print(f"Colab fetches {new.tag} of https://github.com/{new.repository}")
     if new.repository == PLACEHOLDER:
         print("which is a placeholder: make stamp REPO=owner/name")
+    else:
+        print(f"once that is there: commit, git tag {new.tag}, git push origin HEAD {new.tag}")
     return 0
 
 
