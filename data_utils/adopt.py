@@ -32,11 +32,10 @@ from data_utils.datasets import open_picture, read_class_mask
 from data_utils.decoded import same_size
 from data_utils.errors import JswsError
 from data_utils.files import write_bytes, write_png
-from data_utils.parallel import in_parallel
+from data_utils.parallel import FEW, in_parallel
 
 PICTURES = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff")
 MASKS = (".png", ".bmp", ".jpg", ".jpeg")
-FEW = 256  # pictures; below, starting processes takes longer than the work
 VOC, SALIENCY, TEST = "VOCdevkit/VOC2012", "DUTS-TR/DUTS-TR-{}", "ECSSD/{}"
 
 

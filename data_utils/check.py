@@ -19,7 +19,7 @@ from data_utils.categories import NOTE, all_labels, categories
 from data_utils.datasets import open_picture, read_class_mask, read_image
 from data_utils.download import sources
 from data_utils.errors import JswsError
-from data_utils.parallel import in_parallel
+from data_utils.parallel import FEW, in_parallel
 from data_utils.voc import read_ids
 
 TRAINED = ("DUTS-TR",)  # of the saliency sets; the others are for testing
@@ -175,6 +175,8 @@ def _gather(verdict: Verdict, jobs: list, look, workers) -> dict[bytes, str]:
     if verdict.published not in (None, verdict.pairs):
         verdict.findings["count"] = []
     seen = {}
+    if workers is None and len(jobs) < FEW:
+        workers = 0
     results = in_parallel(look, jobs, workers=workers)
     bar = tqdm(results, total=len(jobs), desc=verdict.name, unit="file")
     for kinds, name, digest in bar:

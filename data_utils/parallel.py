@@ -15,6 +15,8 @@ from pathlib import Path
 
 from data_utils.errors import JswsError
 
+FEW = 256  # files; for less of them starting processes takes longer than the work
+
 
 def available_cores() -> int:
     """Return how many cores this process may use, 8 at most."""

@@ -328,9 +328,8 @@ def pseudo_label_command(
                               data=data, voc=voc, train_list=train_list, crf=crf,
                               crf_scale=crf_scale)  # fmt: skip
     if checkpoint:
-        asked = {"backbone": backbone and str(backbone), "size": size}
-        expect = {"stage": 1} | {k: v for k, v in asked.items() if v is not None}
-        expect["categories"] = categories(p.data / p.voc)
+        expect = {"stage": 1, "backbone": p.backbone, "size": p.size,
+                  "categories": categories(p.data / p.voc)}  # fmt: skip
         net, _ = load_ssnet(checkpoint, expect=expect, device=pick_device())
         out = out or checkpoint.parent / "pseudo_labels"
     else:
@@ -338,7 +337,8 @@ def pseudo_label_command(
         out = out or pseudo_label_folder("M", p, r, seed)
     make_pseudo_labels(net, profile=p, recipe=r, out=out, workers=processes)
     if is_main():
-        typer.echo(f"{len(list(out.glob('*.png')))} pseudo labels in {out}")
+        typer.echo(f"{len(list(out.glob('*.png')))} pseudo labels in {out}; CRF preset "
+                   f"{r.crf}, scale {p.crf_scale:g}")  # fmt: skip
 
 
 Seeds = Annotated[str, option("how many seeds from 0 on, or a list such as 3,5")]
@@ -522,7 +522,8 @@ def main():
     try:
         app(standalone_mode=True)
     except JswsError as error:
-        typer.echo(f"jsws: {error}", err=True)
+        if is_main():  # the others of a launch would say the same
+            typer.echo(f"jsws: {error}", err=True)
         raise SystemExit(2) from None
 
 

@@ -79,7 +79,9 @@ Tracker = Annotated[str | None, option(
     "log.csv is always written")]  # fmt: skip
 Data = Annotated[Path | None, option("data root; default $JSWS_DATA or the profile's")]
 Voc = Annotated[str | None, option("VOC2012 folder, under the data root or absolute")]
-TrainList = Annotated[str | None, option("id list in ImageSets/Segmentation")]
+TrainList = Annotated[str | None, option(
+    "id list in ImageSets/Segmentation, or a file of ids by its absolute path",
+    callback=lambda name: name and name.removesuffix(".txt"))]
 SalImages = Annotated[str | None, option("folder of saliency training images")]
 SalMasks = Annotated[str | None, option("folder of saliency training masks")]
 SalList = Annotated[str | None, option("file of saliency training ids, under the data "

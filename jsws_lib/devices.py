@@ -14,6 +14,7 @@ from pathlib import Path
 import torch
 from accelerate import Accelerator, DistributedDataParallelKwargs
 from accelerate.state import AcceleratorState, PartialState
+from accelerate.tracking import get_available_trackers
 from accelerate.utils import gather_object
 from torch import nn
 
@@ -33,8 +34,22 @@ def gather(things: list) -> list:
 
 
 def _state() -> PartialState:
-    """Accelerate's view of the processes; the first call connects them."""
-    return PartialState(cpu=os.environ.get("JSWS_DEVICE") == "cpu")
+    """Accelerate's view of the processes; the first call connects them.
+
+    Raises:
+        JswsError: it sees another number of them than was launched.
+    """
+    # Without an accelerator it joins processes only if it is told that this is a CPU.
+    cpu = os.environ.get("JSWS_DEVICE") == "cpu" or not (
+        torch.cuda.is_available() or torch.backends.mps.is_available()
+    )
+    state, launched = PartialState(cpu=cpu), process_share()[1]
+    if state.num_processes != launched:
+        raise JswsError(f"{launched} processes were launched, but Accelerate joins "
+                        f"{state.num_processes}: launch them by accelerate or torchrun, "
+                        "with JSWS_DEVICE=cpu where they shall not share a GPU"
+                        )  # fmt: skip
+    return state
 
 
 def pick_device() -> torch.device:
@@ -74,6 +89,9 @@ def make_accelerator(precision: str = "float32", *, tracker: str | None = None,
     Raises:
         JswsError: fp16 on a CPU, or the tracker is not installed.
     """
+    if tracker and tracker not in map(str, get_available_trackers()):
+        raise JswsError(f"the logger '{tracker}' is not installed: install it, as with "
+                        "`pip install tensorboard`, or leave --tracker out")
     device = pick_device()
     precision = pick_precision(precision, device)
     # Accelerate keeps its settings for the whole process; each training has its own.
@@ -81,17 +99,11 @@ def make_accelerator(precision: str = "float32", *, tracker: str | None = None,
     # Gradients live in the buckets that are sent.
     sharing = DistributedDataParallelKwargs(find_unused_parameters=unused,
                                             gradient_as_bucket_view=True)  # fmt: skip
-    try:
-        return Accelerator(
-            mixed_precision="no" if precision == "float32" else precision,
-            cpu=device.type == "cpu", kwargs_handlers=[sharing], log_with=tracker,
-            project_dir=folder,
-        )  # fmt: skip
-    except (ValueError, ImportError) as error:
-        if not tracker:
-            raise
-        raise JswsError(f"{str(error).splitlines()[0]}; install the logger, as with "
-                        "`pip install tensorboard`, or leave it out") from None  # fmt: skip
+    return Accelerator(
+        mixed_precision="no" if precision == "float32" else precision,
+        cpu=device.type == "cpu", kwargs_handlers=[sharing], log_with=tracker,
+        project_dir=folder,
+    )  # fmt: skip
 
 
 class MeanOfAll(torch.autograd.Function):
@@ -145,7 +157,8 @@ def share_batch_norm(net: nn.Module) -> nn.Module:
             nn.BatchNorm2d, SharedBatchNorm
         ):  # fmt: skip
             raise JswsError(f"{name} is a {type(layer).__name__}, which several processes "
-                            "cannot share; use one, or another --backbone")
+                            "cannot share; train in one process, or choose another "
+                            "--backbone")  # fmt: skip
     if next(net.parameters()).is_cuda:
         return nn.SyncBatchNorm.convert_sync_batchnorm(net)
     for layer in net.modules():

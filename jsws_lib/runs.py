@@ -24,6 +24,7 @@ import numpy as np
 from data_utils.categories import NOTE, categories
 from data_utils.errors import JswsError
 from data_utils.parallel import is_main
+from data_utils.voc import read_ids
 from jsws_lib import film
 from jsws_lib.backbones import MINI_WEIGHTS
 from jsws_lib.checkpoints import (
@@ -186,6 +187,8 @@ def train_or_load(setting: str, *, profile: Profile, recipe: Recipe, seed: int =
                 return Trained(net, story["history"], f"shipped as {path.name}")
 
     plan, first = SETTINGS[setting], None
+    lists = profile.data / profile.voc / "ImageSets" / "Segmentation"
+    read_ids(lists / f"{profile.train_list}.txt")  # before weights are fetched for nothing
     names = categories(profile.data / profile.voc)
     if plan.teacher:
         if teacher:

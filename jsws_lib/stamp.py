@@ -152,7 +152,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     if new.repository == PLACEHOLDER:
         print("which is a placeholder: make stamp REPO=owner/name")
     else:
-        print(f"once that is there: commit, git tag {new.tag}, git push origin HEAD {new.tag}")
+        print(f"once there: commit, git tag {new.tag}, git push origin HEAD {new.tag}")
     return 0
 
 

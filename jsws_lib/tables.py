@@ -23,6 +23,7 @@ from jsws_lib.results import PAPER
 
 MEASURES = ("miou", "iou", "mae", "max_f", "mae_crf", "max_f_crf")
 SETS = {3: "val", 4: "test"}  # of PASCAL VOC 2012; Tables 1 and 2 have one a column
+SIZES = {"ECSSD": 1000, "PASCAL-S": 850, "HKU-IS": 4447, "DUTS-test": 5019}  # images
 APART = "other pictures"
 MARKS = ("*", "o", "s", "^", "v", "P")  # of our results in a chart
 MEANING = ("As the table prints it: * a pre-trained saliency model helps, † boxes, "
@@ -43,6 +44,7 @@ class Result:
     settings: dict[str, dict[str, list]]
     protocol: str | None = None  # of MAE and max F
     own: bool = False  # has other categories than VOC
+    images: int | None = None  # measured on, where the file says it
 
     def best(self, *measures: str) -> list | None:
         """The first of these measures that setting M-M has, or else the only setting."""
@@ -191,7 +193,7 @@ def read(file: Path | str) -> Result:
                         "`jsws ablate`, or what `jsws evaluate ... --json` printed")
     setting = str(found.get("setting", "?"))
     return Result(file.stem, file, {setting: _checked(row, str(file))},
-                  found.get("protocol"), own)  # fmt: skip
+                  found.get("protocol"), own, found.get("images"))  # fmt: skip
 
 
 def _checked(row: object, where: str) -> dict[str, list]:
@@ -230,7 +232,7 @@ def beside(number: int, results: list[Result], *, on: str | None = None) -> Tabl
 
     Raises:
         JswsError: a result lacks the table's measure or has it under another protocol;
-            no such test set; two results of one name.
+            no such test set, or only a part of it was measured; two results of one name.
     """
     names = [result.name for result in results]
     if len(set(names)) < len(names):
@@ -248,6 +250,10 @@ def beside(number: int, results: list[Result], *, on: str | None = None) -> Tabl
             raise JswsError(f"{result.file} was measured under {result.protocol}, Table "
                             f"{number} under toolbox; measure again with --protocol "
                             "toolbox")  # fmt: skip
+        count = SIZES.get(on)
+        if count and result.images not in (None, count):
+            raise JswsError(f"{result.file} was measured on {result.images} images, but "
+                            f"{on} has {count:,}: leave --on out")  # fmt: skip
     if number <= 2:
         return _saliency(number, results, on)
     if number <= 4:

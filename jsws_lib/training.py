@@ -2,6 +2,7 @@
 
 import math
 import random
+import time
 from collections.abc import Callable, Iterable
 from contextlib import nullcontext
 from pathlib import Path
@@ -22,7 +23,7 @@ from jsws_lib.losses import class_loss, pseudo_label_loss, saliency_loss
 from jsws_lib.resume import Log, keep_evidence, load_point, save_point
 from jsws_lib.ssnet import SSNet
 
-SAVE_EVERY = 250  # steps between resume points
+SAVE_EVERY, SAVE_AFTER = 250, 300  # steps and seconds from one resume point to the next
 
 
 def seed_everything(seed: int):
@@ -156,7 +157,7 @@ def train(net: SSNet, losses: tuple[str, ...], *, profile: Profile, recipe: Reci
         steps: instead of the profile's.
         pseudo_labels: folder of `<id>.png`, for L_s2.
         folder: of the run, see `resume.py`: gets `log.csv`, and a resume point every
-            `SAVE_EVERY` steps, from which training goes on if there is one.
+            `SAVE_EVERY` steps and `SAVE_AFTER` seconds, from which training goes on.
         tag: names the run; a resume point of another is refused.
         tracker: a logger that Accelerate knows, such as "tensorboard"; writes to `folder`.
         on_step: called after each step with step, network and the step's record.
@@ -189,7 +190,9 @@ def train(net: SSNet, losses: tuple[str, ...], *, profile: Profile, recipe: Reci
     if engine.scaler:
         parts["scaler"] = engine.scaler
     history = load_point(folder / "resume", tag, **parts) if folder else []
-    start = len(history)
+    start, saved = len(history), time.monotonic()
+    if start and main:
+        tqdm.write(f"going on from step {start} of {steps}")
     loaders = _loaders(losses, profile, recipe, seed, pseudo_labels, steps, start)
     log = Log(folder / "log.csv", history) if folder and main else None
     if tracker:
@@ -219,8 +222,10 @@ def train(net: SSNet, losses: tuple[str, ...], *, profile: Profile, recipe: Reci
             engine.log({"lr": rate, **values}, step=step)
             if on_step:
                 on_step(step, net, history[-1])
-            if log and (step + 1) % SAVE_EVERY == 0 and step + 1 < steps:
+            due = (step + 1) % SAVE_EVERY == 0 or time.monotonic() - saved > SAVE_AFTER
+            if log and due and step + 1 < steps:
                 save_point(folder / "resume", tag, history, **parts)
+                saved = time.monotonic()
     finally:
         if log:
             log.close()

@@ -5,6 +5,7 @@ import os
 import subprocess
 import sys
 from dataclasses import replace
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -15,7 +16,7 @@ from torch import nn
 from data_utils.datasets import Draws, batches
 from data_utils.errors import JswsError
 from data_utils.parallel import is_main, process_share
-from jsws_lib import memory
+from jsws_lib import devices, memory
 from jsws_lib.config import PROFILES, STEADY
 from jsws_lib.devices import pick_device, pick_precision, share_batch_norm
 from jsws_lib.memory import Kept, parts_that_fit, random_batches, step_bytes
@@ -48,8 +49,9 @@ def two_and_one(mini_data, tmp_path_factory):
     found = []
     for name, start in (("two", launch), ("one", [])):
         runs = tmp_path_factory.mktemp(name)
-        env = os.environ | {"JSWS_RUNS": str(runs), "JSWS_DEVICE": "cpu",
-                            "OMP_NUM_THREADS": "1"}  # fmt: skip
+        env = os.environ | {"JSWS_RUNS": str(runs), "OMP_NUM_THREADS": "1"}
+        if torch.cuda.is_available():  # which two cannot share
+            env["JSWS_DEVICE"] = "cpu"
         args = [sys.executable, *start, *command, "--out", runs / "out.json"]
         if name == "one":
             args += ["--jobs", "1"]
@@ -223,6 +225,20 @@ def test_only_what_changes_a_step_names_another_run(tiny):
     others = dict(precision="bf16", accumulate=2, checkpointing=True, compile=True)
     assert set(others) == set(ENGINE)
     assert len({name(), *(name(**{k: v}) for k, v in others.items())}) == 5
+
+
+def test_processes_that_do_not_find_each_other_are_told(monkeypatch):
+    """Two that were launched and train alone would each keep half of every batch."""
+    alone = SimpleNamespace(num_processes=1)
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    monkeypatch.setattr(devices, "PartialState", lambda cpu: alone)
+    with pytest.raises(JswsError, match="2 processes were launched, but Accelerate joins"):
+        pick_device()
+
+
+def test_a_logger_that_is_not_installed_is_an_error():
+    with pytest.raises(JswsError, match="'wandb' is not installed"):
+        devices.make_accelerator(tracker="wandb")
 
 
 def test_precision_by_device(monkeypatch):

@@ -8,12 +8,13 @@ import numpy as np
 import pytest
 from typer.testing import CliRunner
 
+from data_utils.download import sources
 from data_utils.errors import JswsError
 from jsws_lib.ablation import mean_sd
 from jsws_lib.cli import app
 from jsws_lib.compare import paper_table
 from jsws_lib.results import MINI, PAPER
-from jsws_lib.tables import APART, beside, chart, read
+from jsws_lib.tables import APART, SIZES, beside, chart, read
 
 
 @pytest.fixture
@@ -21,8 +22,8 @@ def measured(tmp_path):
     """What the four commands print or write, by kind."""
     iou = [0.9, None, *[0.5] * 19]
     files = {
-        "saliency": {"protocol": "toolbox", "mae": 0.05, "max_f": 0.9, "images": 10},
-        "pysod": {"protocol": "pysod", "mae": 0.05, "max_f": 0.9, "images": 10},
+        "saliency": {"protocol": "toolbox", "mae": 0.05, "max_f": 0.9, "images": 4447},
+        "pysod": {"protocol": "pysod", "mae": 0.05, "max_f": 0.9, "images": 4447},
         "segmentation": {"miou": 0.52, "iou": iou, "absent": "union"},
         "network": {"setting": "MM", "miou": 0.6, "mae": 0.07, "max_f": 0.88,
                     "mae_crf": 0.06, "max_f_crf": 0.89, "protocol": "toolbox"},
@@ -264,3 +265,23 @@ def test_the_command(measured, tmp_path):
     assert (tmp_path / "chart.svg").read_text().startswith("<?xml")
     words[-1] = str(tmp_path / "chart.txt")
     assert "name a figure" in str(CliRunner().invoke(app, words).exception)
+
+
+def test_a_part_of_a_test_set_is_not_the_set(tmp_path):
+    file = tmp_path / "mine.json"
+    for count, whole in ((1000, True), (100, False)):
+        found = {"mae": 0.05, "max_f": 0.9, "images": count, "protocol": "toolbox"}
+        file.write_text(json.dumps(found))
+        result = read(file)
+        assert "mine" in beside(2, [result]).markdown()  # set apart
+        if whole:
+            assert "mine" in beside(2, [result], on="ECSSD").markdown()
+            continue
+        with pytest.raises(JswsError, match="on 100 images, but ECSSD has 1,000: leave"):
+            beside(2, [result], on="ECSSD")
+
+
+def test_the_sizes_are_those_of_the_downloads():
+    for name, count in SIZES.items():
+        source = sources()[name.replace("-test", "-TE")]
+        assert count in source.holds.values()
