@@ -328,8 +328,9 @@ def pseudo_label_command(
                               data=data, voc=voc, train_list=train_list, crf=crf,
                               crf_scale=crf_scale)  # fmt: skip
     if checkpoint:
-        expect = {"stage": 1, "backbone": p.backbone, "size": p.size,
-                  "categories": categories(p.data / p.voc)}  # fmt: skip
+        expect = {"categories": categories(p.data / p.voc), "stage": 1,
+                  "backbone": p.backbone}  # fmt: skip
+        expect |= {"size": size} if size else {}
         net, _ = load_ssnet(checkpoint, expect=expect, device=pick_device())
         out = out or checkpoint.parent / "pseudo_labels"
     else:
