@@ -409,3 +409,16 @@ def test_the_command(server, tmp_path, monkeypatch, capsys):
     with pytest.raises(JswsError, match="unknown data set 'XYZ'; choose from SET"):
         app(["data", "download", "XYZ", "--data", str(root)], standalone_mode=False)
     assert os.listdir(root) == ["set"]
+    # One that cannot be had stops no other.
+    text = manifest.read_text()
+    gone = text.replace("[SET", "[GONE")
+    manifest.write_text(gone.replace("/good/", "/404/").replace("set/", "gone/") + text)
+    both = ["data", "download", "GONE", "SET", "--data", str(tmp_path / "new")]
+    with pytest.raises(JswsError, match="not fetched: GONE, for the reasons above"):
+        app(both, standalone_mode=False)
+    assert (tmp_path / "new/set/images/1.jpg").is_file()
+    assert "FAIL: " in capsys.readouterr().out
+    (tmp_path / "drawn").mkdir()
+    (tmp_path / "drawn/mini.json").touch()
+    with pytest.raises(JswsError, match="drawn holds the embedded drawings; name another"):
+        app([*both[:-1], str(tmp_path / "drawn")], standalone_mode=False)
