@@ -191,7 +191,7 @@ def make_mini(
     elif root.exists() and (not root.is_dir() or any(root.iterdir())):
         raise JswsError(
             f"{root}: exists and was not written by make-mini (no mini.json); "
-            "choose another folder (--out, or $JSWS_DATA for the notebooks)"
+            "choose another folder ($JSWS_DATA names that of the notebooks)"
         )
 
     root.parent.mkdir(parents=True, exist_ok=True)

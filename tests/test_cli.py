@@ -326,6 +326,14 @@ def test_a_second_call_loads_the_finished_run(jsws, mini_data, tmp_path):
     assert first["folder"].startswith(str(tmp_path / "runs"))
 
 
+def test_a_shipped_network_is_not_said_to_be_trained(jsws, monkeypatch):
+    shipped = runs.Trained(None, [{"step": 5, "lr": 0.1}], "shipped as mini_M.safetensors")
+    monkeypatch.setattr(runs, "train_or_load", lambda *words, **options: shipped)
+    said = jsws("train", "stage1").out
+    assert "nothing was trained; JSWS_TRAIN=1" in said
+    assert "folder" not in said.replace("--out folder", "") and "step" not in said
+
+
 def test_make_mini_passes_its_options_on(jsws, monkeypatch, tmp_path):
     from data_utils import mini
 

@@ -149,6 +149,19 @@ def test_the_last_points_and_the_best_are_kept(tmp_path):
     assert KEEP == 2
 
 
+def test_progress_and_going_on_are_said_in_a_log_file(tiny, tmp_path, often, capsys):
+    interrupted(tiny, tmp_path)
+    assert "| 0/4 [" in capsys.readouterr().err  # a bar, though nobody looks at a terminal
+    assert go_on(tiny, tmp_path)[0][0] == 2
+    assert "going on from step 2 of 4" in "".join(capsys.readouterr())
+
+
+def test_points_come_by_time_as_well(tiny, tmp_path, monkeypatch):
+    monkeypatch.setattr(training, "SAVE_AFTER", 0)
+    interrupted(tiny, tmp_path)
+    assert len(points(tmp_path)) == 2  # the third step was stopped
+
+
 def test_a_point_holds_what_a_run_is_made_of(tiny, tmp_path, often):
     interrupted(tiny, tmp_path)
     held = torch.load(points(tmp_path)[-1], weights_only=True)
