@@ -2,6 +2,7 @@
 
 import json
 import sys
+import tomllib
 from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated
@@ -53,7 +54,7 @@ from jsws_lib.cli_options import (
     positive,
     profile_and_recipe,
 )
-from jsws_lib.config import PROFILES, get_profile, get_recipe
+from jsws_lib.config import PROFILES, ROOT, get_profile, get_recipe
 
 app = typer.Typer(
     no_args_is_help=True, pretty_exceptions_show_locals=False, rich_markup_mode="markdown",
@@ -70,6 +71,20 @@ app.command()(cli_measure.predict)
 app.command()(cli_measure.page)
 app.command()(cli_measure.compare)
 app.command()(cli_measure.submit)
+
+
+def _version(asked: bool):
+    if asked:
+        project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
+        typer.echo(project["project"]["version"])
+        raise typer.Exit
+
+
+@app.callback()
+def jsws(number: Annotated[bool, option(
+    "print the version", "--version", callback=_version, is_eager=True)] = False):
+    """Options of every command."""
+
 
 @data_app.command("download")
 def data_download(
@@ -134,6 +149,11 @@ def data_check(data: Data = None, voc: Voc = None, as_json: Json = False):
         typer.echo(json.dumps([{**asdict(v), "state": v.state} for v in verdicts]))
     else:
         typer.echo("\n".join(line for v in verdicts for line in v.words()))
+        found = {v.name.split()[0] for v in verdicts}
+        absent = [name for name in ("VOC2012", "DUTS-TR", "ECSSD") if name not in found]
+        if absent:
+            typer.echo(f"not under {p.data}: {', '.join(absent)}, which the profiles train "
+                       "or measure on")  # fmt: skip
     raise typer.Exit(any(v.state == "FAIL" for v in verdicts))
 
 

@@ -2,6 +2,7 @@
 
 import json
 import re
+import shutil
 import subprocess
 import sys
 from dataclasses import replace
@@ -324,6 +325,19 @@ def test_a_second_call_loads_the_finished_run(jsws, mini_data, tmp_path):
     assert first["source"] == "trained" and second["source"].startswith("loaded from")
     assert first["folder"] == second["folder"]
     assert first["folder"].startswith(str(tmp_path / "runs"))
+
+
+def test_the_version_is_that_of_the_package(jsws, root):
+    assert f'version = "{jsws("--version").out.strip()}"' in (
+        root / "pyproject.toml").read_text()  # fmt: skip
+    assert "A first run on the embedded data" in jsws("--help").out
+
+
+def test_check_names_the_sets_that_are_not_there(jsws, own_data):
+    assert "not under" not in jsws("data", "check", "--data", own_data).out
+    shutil.rmtree(own_data / "DUTS-TR")
+    said = jsws("data", "check", "--data", own_data).out
+    assert f"not under {own_data}: DUTS-TR, which" in said.replace("\n", " ")
 
 
 def test_a_shipped_network_is_not_said_to_be_trained(jsws, monkeypatch):
