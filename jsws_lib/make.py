@@ -86,6 +86,8 @@ def call(*words, **more):
 
 def _run(words, more=(), **options):
     env = {k: v for k, v in os.environ.items() if k not in NOT_INHERITED}
+    if not env.get("UV_TORCH_BACKEND"):  # uv takes an empty one for a wrong one
+        env.pop("UV_TORCH_BACKEND", None)
     env |= {"PYTHONUTF8": "1", "OMP_WAIT_POLICY": "PASSIVE", "GOMP_SPINCOUNT": "2000"}
     env |= dict(more)
     return subprocess.run([*map(str, words)], cwd=ROOT, env=env, **options).returncode

@@ -100,6 +100,7 @@ def test_it_installs_the_pins_once(bare, ran, monkeypatch, backend):
     packages = ran[1][0]
     assert ("--require-hashes" in packages) == (not backend)
     assert ("--no-verify-hashes" in packages) == bool(backend)
+    assert ran[1][1].get("UV_TORCH_BACKEND") == (backend or None)
     later = Path(packages[packages.index("--excludes") + 1])
     assert later.read_text() == "pydensecrf2\n"  # which needs the tools that come next
     assert [words[-1] for words, _ in ran[2:4]] == ["wheel", "pydensecrf2"]
