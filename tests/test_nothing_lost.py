@@ -119,6 +119,7 @@ def test_a_killed_run_ends_in_the_same_weights(own_data, tmp_path):
 
     rng, killed = random.Random(0), 0
     while True:
+        fresh, began = not (tmp_path / "killed").exists(), time.monotonic()
         run = start("killed")
         try:
             # The first part of it all is the start of Python, when nothing happens.
@@ -132,6 +133,8 @@ def test_a_killed_run_ends_in_the_same_weights(own_data, tmp_path):
         compare()
         if killed == KILLS:
             return
+        if fresh:  # the machine has become faster
+            length = time.monotonic() - began
         shutil.rmtree(tmp_path / "killed")  # done before it was killed often enough
 
 
