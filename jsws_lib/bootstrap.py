@@ -22,7 +22,7 @@ ROOT = Path(__file__).resolve().parents[1]
 KEPT = ("torch", "torchvision", "numpy")  # as the machine has them; never installed here
 OPTIONAL = "pydensecrf2"  # without it the CRF runs in PyTorch
 NOT_NEEDED = "jupyterlab"  # the notebook is open already
-NOT_BUILT = ROOT / "build" / f"no_{OPTIONAL}"  # stands there when building has failed
+COMPILING = ROOT / "build" / f"{OPTIONAL}.log"  # of the one try that a machine gets
 AFRESH = "choose Runtime, Disconnect and delete runtime, and begin anew"
 COMMAND = """#!{python}
 import sys
@@ -63,21 +63,19 @@ def prepare() -> None:
     if "google.colab" in sys.modules:
         present = ", ".join(f"{name} {version(name)}" for name in KEPT
                             if name not in lacking)  # fmt: skip
-        wanted = [name for name in lacking if name not in KEPT
-                  and not (name == OPTIONAL and NOT_BUILT.exists())]  # fmt: skip
+        wanted = [name for name in lacking if name not in (*KEPT, OPTIONAL)]
         print(f"Colab has {present}; it gets {', '.join(wanted) or 'nothing else'}")
         for name in wanted:
-            compiles = ", which is compiled" if name == OPTIONAL else ""
-            print(f"installing {name}{compiles} ...", flush=True)
-            problem = _pip(name)
-            if problem and name != OPTIONAL:
+            print(f"installing {name} ...", flush=True)
+            if problem := _pip(name):
                 raise JswsError(f"{name} cannot be installed ({problem}): run this cell "
                                 "again, or in a new session")  # fmt: skip
-            if problem:
-                print(f"{name} cannot be built ({problem}): the CRF runs in PyTorch, with "
-                      "the same labels, slower")  # fmt: skip
-                NOT_BUILT.parent.mkdir(exist_ok=True)
-                NOT_BUILT.touch()
+        if OPTIONAL in lacking and not COMPILING.exists():
+            COMPILING.parent.mkdir(exist_ok=True)
+            with open(COMPILING, "w") as log:  # nobody waits for it
+                subprocess.Popen(_pip_command(OPTIONAL), stdout=log, stderr=log)
+            print(f"{OPTIONAL} compiles in the background; a session that begins its CRF "
+                  "before it is there computes it in PyTorch, slower")  # fmt: skip
         importlib.invalidate_caches()
         lacking = missing()
         _command()
@@ -100,20 +98,21 @@ def _command():
     file.chmod(0o755)
 
 
-def _pip(name: str) -> str:
-    """Install a package and leave `KEPT` alone; returns why it failed, or nothing."""
+def _pip_command(name: str) -> list:
+    """What installs a package and leaves `KEPT` alone."""
     pins = []
     for kept in KEPT:
         try:
             pins.append(f"{kept}=={version(kept)}\n")
         except PackageNotFoundError:
             continue
-    with tempfile.TemporaryDirectory() as folder:
-        constraints = Path(folder, "constraints.txt")
-        constraints.write_text("".join(pins))
-        done = subprocess.run(
-            [sys.executable, "-m", "pip", "install", "--quiet", "-c", constraints, name],
-            capture_output=True, text=True,
-        )  # fmt: skip
+    constraints = Path(tempfile.gettempdir(), "jsws_kept.txt")
+    constraints.write_text("".join(pins))
+    return [sys.executable, "-m", "pip", "install", "--quiet", "-c", constraints, name]
+
+
+def _pip(name: str) -> str:
+    """Install a package; returns why it failed, or nothing."""
+    done = subprocess.run(_pip_command(name), capture_output=True, text=True)
     lines = [line for line in done.stderr.splitlines() if "error" in line.lower()]
     return (lines or ["pip does not say why"])[0] if done.returncode else ""

@@ -102,6 +102,7 @@ for line in json.loads({lines!r}):
 def test_a_data_set_is_listed_unpacked_and_trained_on(copy, own_data, tmp_path):
     assert not follow(copy, "A data set")
     packed = tmp_path / "packed"
+    (own_data / "mini.json").unlink()  # drawings take no other set
     for own, name in (("Image", "images"), ("Mask", "masks")):
         shutil.move(own_data / f"DUTS-TR/DUTS-TR-{own}", packed / "MINE" / name)
     archive = shutil.make_archive(str(tmp_path / "mine"), "zip", packed)

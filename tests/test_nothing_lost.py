@@ -27,7 +27,7 @@ from jsws_lib.resume import KEEP, code_version, load_point, read_log, save_point
 from jsws_lib.training import train
 
 BOTH = ("L_c", "L_s1")
-KILLS = int(os.environ.get("JSWS_KILLS", 2))
+KILLS = int(os.environ.get("JSWS_KILLS", 1))
 
 
 @pytest.fixture
@@ -71,8 +71,8 @@ training.SAVE_EVERY = 1  # also in the processes that it starts
 if __name__ == "__main__":
     profile = replace(PROFILES["mini"], data=Path(sys.argv[1]), size=64, steps=(5, 4),
                       batch_class=4, batch_saliency=4, cache="decoded")
-    ablate(profile=profile, recipe=STEADY, seeds=[0], settings=["M", "MM"], jobs=2,
-           out=Path(os.environ["JSWS_RUNS"]) / "table.json")
+    ablate(profile=profile, recipe=STEADY, seeds=[0], settings=["M", "MM"],
+           jobs=int(sys.argv[2]), out=Path(os.environ["JSWS_RUNS"]) / "table.json")
 """
 
 
@@ -81,8 +81,8 @@ def without_times(found: dict) -> dict:
 
 
 def test_a_killed_run_ends_in_the_same_weights(own_data, tmp_path):
-    """An ablation of M and M-M in two processes, killed again and again: in training,
-    writing points, caching, making pseudo labels, measuring."""
+    """An ablation of M and M-M, in the soak by two processes, killed again and again: in
+    training, writing points, caching, making pseudo labels, measuring."""
     (own_data / "mini.json").unlink()  # else it trains contrasts as well
     script = tmp_path / "whole_way.py"
     script.write_text(WHOLE_WAY)
@@ -90,7 +90,8 @@ def test_a_killed_run_ends_in_the_same_weights(own_data, tmp_path):
     def start(name):
         env = os.environ | {"JSWS_RUNS": str(tmp_path / name), "JSWS_DEVICE": "cpu",
                             "JSWS_CACHE": str(tmp_path / name / "cache")}  # fmt: skip
-        return subprocess.Popen([sys.executable, script, own_data], env=env,
+        jobs = str(min(KILLS, 2))  # processes of an ablation take a while to start
+        return subprocess.Popen([sys.executable, script, own_data, jobs], env=env,
                                 stdout=subprocess.DEVNULL, start_new_session=True,
                                 stderr=subprocess.PIPE, text=True)  # fmt: skip
 
