@@ -71,13 +71,34 @@ def _claim(out: Path, net, *, profile: Profile, recipe: Recipe):
     for tensor in net.state_dict().values():
         digest.update(tensor.detach().cpu().numpy().tobytes())
     note, source = out.with_name(f"{out.name}.source"), digest.hexdigest()
-    known = note.read_text() if note.is_file() else None
+    known = note.read_text().split()[0] if note.is_file() else None
     if known != source and any(out.glob("*.png")):
         raise JswsError(
             f"{out} holds pseudo labels of another network, CRF preset or scale; choose "
             "another folder, or delete this one"
         )
-    write_bytes(note, source.encode())
+    write_bytes(note, f"{source}\n{_digest(net)}\n".encode())
+
+
+def _digest(net) -> str:
+    """A hash of a network's weights."""
+    digest = hashlib.sha256()
+    for tensor in net.state_dict().values():
+        digest.update(tensor.detach().cpu().numpy().tobytes())
+    return digest.hexdigest()
+
+
+def check_teacher(labels: Path, net):
+    """Refuse pseudo labels that `make_pseudo_labels` noted to be of another network.
+
+    Raises:
+        JswsError: they are; labels from elsewhere have no note and pass.
+    """
+    note = labels.with_name(f"{labels.name}.source")
+    made_by = note.read_text().split()[1:] if note.is_file() else []
+    if made_by and made_by != [_digest(net)]:
+        raise JswsError(f"{labels} holds pseudo labels of another network than --teacher; "
+                        "name the one that made them, or leave --pseudo-labels out")
 
 
 def make_pseudo_labels(net, *, profile: Profile, recipe: Recipe, out: Path,

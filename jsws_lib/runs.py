@@ -38,7 +38,7 @@ from jsws_lib.checkpoints import (
 )
 from jsws_lib.config import ROOT, Profile, Recipe
 from jsws_lib.devices import pick_device, wait_for_everyone
-from jsws_lib.pseudo_labels import make_pseudo_labels
+from jsws_lib.pseudo_labels import check_teacher, make_pseudo_labels
 from jsws_lib.ssnet import SSNet, build_ssnet
 from jsws_lib.training import seed_everything, train
 
@@ -197,6 +197,8 @@ def train_or_load(setting: str, *, profile: Profile, recipe: Recipe, seed: int =
                 expect["backbone"] = profile.backbone
             first, _ = load_ssnet(teacher, expect=expect, device=pick_device())
             where = folder / "pseudo_labels"
+            if pseudo_labels:
+                check_teacher(Path(pseudo_labels), first)
         else:
             first = train_or_load(plan.teacher, profile=profile, recipe=recipe, seed=seed,
                                   use_shipped=use_shipped).net  # fmt: skip

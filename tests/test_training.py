@@ -680,3 +680,22 @@ def test_a_loader_process_reports_one_line(tiny, own_data):
     with pytest.raises(JswsError, match=r"\.jpg cannot be decoded") as caught:
         train(net, ("L_c",), profile=broken, recipe=STEADY, steps=1)
     assert "\n" not in str(caught.value)
+
+
+def test_labels_of_another_teacher_are_refused(tiny, home):
+    kwargs = dict(profile=replace(tiny, steps=(1, 1)), recipe=STEADY)
+    teachers = []
+    for seed in (0, 1):
+        train_or_load("M", seed=seed, **kwargs)
+        teachers.append(run_folder("M", seed=seed, **kwargs) / "weights.safetensors")
+    net, _ = load_ssnet(teachers[0])
+    labels = runs.make_pseudo_labels(net, out=home / "labels", workers=0, **kwargs)
+    with pytest.raises(JswsError, match="labels of another network than --teacher"):
+        train_or_load("MM", teacher=teachers[1], pseudo_labels=labels, out=home / "a",
+                      **kwargs)  # fmt: skip
+    for name in ("right teacher", "labels of somebody"):
+        done = train_or_load("MM", teacher=teachers[0], pseudo_labels=labels,
+                             out=home / name, **kwargs)  # fmt: skip
+        assert done.source == "trained"
+        labels.with_name("labels.source").unlink(missing_ok=True)
+        teachers.reverse()  # who made labels without a note, nobody can tell
