@@ -8,7 +8,6 @@ import importlib
 import subprocess
 import sys
 import sysconfig
-import tempfile
 import tomllib
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -71,9 +70,9 @@ def prepare() -> None:
                 raise JswsError(f"{name} cannot be installed ({problem}): run this cell "
                                 "again, or in a new session")  # fmt: skip
         if OPTIONAL in lacking and not COMPILING.exists():
-            COMPILING.parent.mkdir(exist_ok=True)
+            command = _pip_command(OPTIONAL)
             with open(COMPILING, "w") as log:  # nobody waits for it
-                subprocess.Popen(_pip_command(OPTIONAL), stdout=log, stderr=log)
+                subprocess.Popen(command, stdout=log, stderr=log)
             print(f"{OPTIONAL} compiles in the background; a session that begins its CRF "
                   "before it is there computes it in PyTorch, slower")  # fmt: skip
         importlib.invalidate_caches()
@@ -106,7 +105,8 @@ def _pip_command(name: str) -> list:
             pins.append(f"{kept}=={version(kept)}\n")
         except PackageNotFoundError:
             continue
-    constraints = Path(tempfile.gettempdir(), "jsws_kept.txt")
+    constraints = COMPILING.with_name("kept.txt")
+    constraints.parent.mkdir(exist_ok=True)
     constraints.write_text("".join(pins))
     return [sys.executable, "-m", "pip", "install", "--quiet", "-c", constraints, name]
 

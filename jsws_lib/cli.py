@@ -12,7 +12,7 @@ import typer
 from data_utils.categories import categories
 from data_utils.errors import JswsError
 from data_utils.files import write_bytes
-from data_utils.parallel import is_main
+from data_utils.parallel import is_main, process_share
 from jsws_lib import cli_measure
 from jsws_lib.cli_options import (
     Accumulate,
@@ -543,8 +543,9 @@ def main():
     try:
         app(standalone_mode=True)
     except JswsError as error:
-        if is_main():  # the others of a launch would say the same
-            typer.echo(f"jsws: {error}", err=True)
+        rank, launched = process_share()  # any of them may fail alone, on its own images
+        who = f"jsws, process {rank}" if launched > 1 else "jsws"
+        typer.echo(f"{who}: {error}", err=True)
         raise SystemExit(2) from None
 
 

@@ -65,19 +65,16 @@ def _write(job: tuple[Path, np.ndarray, np.ndarray, np.ndarray], **options):
 
 def _claim(out: Path, net, *, profile: Profile, recipe: Recipe):
     """Note whose labels a folder holds; refuse one that holds another network's."""
-    digest = hashlib.sha256(
-        repr((net.size, recipe.suppress, recipe.crf, profile.crf_scale)).encode()
-    )
-    for tensor in net.state_dict().values():
-        digest.update(tensor.detach().cpu().numpy().tobytes())
-    note, source = out.with_name(f"{out.name}.source"), digest.hexdigest()
-    known = note.read_text().split()[0] if note.is_file() else None
+    note = out.with_name(f"{out.name}.source")
+    rule = (net.size, recipe.suppress, recipe.crf, profile.crf_scale)
+    source = f"{_digest(net)}\n{rule}\n"
+    known = note.read_text() if note.is_file() else None
     if known != source and any(out.glob("*.png")):
         raise JswsError(
             f"{out} holds pseudo labels of another network, CRF preset or scale; choose "
             "another folder, or delete this one"
         )
-    write_bytes(note, f"{source}\n{_digest(net)}\n".encode())
+    write_bytes(note, source.encode())
 
 
 def _digest(net) -> str:
@@ -95,8 +92,7 @@ def check_teacher(labels: Path, net):
         JswsError: they are; labels from elsewhere have no note and pass.
     """
     note = labels.with_name(f"{labels.name}.source")
-    made_by = note.read_text().split()[1:] if note.is_file() else []
-    if made_by and made_by != [_digest(net)]:
+    if note.is_file() and note.read_text().splitlines()[0] != _digest(net):
         raise JswsError(f"{labels} holds pseudo labels of another network than --teacher; "
                         "name the one that made them, or leave --pseudo-labels out")
 

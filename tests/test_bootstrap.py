@@ -233,9 +233,11 @@ def test_a_whole_notebook_runs(root, colab, name):
 
 
 @pytest.fixture
-def pip(monkeypatch):
+def pip(monkeypatch, tmp_path):
     """A `pip` for `prepare`: what it was asked for, and what shall fail in it."""
     asked, fails = [], {}
+    monkeypatch.setattr(bootstrap, "COMPILING", tmp_path / "build" / "compiling.log")
+    monkeypatch.setattr(bootstrap.sysconfig, "get_path", lambda name: str(tmp_path))
 
     def run(command, **_):
         asked.append(command[-1])

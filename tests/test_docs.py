@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 import typer
 
+from data_utils.download import sources
 from jsws_lib import make as entry
 from jsws_lib.cli import app
 
@@ -79,3 +80,10 @@ def test_python_knows_its_words(page, line):
     if word == "run":
         parts = [name for name in rest if not name.startswith("-")]
         assert all([*ROOT.glob(f"notebooks/{part}*.ipynb")] for part in parts), line
+
+
+def test_the_page_for_colab_knows_the_size_of_the_download():
+    page = (ROOT / "docs" / "colab.md").read_text(encoding="utf-8")
+    names = re.search(r"^ *!jsws data download ((?:[A-Z0-9-]+ )+)", page, re.M)[1].split()
+    total = sum(sources()[name].gigabytes for name in names)
+    assert len(names) == 4 and f"{total:.1f} GB of archives" in page
