@@ -8,13 +8,15 @@ Category k of the list is channel k + 1 of the network and pixel value k + 1 of 
 is the background.
 """
 
-import json
+import os
+import re
 from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 
 from data_utils.errors import JswsError
+from data_utils.files import read_json
 from data_utils.voc import VOC_CLASSES, image_labels
 
 NOTE = "categories.json"
@@ -46,23 +48,56 @@ def all_labels(voc: Path | str, ids: Sequence[str]) -> np.ndarray:
     labels = np.zeros((len(ids), len(number)), np.float32)
     for row, one in zip(labels, ids, strict=True):
         names = note["labels"].get(one)
-        if not names or (unknown := [name for name in names if name not in number]):
+        if not isinstance(names, list):
+            names = []
+        unknown = [name for name in names if type(name) is not str or name not in number]
+        if not names or unknown:
             what = f"the unknown label {unknown[0]!r}" if names else "no label"
-            raise JswsError(f"{voc / NOTE}: picture {one!r} has {what}; mend the table of "
-                            "labels and run `jsws data adopt` again")  # fmt: skip
+            raise JswsError(
+                f"{voc / NOTE}: picture {one!r} has {what}; mend the table of "
+                "labels and run `jsws data adopt` again"
+            )
         row[[number[name] for name in names]] = 1
     return labels
 
 
+def combined(known: Sequence[str], data: Sequence[str]) -> tuple[str, ...]:
+    """The data's categories, then those that only a network or its predictions know.
+
+    Raises:
+        JswsError: not one name is in both, or they are too many for a mask.
+    """
+    if not set(known) & set(data):
+        raise JswsError(
+            f"{len(known)} categories ({known[0]} to {known[-1]}) were predicted, and the "
+            f"data have {len(data)} others ({data[0]} to {data[-1]}): not one name is in "
+            "both; choose another checkpoint or other data"
+        )
+    names = (*data, *(name for name in known if name not in data))
+    if len(names) > MOST:
+        raise JswsError(f"{len(names)} categories together; a mask can hold {MOST}")
+    return names
+
+
+def natural(name: str) -> list:
+    """Sorts names as people do: numbers by size (2 before 12), letters in either case."""
+    parts = re.split(r"(\d+)", name.casefold())
+    return [int(part) if k % 2 else part for k, part in enumerate(parts)]
+
+
 def _read(voc: Path | str) -> dict | None:
     path = Path(voc) / NOTE
-    if not path.is_file():
+    if not os.path.lexists(path):
         return None
-    try:
-        note = json.loads(path.read_text(encoding="utf-8"))
-        if 1 <= len(note["categories"]) <= MOST and isinstance(note["labels"], dict):
-            return note
-        problem = f"it has {len(note['categories'])} categories, 1 to {MOST} are possible"
-    except (ValueError, KeyError, TypeError) as error:
-        problem = repr(error)
+    note = read_json(path, "categories", "labels", advice="run `jsws data adopt` again")
+    names = note["categories"]
+    named = isinstance(names, list) and all(isinstance(name, str) for name in names)
+    if not named or not isinstance(note["labels"], dict):
+        problem = "its categories or labels are not those of pictures"
+    elif not 1 <= len(names) <= MOST:
+        problem = f"it has {len(names)} categories, 1 to {MOST} are possible"
+    elif len({*names}) < len(names) or not all(map(str.isprintable, names)) or "" in names:
+        problem = "its categories are not different, printable names"
+    else:
+        return note
     raise JswsError(f"{path} is not what `jsws data adopt` wrote ({problem}); run it again")

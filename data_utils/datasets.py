@@ -17,68 +17,19 @@ import torch.nn.functional as F
 from PIL import Image
 from torch.utils.data import DataLoader, Dataset, Sampler
 
-from data_utils.categories import all_labels
-from data_utils.decoded import CACHES, Decoded, Files, read_pictures
+from data_utils.categories import all_labels, categories
+from data_utils.decoded import Decoded, Files, read_pictures
 from data_utils.errors import JswsError
-from data_utils.voc import FETCH, NUM_CLASSES, VOID, read_ids
+from data_utils.fields import CACHES
+from data_utils.pictures import (
+    list_pictures,
+    read_class_mask,
+    read_image,
+    read_saliency_mask,
+)
+from data_utils.voc import FETCH, VOID, read_ids
 
 MEAN_COLOUR = (124, 116, 104)  # fills the corners of a rotated picture
-
-
-def open_picture(path: Path | str) -> Image.Image:
-    """Open and decode a picture.
-
-    Raises:
-        JswsError: no such file, or not a whole picture.
-    """
-    try:
-        with Image.open(path) as picture:
-            picture.load()
-            return picture
-    except FileNotFoundError:
-        raise JswsError(f"no picture at {path}") from None
-    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
-        raise JswsError(
-            f"{path} cannot be decoded ({error}); download or copy it again"
-        ) from None
-
-
-def read_image(path: Path | str) -> Image.Image:
-    """Read an RGB picture. Raises JswsError as `open_picture` does."""
-    return open_picture(path).convert("RGB")
-
-
-def read_saliency_mask(path: Path | str) -> Image.Image:
-    """Read Y as a picture of mode L with values 0 and 1.
-
-    Masks in the wild are 1-bit, 0/1, 0/255 or graded; half of full scale decides.
-    """
-    # convert("L") of a 1-bit picture gives 0 and 255.
-    values = np.asarray(open_picture(path).convert("L"))
-    half = 127 if values.max() > 1 else 0
-    return Image.fromarray((values > half).astype(np.uint8))
-
-
-def read_class_mask(path: Path | str, *, count: int = NUM_CLASSES) -> Image.Image:
-    """Read a VOC label picture as mode L: 0 to `count`, 20 in VOC, or 255 (void).
-
-    Raises:
-        JswsError: RGB instead of indexed, or a value no category has.
-    """
-    picture = open_picture(path)
-    if picture.mode not in ("P", "L"):
-        raise JswsError(
-            f"{path} is a {picture.mode} picture, expected an indexed (P) or grey (L) "
-            "one that stores category numbers"
-        )
-    values = np.asarray(picture)
-    wrong = set(np.unique(values).tolist()) - {*range(count + 1), VOID}
-    if wrong:
-        raise JswsError(
-            f"{path} holds the value {min(wrong)}; a VOC mask holds 0 to {count} "
-            f"and {VOID}"
-        )
-    return Image.fromarray(values)
 
 
 @dataclass(frozen=True)
@@ -90,9 +41,7 @@ class Augmentation:
     flip: bool = True
     rotate: float = 0.0  # degrees either way
 
-    def __call__(
-        self, rng: np.random.Generator, image: Image.Image, *masks: Image.Image
-    ):
+    def __call__(self, rng: np.random.Generator, image: Image.Image, *masks: Image.Image):
         """Apply one random draw to an image and its masks (filled with 255)."""
         w, h = image.size
         at, angle, mirror = self._draw(rng)
@@ -135,7 +84,6 @@ class Augmentation:
         """
         at, angle, mirror = self._draw(rng)
         left, top = at * (self.side - self.size)
-        square = np.asarray(square)  # of a memory map each slice would be one, too
         if angle:
             layers = _turn(square, self.size, (left, top), size, angle, mirror)
         else:
@@ -146,9 +94,14 @@ class Augmentation:
         return (layers[:3], *layers[3:])
 
 
-def _turn(square: np.ndarray, size: int, start: tuple[float, float],
-          picture: tuple[int, int], angle: float,
-          mirror: bool) -> torch.Tensor:  # fmt: skip
+def _turn(
+    square: np.ndarray,
+    size: int,
+    start: tuple[float, float],
+    picture: tuple[int, int],
+    angle: float,
+    mirror: bool,
+) -> torch.Tensor:
     """Cut a crop out of a square as if its picture had been rotated before.
 
     Pillow's `transform` gives the same within a grey level, which it cuts off where this
@@ -187,8 +140,14 @@ class _TrainingSet(Dataset):
     "decoded", squares in a memory-mapped file (`decoded.py`), for large ones.
     """
 
-    def __init__(self, augmentation: Augmentation, seed: int, cache: str, name: str,
-                 cache_folder: Path | None):  # fmt: skip
+    def __init__(
+        self,
+        augmentation: Augmentation,
+        seed: int,
+        cache: str,
+        name: str,
+        cache_folder: Path | None,
+    ):
         if cache not in CACHES:
             raise JswsError(f"cache '{cache}': choose from {', '.join(CACHES)}")
         self.augmentation, self.seed = augmentation, seed
@@ -197,8 +156,9 @@ class _TrainingSet(Dataset):
         if cache == "decoded":
             folder = os.environ.get("JSWS_CACHE") or cache_folder
             files = [self._files(k) for k in range(len(self))]
-            self._decoded = Decoded(files, name=name, side=augmentation.side,
-                                    folder=Path(folder))  # fmt: skip
+            self._decoded = Decoded(
+                files, name=name, side=augmentation.side, folder=Path(folder)
+            )
 
     def _files(self, index: int) -> Files:
         raise NotImplementedError
@@ -206,8 +166,7 @@ class _TrainingSet(Dataset):
     def _draw(self, index: int, draw: int) -> tuple[torch.Tensor, ...]:
         rng = np.random.default_rng([self.seed, draw])
         if self._decoded is not None:
-            return self.augmentation.cut(rng, self._decoded[index],
-                                         self._decoded.sizes[index])  # fmt: skip
+            return self.augmentation.cut(rng, *self._decoded[index])
         if self._memory is None:
             pictures = read_pictures(self._files(index))
         elif index not in self._memory:
@@ -239,22 +198,33 @@ class ClassificationSet(_TrainingSet):
         JswsError: a list, image, XML or pseudo label is missing or broken.
     """
 
-    def __init__(self, voc: Path | str, list_name: str = "train_aug", *,
-                 augmentation: Augmentation, seed: int = 0,
-                 pseudo_labels: Path | str | None = None, leaky_labels: bool = False,
-                 cache: str = "none"):  # fmt: skip
+    def __init__(
+        self,
+        voc: Path | str,
+        list_name: str = "train_aug",
+        *,
+        augmentation: Augmentation,
+        seed: int = 0,
+        pseudo_labels: Path | str | None = None,
+        leaky_labels: bool = False,
+        cache: str = "none",
+    ):
         self.voc = Path(voc)
         self.ids = read_ids(
             self.voc / "ImageSets" / "Segmentation" / f"{list_name}.txt",
             image_dir=self.voc / "JPEGImages",
         )
         self.labels = all_labels(self.voc, self.ids)
+        self.names = categories(self.voc)
         self.pseudo_labels = pseudo_labels and Path(pseudo_labels)
         self.leaky_labels = leaky_labels
-        mask = self.voc / "SegmentationClass" / f"{self.ids[0]}.png"
-        if leaky_labels and not mask.is_file():
-            raise JswsError("leaky labels come from the masks of training images, but "
-                            f"there is no {mask}; the embedded data have none on purpose")
+        masks = [self.voc / "SegmentationClass" / f"{i}.png" for i in self.ids]
+        if leaky_labels and (lost := [mask for mask in masks if not mask.is_file()]):
+            raise JswsError(
+                "leaky labels come from the masks of training images, but "
+                f"{len(lost):,} of {len(masks):,} are missing, the first is {lost[0]}; "
+                "the embedded data have none on purpose"
+            )
         super().__init__(augmentation, seed, cache, list_name, self.voc / ".decoded")
 
     def __len__(self):
@@ -268,15 +238,18 @@ class ClassificationSet(_TrainingSet):
         name = self.ids[index]
         image = (self.voc / "JPEGImages" / f"{name}.jpg", read_image)
         masks = [folder / f"{name}.png" for folder in self._mask_folders()]
-        reader = partial(read_class_mask, count=self.labels.shape[1])
+        reader = partial(read_class_mask, names=self.names)
         update_wrapper(reader, read_class_mask)  # the cache of squares knows it by name
         return (image, *((mask, reader) for mask in masks))
 
     def __getitem__(self, key: tuple[int, int]) -> dict[str, torch.Tensor]:
         index, draw = key
         image, *masks = self._draw(index, draw)
-        sample = {"index": index, "image": image,
-                  "labels": torch.from_numpy(self.labels[index])}  # fmt: skip
+        sample = {
+            "index": index,
+            "image": image,
+            "labels": torch.from_numpy(self.labels[index]),
+        }
         if self.pseudo_labels:
             sample["pseudo_label"] = masks[0].long()
         if self.leaky_labels:
@@ -295,13 +268,21 @@ class SaliencySet(_TrainingSet):
         JswsError: a folder is missing or empty, or an image has no mask.
     """
 
-    def __init__(self, images: Path | str, masks: Path | str, *,
-                 augmentation: Augmentation, seed: int = 0, ids: list[str] | None = None,
-                 cache: str = "none"):  # fmt: skip
+    def __init__(
+        self,
+        images: Path | str,
+        masks: Path | str,
+        *,
+        augmentation: Augmentation,
+        seed: int = 0,
+        ids: list[str] | None = None,
+        cache: str = "none",
+    ):
         self.pairs = saliency_pairs(images, masks, ids=ids)
         self.ids = [image.stem for image, _ in self.pairs]
-        super().__init__(augmentation, seed, cache, Path(images).name,
-                         Path(images).parent / ".decoded")  # fmt: skip
+        super().__init__(
+            augmentation, seed, cache, Path(images).name, Path(images).parent / ".decoded"
+        )
 
     def __len__(self):
         return len(self.pairs)
@@ -315,31 +296,28 @@ class SaliencySet(_TrainingSet):
         return {"index": key[0], "image": image, "sal_mask": mask}
 
 
-def saliency_pairs(images: Path | str, masks: Path | str, *,
-                   ids: list[str] | None = None) -> list[tuple[Path, Path]]:  # fmt: skip
-    """Pair `<images>/<id>.jpg` with `<masks>/<id>.png`, sorted by id.
-
-    Images may be `.jpg`, `.jpeg` or `.png`, in either case.
+def saliency_pairs(
+    images: Path | str, masks: Path | str, *, ids: list[str] | None = None
+) -> list[tuple[Path, Path]]:
+    """Pair the pictures of two folders by name, sorted by it.
 
     Raises:
-        JswsError: a folder is missing or empty, two images have one id, or a listed image
-            or a mask is missing.
+        JswsError: a folder is missing or empty, holds two pictures of one name, or a
+            listed image or a mask is missing.
     """
-    images, masks, found = Path(images), Path(masks), {}
-    for path in sorted(images.glob("*")):
-        if path.suffix.lower() in (".jpg", ".jpeg", ".png") and path.name[0] != ".":
-            if path.stem in found:
-                raise JswsError(f"{found[path.stem]} and {path} have one id; remove one")
-            found[path.stem] = path
+    found, have = (
+        list_pictures(folder) if Path(folder).is_dir() else {} for folder in (images, masks)
+    )
     if not found:
-        raise JswsError(f"no *.jpg in {images}; {FETCH}")
+        raise JswsError(f"no picture in {images}; {FETCH}")
     if missing := [i for i in ids or () if i not in found]:
-        raise JswsError(f"{images / missing[0]}.jpg is listed but missing")
-    pairs = [(found[i], masks / f"{i}.png") for i in ids or sorted(found)]
-    have = {p.name for p in masks.glob("*.png")}
-    if lost := [mask for _, mask in pairs if mask.name not in have]:
-        raise JswsError(f"{len(lost)} masks are missing, the first is {lost[0]}")
-    return pairs
+        raise JswsError(f"{Path(images) / missing[0]}.jpg is listed but missing")
+    wanted = ids or sorted(found)
+    if lost := [i for i in wanted if i not in have]:
+        raise JswsError(
+            f"{len(lost)} masks are missing, the first is {Path(masks) / lost[0]}.png"
+        )
+    return [(found[i], have[i]) for i in wanted]
 
 
 class Draws(Sampler):
@@ -356,8 +334,16 @@ class Draws(Sampler):
         share: (rank, ranks): of each batch the part that one of several processes takes.
     """
 
-    def __init__(self, n: int, *, start: int, stop: int, seed: int, batch: int = 1,
-                 share: tuple[int, int] = (0, 1)):  # fmt: skip
+    def __init__(
+        self,
+        n: int,
+        *,
+        start: int,
+        stop: int,
+        seed: int,
+        batch: int = 1,
+        share: tuple[int, int] = (0, 1),
+    ):
         self.n, self.start, self.stop, self.seed = n, start, stop, seed
         self.batch, self.share = batch, share
 
@@ -376,8 +362,16 @@ class Draws(Sampler):
             yield int(order[draw % self.n]), draw
 
 
-def batches(data: Dataset, batch: int, *, steps: int, start: int = 0, seed: int = 0,
-            workers: int = 0, share: tuple[int, int] = (0, 1)) -> DataLoader:  # fmt: skip
+def batches(
+    data: Dataset,
+    batch: int,
+    *,
+    steps: int,
+    start: int = 0,
+    seed: int = 0,
+    workers: int = 0,
+    share: tuple[int, int] = (0, 1),
+) -> DataLoader:
     """A loader of `steps - start` batches, those an uninterrupted run would see.
 
     Args:
@@ -392,10 +386,23 @@ def batches(data: Dataset, batch: int, *, steps: int, start: int = 0, seed: int 
         JswsError: the batch cannot be shared evenly.
     """
     if batch % share[1]:
-        raise JswsError(f"a batch of {batch} cannot be shared by {share[1]} processes; "
-                        f"choose a multiple: --batch {share[1] * (batch // share[1] + 1)}")
-    draws = Draws(len(data), start=start * batch, stop=steps * batch, seed=seed,
-                  batch=batch, share=share)  # fmt: skip
-    return DataLoader(data, batch // share[1], sampler=draws, num_workers=workers,
-                      pin_memory=torch.cuda.is_available(),
-                      persistent_workers=workers > 0)  # fmt: skip
+        raise JswsError(
+            f"a batch of {batch} cannot be shared by {share[1]} processes; "
+            f"choose a multiple: --batch {share[1] * (batch // share[1] + 1)}"
+        )
+    draws = Draws(
+        len(data),
+        start=start * batch,
+        stop=steps * batch,
+        seed=seed,
+        batch=batch,
+        share=share,
+    )
+    return DataLoader(
+        data,
+        batch // share[1],
+        sampler=draws,
+        num_workers=workers,
+        pin_memory=torch.cuda.is_available(),
+        persistent_workers=workers > 0,
+    )

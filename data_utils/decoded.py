@@ -6,14 +6,14 @@ a slice, with nothing to decode and nothing to resize. Cost: the two resizes of 
 here and in the slice's whole pixels, are not quite the one they replace; tests hold how far
 a crop may be from the direct one.
 
-The file is (N, side, side, 3 + masks) uint8, in the .npy format. Its name says which list,
-which side and, as two digests, which source files, and of which size and date they are:
-when one of them changes, another name is looked for and the file is made anew.
+The file is (N, side * side * (3 + masks) + 8) uint8, in the .npy format: a square, and the
+picture's own width and height as two int32. Its name says which list, which side and, as
+two digests, which source files, and of which size and date they are: when one of them
+changes, another name is looked for and the file is made anew.
 """
 
 import errno
 import hashlib
-import io
 import json
 import os
 import shutil
@@ -26,12 +26,12 @@ import numpy as np
 from PIL import Image
 from tqdm.auto import tqdm
 
-from data_utils.errors import JswsError
-from data_utils.files import write_bytes
+from data_utils.errors import JswsError, remedy
 from data_utils.parallel import in_parallel
+from data_utils.pictures import same_size
 
-CACHES = ("none", "memory", "decoded")  # of decoded pictures, in a profile
-VERSION = 1  # of the layout
+VERSION = 2  # of the layout, and of what readers make of a file
+SIZE = 8  # bytes of a picture's width and height
 ABANDONED = 3600  # s without a write: the process that made a .tmp file is gone
 Files = tuple[tuple[Path, Callable], ...]  # of one sample: path and reader, image first
 
@@ -48,16 +48,6 @@ def read_pictures(files: Files) -> tuple[Image.Image, ...]:
     return (image, *masks)
 
 
-def same_size(image: Image.Image, mask: Image.Image, mask_path: Path):
-    """Raise JswsError unless mask and image have the same size."""
-    if image.size != mask.size:
-        (w, h), (mw, mh) = image.size, mask.size
-        raise JswsError(
-            f"{mask_path} is {mw} x {mh} px but its image is {w} x {h} px; a mask must "
-            "have its image's size"
-        )
-
-
 class Decoded:
     """Squares of a data set; index it for one sample. Made when it is not there yet.
 
@@ -68,16 +58,23 @@ class Decoded:
         folder: where the file is kept.
         workers: processes that decode; default one per core.
 
-    `decoded[i]` is (side, side, 3 + masks) uint8, a view into the file. `decoded.sizes[i]`
-    is the picture's own (width, height).
+    `decoded[i]` is a square, (side, side, 3 + masks) uint8, a view into the file, and the
+    picture's own (width, height).
 
     Raises:
         JswsError: a source is missing or broken, or the disk is full or read-only.
     """
 
-    def __init__(self, samples: Sequence[Files], *, name: str, side: int, folder: Path,
-                 workers: int | None = None):  # fmt: skip
-        folder = Path(folder)
+    def __init__(
+        self,
+        samples: Sequence[Files],
+        *,
+        name: str,
+        side: int,
+        folder: Path,
+        workers: int | None = None,
+    ):
+        folder, self.side = Path(folder), side
         prefix = f"{name}_{side}_{_files_digest(samples, folder)}_"
         self.path = folder / f"{prefix}{_state_digest(samples, side)}.npy"
         try:
@@ -88,36 +85,38 @@ class Decoded:
             self._map()
 
     def _map(self):
-        self.sizes = np.load(_sizes_of(self.path))
-        self._squares = np.load(self.path, mmap_mode="r")
+        self._rows = np.load(self.path, mmap_mode="r")
+        self._length = len(self._rows)
 
     def __len__(self):
-        return len(self.sizes)
+        return self._length
 
-    def __getitem__(self, index: int) -> np.ndarray:
-        if self._squares is None:  # each process maps the file for itself
+    def __getitem__(self, index: int) -> tuple[np.ndarray, np.ndarray]:
+        if self._rows is None:  # each process maps the file for itself
             self._map()
-        return self._squares[index]
+        row = np.asarray(self._rows[index])  # of a memory map each slice would be one, too
+        return row[:-SIZE].reshape(self.side, self.side, -1), row[-SIZE:].view(np.int32)
 
     def __getstate__(self) -> dict:
         """What a data-loading process gets: the name of the file, not its contents."""
-        return {**vars(self), "_squares": None}
+        return {**vars(self), "_rows": None}
 
 
-def decode(files: Files, *, side: int) -> tuple[np.ndarray, tuple[int, int]]:
-    """One sample as a square, (side, side, 3 + masks) uint8, and its (width, height)."""
+def decode(files: Files, *, side: int) -> np.ndarray:
+    """One sample as a row of the file."""
     image, *masks = read_pictures(files)
     square = image.resize((side, side), Image.Resampling.BILINEAR)
     layers = [np.asarray(square)]
     for mask in masks:  # nearest: categories do not mix
         small = mask.resize((side, side), Image.Resampling.NEAREST)
         layers.append(np.asarray(small)[..., None])
-    return np.concatenate(layers, axis=2), image.size
+    size = np.array(image.size, np.int32).view(np.uint8)
+    return np.concatenate([np.concatenate(layers, axis=2).ravel(), size])
 
 
 def _build(samples: Sequence[Files], path: Path, side: int, workers: int | None):
     """Write the file under a temporary name; rename it when it is whole."""
-    shape = (len(samples), side, side, 2 + len(samples[0]))
+    shape = (len(samples), side * side * (2 + len(samples[0])) + SIZE)
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -127,33 +126,25 @@ def _build(samples: Sequence[Files], path: Path, side: int, workers: int | None)
             raise JswsError(
                 f"decoded pictures need {need / 1e9:.1f} GB in {path.parent}, "
                 f"{free / 1e9:.1f} GB are free; make room, name another folder in "
-                "$JSWS_CACHE, or train with --cache none"
+                "$JSWS_CACHE, or train with --set cache=none"
             )
         try:
-            squares = np.lib.format.open_memmap(temporary, "w+", np.uint8, shape)
+            rows = np.lib.format.open_memmap(temporary, "w+", np.uint8, shape)
             _reserve(temporary)
-            sizes = np.zeros((len(samples), 2), np.int32)
             results = in_parallel(partial(decode, side=side), samples, workers=workers)
             bar = tqdm(results, total=len(samples), desc="decoding once", unit="picture")
-            for k, (square, size) in enumerate(bar):
-                squares[k], sizes[k] = square, size
-            squares.flush()
-            del squares
-            file = io.BytesIO()
-            np.save(file, sizes)
-            write_bytes(_sizes_of(path), file.getvalue())
+            for k, row in enumerate(bar):
+                rows[k] = row
+            rows.flush()
+            del rows
             os.replace(temporary, path)  # last: a file with this name is whole
         finally:
             temporary.unlink(missing_ok=True)
     except OSError as error:
         raise JswsError(
-            f"decoded pictures cannot be written to {path.parent} ({error.strerror}); name "
-            "another folder in $JSWS_CACHE, or train with --cache none"
+            f"decoded pictures cannot be written to {path.parent} ({error.strerror}): "
+            f"{remedy(error)} in $JSWS_CACHE, or train with --set cache=none"
         ) from None
-
-
-def _sizes_of(path: Path) -> Path:
-    return path.with_suffix(".sizes.npy")
 
 
 def _reserve(path: Path):
@@ -170,7 +161,7 @@ def _reserve(path: Path):
 def _remove_older(path: Path, prefix: str):
     """What was made of the same files before they changed."""
     for other in path.parent.glob(f"{prefix}*.npy"):
-        if other not in (path, _sizes_of(path)):
+        if other != path:
             other.unlink(missing_ok=True)
 
 
@@ -184,10 +175,17 @@ def _files_digest(samples: Sequence[Files], folder: Path) -> str:
     """Of every source's place and of how it is read; a moved data root is the same."""
     root = folder.resolve().parent
     parents = {path.parent: path.parent.resolve() for files in samples for path, _ in files}
-    places = {parent: str(place.relative_to(root) if place.is_relative_to(root) else place)
-              for parent, place in parents.items()}  # fmt: skip
-    return _digest([[places[path.parent], path.name, reader.__name__]
-                    for files in samples for path, reader in files])[:8]  # fmt: skip
+    places = {
+        parent: str(place.relative_to(root) if place.is_relative_to(root) else place)
+        for parent, place in parents.items()
+    }
+    return _digest(
+        [
+            [places[path.parent], path.name, reader.__name__]
+            for files in samples
+            for path, reader in files
+        ]
+    )[:8]
 
 
 def _state_digest(samples: Sequence[Files], side: int) -> str:

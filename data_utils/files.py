@@ -1,15 +1,20 @@
-"""Files that appear whole or not at all."""
+"""Files that appear whole or not at all, and the doors by which their contents come in."""
 
+import hashlib
 import io
+import json
 import math
 import os
+import shutil
+import tempfile
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from PIL import Image
+from data_utils.errors import JswsError, remedy
 
-from data_utils.errors import JswsError
+ABANDONED = 3600  # s without a change: the process that wrote there is gone
 
 
 @contextmanager
@@ -29,8 +34,58 @@ def whole(path: Path | str) -> Iterator[Path]:
         finally:
             temporary.unlink(missing_ok=True)
     except OSError as error:
-        raise JswsError(f"cannot write {path} ({error.strerror}): free some room, or name "
-                        "another place") from None  # fmt: skip
+        raise JswsError(
+            f"cannot write {path} ({error.strerror}): {remedy(error)}"
+        ) from None
+
+
+@contextmanager
+def whole_folder(path: Path | str) -> Iterator[Path]:
+    """Give an empty folder beside `path`; at the end it takes the place of `path`.
+
+    What killed processes left beside it is swept.
+
+    Raises:
+        JswsError: as `whole` does.
+    """
+    path = Path(path)
+    prefix = f".{path.name}-making-"
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        for left in path.parent.glob(f"{prefix}*"):
+            if time.time() - left.stat().st_mtime > ABANDONED:
+                shutil.rmtree(left, ignore_errors=True)
+        with tempfile.TemporaryDirectory(prefix=prefix, dir=path.parent) as room:
+            made = Path(room, "new")
+            made.mkdir()  # not `room` itself, which is shut to everyone else
+            yield made
+            if path.exists():
+                path.rename(Path(room, "old"))
+            made.rename(path)
+    except OSError as error:
+        raise JswsError(
+            f"the data cannot be written to {path} ({error.strerror}): {remedy(error)}"
+        ) from None
+
+
+def check_place(path: Path | str):
+    """Refuse a file's place before hours of work, not after them.
+
+    Raises:
+        JswsError: something else than a file is there, or none can be written.
+    """
+    path = Path(path)
+    if os.path.lexists(path) and not path.is_file():
+        raise JswsError(f"cannot write {path}, which is no file; name another place")
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        temporary.touch()
+        temporary.unlink()
+    except OSError as error:
+        raise JswsError(
+            f"cannot write {path} ({error.strerror}): {remedy(error)}"
+        ) from None
 
 
 def write_bytes(path: Path | str, data: bytes) -> Path:
@@ -40,11 +95,84 @@ def write_bytes(path: Path | str, data: bytes) -> Path:
     return Path(path)
 
 
-def write_png(path: Path | str, image: Image.Image) -> Path:
-    """Write a picture as PNG, whole or not at all."""
+def write_png(path: Path | str, image, **options) -> Path:
+    """Write a picture as PNG, whole or not at all; `options` are Pillow's."""
     file = io.BytesIO()
-    image.save(file, format="PNG")
+    image.save(file, format="PNG", **options)
     return write_bytes(path, file.getvalue())
+
+
+def read_bytes(path: Path | str, *, advice: str) -> bytes:
+    """Read a plain file; a pipe or a device, which may never end, is none.
+
+    Raises:
+        JswsError: there is none, or it cannot be read.
+    """
+    try:
+        if not Path(path).is_file():
+            raise JswsError(f"{path} is no file; {advice}")
+        return Path(path).read_bytes()
+    except OSError as error:
+        raise JswsError(f"{path} cannot be read ({error.strerror}); {advice}") from None
+
+
+def read_text(path: Path | str, *, advice: str) -> str:
+    """Read a plain file of UTF-8, with or without a byte-order mark.
+
+    Raises:
+        JswsError: as `read_bytes` does, or it is no such text.
+    """
+    try:
+        return read_bytes(path, advice=advice).decode("utf-8-sig")
+    except UnicodeDecodeError:
+        raise JswsError(f"{path} is not UTF-8 text; save it as UTF-8") from None
+
+
+def read_json(path: Path | str, *keys: str, advice: str) -> dict:
+    """Read a JSON file of ours.
+
+    Args:
+        path: the file.
+        keys: it must have.
+        advice: what to do about a damaged one, the end of the error's sentence.
+
+    Raises:
+        JswsError: no such file, not JSON, not an object, or without one of the keys.
+    """
+    data = read_bytes(path, advice=advice)
+    try:
+        found = json.loads(data)  # some shells write UTF-16
+        if not isinstance(found, dict):
+            raise ValueError(f"it holds a {type(found).__name__}")
+        if lacks := [key for key in keys if key not in found]:
+            raise ValueError(f"it has no {lacks[0]!r}")
+    except (ValueError, RecursionError) as error:
+        raise JswsError(f"{path} cannot be used ({error}); {advice}") from None
+    return found
+
+
+def sha256(path: Path | str) -> str:
+    """Hex digest of a file."""
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def verified(path: Path) -> Path:
+    """A file that the repository ships, if it is the one its folder's manifest describes.
+
+    Raises:
+        JswsError: it is another, or the manifest is missing or damaged.
+    """
+    manifest = path.with_name("manifest.json")
+    advice = f"restore it with `git checkout -- {path.parent.name}`"
+    files = read_json(manifest, "files", advice=advice)["files"]
+    try:
+        right = sha256(path) == files[path.name]["sha256"]
+    except (OSError, KeyError, TypeError):
+        right = False
+    if not right:
+        raise JswsError(f"{path} is not the file described in {manifest.name}; {advice}")
+    return path
 
 
 def for_json(value):

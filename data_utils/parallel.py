@@ -1,6 +1,6 @@
 """Work on several cores: jobs in, results out in order, never many in flight.
 
-Also which of several launched processes this is; `jsws_lib/devices.py` has what they do.
+Also which of several launched processes this is; what they do: `engine/devices.py`.
 """
 
 import multiprocessing
@@ -26,7 +26,13 @@ def available_cores() -> int:
 
 def process_share() -> tuple[int, int]:
     """This process's rank, and how many were launched together: (0, 1) for one alone."""
-    return int(os.environ.get("RANK") or 0), int(os.environ.get("WORLD_SIZE") or 1)
+    given = os.environ.get("RANK") or "0", os.environ.get("WORLD_SIZE") or "1"
+    if all(map(str.isdecimal, given)) and int(given[0]) < int(given[1]):
+        return int(given[0]), int(given[1])
+    raise JswsError(
+        f"RANK is {given[0]!r} and WORLD_SIZE {given[1]!r} in the environment: whole "
+        "numbers, the first below the second, are set by accelerate or torchrun; unset both"
+    )
 
 
 def is_main() -> bool:
@@ -34,8 +40,25 @@ def is_main() -> bool:
     return process_share()[0] == 0
 
 
-def _leave_with_parent():
-    """End this worker when its parent is killed: it would wait for work for ever."""
+def wait_for_everyone():
+    """Hold until every launched process is here."""
+    if process_share()[1] > 1:
+        from accelerate.state import PartialState  # PyTorch takes seconds to import
+
+        PartialState().wait_for_everyone()
+
+
+def gather(things: list) -> list:
+    """The lists of all launched processes as one, in order of rank."""
+    if process_share()[1] == 1:
+        return things
+    from accelerate.utils import gather_object
+
+    return gather_object(things)
+
+
+def leave_with_parent():
+    """End this worker when its parent is killed: it would go on, or wait for ever."""
     parent = multiprocessing.parent_process()
     threading.Thread(target=lambda: (parent.join(), os._exit(1)), daemon=True).start()
 
@@ -63,7 +86,7 @@ def in_parallel(work: Callable, jobs: Iterable, *, workers: int | None = None) -
         return
     # Spawned, not forked: a fork of a process that runs threads (torch, Jupyter) may hang.
     context = multiprocessing.get_context("spawn")
-    pool = ProcessPoolExecutor(workers, mp_context=context, initializer=_leave_with_parent)
+    pool = ProcessPoolExecutor(workers, mp_context=context, initializer=leave_with_parent)
     try:
         pending: deque = deque()
         for job in jobs:

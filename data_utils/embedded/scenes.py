@@ -5,14 +5,20 @@ function of its seed. Colours are float32 in 0..1 until the last step.
 """
 
 import colorsys
-from functools import cache
+from collections.abc import Sequence
+from functools import cache, partial
 from typing import NamedTuple
 
 import numpy as np
 from PIL import Image, ImageFilter
 
-from data_utils.landscapes import SETTINGS, grid, noise, render_background, rgb
-from data_utils.openmoji import CATEGORIES, OUTSIDE_DRAWINGS, drawings, render_glyph
+from data_utils.embedded.landscapes import SETTINGS, grid, noise, render_background, rgb
+from data_utils.embedded.openmoji import (
+    CATEGORIES,
+    OUTSIDE_DRAWINGS,
+    drawings,
+    render_glyph,
+)
 from data_utils.voc import NUM_CLASSES, VOC_CLASSES
 
 RARELY_SALIENT = ("bottle", "chair", "diningtable", "pottedplant", "sofa", "tvmonitor")
@@ -68,9 +74,7 @@ def _hue_axes() -> np.ndarray:
     return np.array([colorsys.rgb_to_yiq(*row) for row in np.eye(3)], np.float32).T
 
 
-def _recolour(
-    rng: np.random.Generator, category: str, colour: np.ndarray
-) -> np.ndarray:
+def _recolour(rng: np.random.Generator, category: str, colour: np.ndarray) -> np.ndarray:
     if category == "person":
         colour = _humanise(rng, colour)
     turn = rng.normal(0, 0.12)  # radians; enough to tell twins apart, never misleading
@@ -97,9 +101,16 @@ class _Layer(NamedTuple):
 
 
 def _layer(
-    rng: np.random.Generator, size: int, category: str, character: str, *,
-    side: float, centre: tuple[float, float], light: float, salient: bool,
-) -> _Layer:  # fmt: skip
+    rng: np.random.Generator,
+    size: int,
+    category: str,
+    character: str,
+    side: float,
+    centre: tuple[float, float],
+    *,
+    light: float,
+    salient: bool = False,
+) -> _Layer:
     """Return a posed, recoloured and lit drawing; `side` is its longer side / size."""
     glyph = render_glyph(character)
     if rng.random() < 0.5:
@@ -130,9 +141,7 @@ def _layer(
     lit = np.concatenate([colour, pixels[..., 3:]], axis=2)
     canvas[np.ix_(rows, cols)] = lit[np.ix_(rows - top, cols - left)]
     foot = (top + height) / size
-    return _Layer(
-        category, character, canvas[..., :3], canvas[..., 3], foot, salient
-    )
+    return _Layer(category, character, canvas[..., :3], canvas[..., 3], foot, salient)
 
 
 def _shadow(alpha: np.ndarray, radius: float, right: int, down: int) -> np.ndarray:
@@ -180,9 +189,7 @@ def _compose(
     # light points from the scene to the lamp: shadows fall the other way
     right, down = round(-reach * np.cos(light)), round(-reach * np.sin(light)) + 1
     for layer, seen in shown:
-        image = image * (
-            1 - strength * _shadow(layer.alpha, 0.022 * size, right, down)
-        )
+        image = image * (1 - strength * _shadow(layer.alpha, 0.022 * size, right, down))
         image = image + layer.alpha[..., None] * (layer.colour - image)
         if layer.category in VOC_CLASSES:
             index = VOC_CLASSES.index(layer.category)
@@ -197,9 +204,7 @@ def _compose(
     return Scene(image, class_mask, saliency_mask, labels, items)
 
 
-def _photograph(
-    rng: np.random.Generator, image: np.ndarray, light: float
-) -> np.ndarray:
+def _photograph(rng: np.random.Generator, image: np.ndarray, light: float) -> np.ndarray:
     """Light, tint, blur and grain: (H, W, 3) float in 0..1 becomes uint8."""
     size = len(image)
     y, x = grid(size)
@@ -217,54 +222,59 @@ def _photograph(
 
 # --- the three kinds of scene --------------------------------------------------------
 
-# As in photographs, places hint at categories, which tempts a network that knows
-# only image labels to learn the place.
-PLACES = {
-    "aeroplane": ("air", "street"), "bicycle": ("street", "forest"),
-    "bird": ("air", "forest", "meadow", "water"), "boat": ("water",),
-    "bottle": ("room",), "bus": ("street",), "car": ("street", "dunes"),
-    "cat": ("room", "meadow"), "chair": ("room",), "cow": ("meadow",),
-    "diningtable": ("room",), "dog": ("meadow", "room", "snow"),
-    "horse": ("meadow", "dunes"), "motorbike": ("street", "dunes"),
-    "person": ("street", "room", "meadow", "snow"), "pottedplant": ("room",),
-    "sheep": ("meadow", "snow"), "sofa": ("room",), "train": ("street", "forest"),
-    "tvmonitor": ("room",),
-}  # fmt: skip
 
-# VOC's images per class, square-rooted: people stay common, cows stay learnable.
-_COUNTS = np.array(
-    [590, 504, 705, 468, 714, 393, 1150, 1005, 1228, 267,
-     613, 1188, 445, 492, 4155, 522, 300, 649, 503, 567]
-)  # fmt: skip
-FREQUENCY = np.sqrt(_COUNTS) / np.sqrt(_COUNTS).sum()
-PARTNERS = {
-    "aeroplane": ("person", "car"), "bicycle": ("person", "car"),
-    "bird": ("boat", "person"), "boat": ("person", "bird"),
-    "bottle": ("person", "diningtable", "chair"), "bus": ("car", "person"),
-    "car": ("person", "bus", "motorbike"), "cat": ("sofa", "chair", "pottedplant"),
-    "chair": ("person", "diningtable", "tvmonitor", "pottedplant"),
-    "cow": ("person", "sheep"), "diningtable": ("chair", "person", "bottle"),
-    "dog": ("person", "sofa", "cat"), "horse": ("person", "dog"),
-    "motorbike": ("person", "car"), "pottedplant": ("chair", "sofa", "person"),
-    "person": ("bottle", "chair", "car", "horse", "bicycle", "motorbike", "dog"),
-    "sheep": ("dog", "person"), "sofa": ("person", "cat", "tvmonitor"),
-    "train": ("person",), "tvmonitor": ("chair", "sofa", "person"),
-}  # fmt: skip
+class Kind(NamedTuple):
+    """A category: its images in VOC, where it is seen, and which others beside it.
+
+    As in photographs, places hint at categories, which tempts a network that knows only
+    image labels to learn the place.
+    """
+
+    images: int
+    places: str
+    partners: str
 
 
-def _one_of(rng: np.random.Generator, options: tuple[str, ...] | str) -> str:
+KINDS = {
+    "aeroplane": Kind(590, "air street", "person car"),
+    "bicycle": Kind(504, "street forest", "person car"),
+    "bird": Kind(705, "air forest meadow water", "boat person"),
+    "boat": Kind(468, "water", "person bird"),
+    "bottle": Kind(714, "room", "person diningtable chair"),
+    "bus": Kind(393, "street", "car person"),
+    "car": Kind(1150, "street dunes", "person bus motorbike"),
+    "cat": Kind(1005, "room meadow", "sofa chair pottedplant"),
+    "chair": Kind(1228, "room", "person diningtable tvmonitor pottedplant"),
+    "cow": Kind(267, "meadow", "person sheep"),
+    "diningtable": Kind(613, "room", "chair person bottle"),
+    "dog": Kind(1188, "meadow room snow", "person sofa cat"),
+    "horse": Kind(445, "meadow dunes", "person dog"),
+    "motorbike": Kind(492, "street dunes", "person car"),
+    "person": Kind(
+        4155, "street room meadow snow", "bottle chair car horse bicycle motorbike dog"
+    ),
+    "pottedplant": Kind(522, "room", "chair sofa person"),
+    "sheep": Kind(300, "meadow snow", "dog person"),
+    "sofa": Kind(649, "room", "person cat tvmonitor"),
+    "train": Kind(503, "street forest", "person"),
+    "tvmonitor": Kind(567, "room", "chair sofa person"),
+}
+# Square-rooted, people stay common and cows stay learnable.
+_roots = np.sqrt([kind.images for kind in KINDS.values()])
+FREQUENCY = _roots / _roots.sum()
+
+
+def _one_of(rng: np.random.Generator, options: Sequence[str]) -> str:
     return options[rng.integers(len(options))]
 
 
 def _place(rng: np.random.Generator, category: str) -> str:
-    if category in PLACES and rng.random() < 0.7:
-        return _one_of(rng, PLACES[category])
+    if category in KINDS and rng.random() < 0.7:
+        return _one_of(rng, KINDS[category].places.split())
     return _one_of(rng, tuple(SETTINGS))
 
 
-def _height(
-    rng: np.random.Generator, category: str, side: float, horizon: float
-) -> float:
+def _height(rng: np.random.Generator, category: str, side: float, horizon: float) -> float:
     """Return where an object's centre goes: on the ground, or in the air."""
     if category in FLYING or horizon in (0, 1) or rng.random() < 0.15:
         return rng.uniform(0.35, 0.65)
@@ -284,9 +294,10 @@ def class_scene(
     categories = [first]
     for _ in range(count - 1):
         same = rng.random() < 0.33
-        categories.append(first if same else _one_of(rng, PARTNERS[first]))
+        categories.append(first if same else _one_of(rng, KINDS[first].partners.split()))
     background, horizon = render_background(rng, size, place=_place(rng, first))
     light = rng.uniform(-np.pi, 0)  # the lamp hangs above
+    layer = partial(_layer, rng, size, light=light)
     slots = rng.permutation(count)
     layers = []
     for category, slot in zip(categories, slots, strict=True):
@@ -296,11 +307,8 @@ def class_scene(
             cx = rng.uniform(side * 0.45, 1 - side * 0.45)
         character = _one_of(rng, drawings(category, held_out=held_out))
         cy = _height(rng, category, side, horizon)
-        layers.append(
-            _layer(rng, size, category, character, side=side, centre=(cy, cx),
-                   light=light, salient=False)
-        )  # fmt: skip
-    layers.sort(key=lambda layer: layer.bottom)  # nearer the lower edge: nearer to us
+        layers.append(layer(category, character, side, (cy, cx)))
+    layers.sort(key=lambda one: one.bottom)  # nearer the lower edge: nearer to us
     return _compose(rng, background, layers, light)
 
 
@@ -320,26 +328,21 @@ def saliency_scene(rng: np.random.Generator, size: int = 96) -> Scene:
             categories.append(_one_of(rng, tuple(OUTSIDE_DRAWINGS)))
     background, _ = render_background(rng, size, place=_place(rng, categories[0]))
     light = rng.uniform(-np.pi, 0)
-    layers = []
+    layer, layers = partial(_layer, rng, size, light=light), []
     for _ in range(rng.integers(1, 4) if rng.random() < 0.5 else 0):
         known = rng.random() < 0.85
         category = _one_of(rng, RARELY_SALIENT if known else CATEGORIES)
         along, depth = rng.uniform(0.08, 0.92), rng.uniform(0.07, 0.16)
         depth = depth if rng.random() < 0.5 else 1 - depth
         centre = (along, depth) if rng.random() < 0.65 else (depth, along)
-        layers.append(
-            _layer(rng, size, category, _one_of(rng, drawings(category)),
-                   side=rng.uniform(0.19, 0.32), centre=centre, light=light,
-                   salient=False)
-        )  # fmt: skip
+        character = _one_of(rng, drawings(category))
+        layers.append(layer(category, character, rng.uniform(0.19, 0.32), centre))
     for i, category in enumerate(categories):
         side = rng.uniform(0.45, 0.75) if count == 1 else rng.uniform(0.38, 0.56)
         cx = 0.5 + (i - (count - 1) / 2) * 0.36 + rng.normal(0, 0.05)
         cy = 0.5 + rng.normal(0, 0.06)
-        layers.append(
-            _layer(rng, size, category, _one_of(rng, drawings(category)), side=side,
-                   centre=(cy, cx), light=light, salient=True)
-        )  # fmt: skip
+        character = _one_of(rng, drawings(category))
+        layers.append(layer(category, character, side, (cy, cx), salient=True))
     return _compose(rng, background, layers, light)
 
 
@@ -354,6 +357,6 @@ def single_object(rng: np.random.Generator, size: int = 64) -> tuple[np.ndarray,
     light = rng.uniform(-np.pi, 0)
     centre = tuple(0.5 + rng.normal(0, 0.06, 2))
     character = _one_of(rng, drawings(category))
-    layer = _layer(rng, size, category, character, side=rng.uniform(0.45, 0.95),
-                   centre=centre, light=light, salient=True)  # fmt: skip
+    side = rng.uniform(0.45, 0.95)
+    layer = _layer(rng, size, category, character, side, centre, light=light, salient=True)
     return _compose(rng, background, [layer], light).image, target

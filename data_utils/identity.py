@@ -1,0 +1,101 @@
+"""What a training learned from, as a digest: nothing may outlive its inputs.
+
+A list, a label or a picture that is corrected gives another digest, and with it another
+run, other resume points and other pseudo labels.
+"""
+
+import errno
+import hashlib
+import json
+import os
+from collections.abc import Iterable
+from pathlib import Path
+
+from data_utils.categories import NOTE
+from data_utils.errors import JswsError
+from data_utils.files import read_json
+from data_utils.voc import read_ids
+
+EMBEDDED = "mini.json"  # the note of drawn data
+
+
+def class_digest(root: Path, voc: str, list_name: str) -> str:
+    """Of the pictures and labels of D_c.
+
+    Args:
+        root: data root.
+        voc: VOC folder under it.
+        list_name: id list in `ImageSets/Segmentation`.
+
+    Raises:
+        JswsError: the list, a picture or an annotation is missing.
+    """
+    folder = root / voc
+    lists, images = folder / "ImageSets" / "Segmentation", folder / "JPEGImages"
+    ids = read_ids(lists / f"{list_name}.txt", image_dir=images)
+    own = folder / NOTE
+    labels = [own] if own.is_file() else [folder / "Annotations" / f"{i}.xml" for i in ids]
+    return _digest([images / f"{i}.jpg" for i in ids] + labels, dated=drawn(root) is None)
+
+
+def saliency_digest(root: Path, images: str, masks: str, id_list: str | None = None) -> str:
+    """Of the pictures and masks of D_s; folders and list are under the data root.
+
+    Raises:
+        JswsError: as `saliency_pairs` and `read_ids` do.
+    """
+    from data_utils.datasets import saliency_pairs  # brings torch; workers do without
+
+    ids = read_ids(root / id_list) if id_list else None
+    pairs = saliency_pairs(root / images, root / masks, ids=ids)
+    return _digest([path for pair in pairs for path in pair], dated=drawn(root) is None)
+
+
+def folder_digest(folder: Path) -> str:
+    """Of the PNGs of a folder, such as finished pseudo labels."""
+    return _digest(sorted(folder.glob("*.png")), dated=True)
+
+
+def _digest(paths: Iterable[Path], *, dated: bool) -> str:
+    """A digest of files in their order: names, sizes and dates.
+
+    Not dated, for drawn data, which are the same whenever they are drawn: names and sizes,
+    and of labels the contents.
+    """
+    digest = hashlib.sha256()
+    for path in paths:
+        try:
+            if not path.is_file():
+                raise FileNotFoundError(errno.ENOENT, "no such file")
+            found = path.stat()
+            entry = [path.name, found.st_size, found.st_mtime_ns if dated else None]
+            if not dated and path.suffix in (".xml", ".json"):
+                entry.append(path.read_text(encoding="utf-8", errors="surrogateescape"))
+        except OSError as error:
+            raise JswsError(f"{path} cannot be read ({error.strerror})") from None
+        digest.update(json.dumps(entry).encode())
+    return digest.hexdigest()[:16]
+
+
+def drawn(root: Path) -> dict | None:
+    """What the note of embedded data says; None for other data.
+
+    Raises:
+        JswsError: the note is damaged.
+    """
+    note = root / EMBEDDED
+    if not os.path.lexists(note):
+        return None
+    advice = f"delete {root}, then `jsws data make-mini`"
+    found = read_json(note, "parameters", advice=advice)
+    made, files = found["parameters"], found.get("files", {})
+    try:
+        counts = [made["images"][s] for s in ("train_aug", "val", "saliency", "test")]
+        numbers = [made["seed"] + 1, made["size"], *counts]
+        right = all(type(n) is int and n > 0 for n in numbers)
+        right &= all(isinstance(digest, str) for digest in files.values())
+    except (KeyError, TypeError, IndexError, AttributeError):
+        right = False
+    if not right:
+        raise JswsError(f"{note} does not say how the data were drawn; {advice}")
+    return found

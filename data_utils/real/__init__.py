@@ -1,0 +1,1 @@
+"""Real data sets: fetched, checked, and your own pictures taken over."""

@@ -1,0 +1,329 @@
+"""Are the data sets whole, and the real ones as published? `jsws data check`.
+
+Every file is read as training and measuring read it. What they would refuse or misread is
+counted and the first case is told; what is merely unusual (masks with grey values, labels
+that a mask lacks) is said, because it changes measures; and pictures that stand in a
+training and in a test set are found by a hash of what they show.
+"""
+
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+from PIL import Image
+from tqdm.auto import tqdm
+
+from data_utils.categories import NOTE, all_labels, categories
+from data_utils.errors import JswsError
+from data_utils.parallel import FEW, in_parallel
+from data_utils.pictures import (
+    list_pictures,
+    open_picture,
+    read_class_mask,
+    read_image,
+    read_saliency_mask,
+    same_size,
+)
+from data_utils.real.download import sources
+from data_utils.voc import VOID, read_ids
+
+TRAINED = ("DUTS-TR",)  # of the saliency sets; the others are for testing
+# VOC's lists: published length, has class masks, is trained on.
+VOC_LISTS = {
+    "train": (1_464, True, True),
+    "val": (1_449, True, False),
+    "test": (1_456, False, False),
+    "train_aug": (10_582, False, True),
+}
+ALIKE = 16  # of 256 bits; pictures that have nothing in common differ by about 128
+WRONG = {
+    "no mask": "images without a mask",
+    "no image": "masks without an image",
+    "refused": "files that training and measuring refuse",
+    "labels": "images whose labels are missing or cannot be read",
+    "foreign": "pseudo labels with a category that their image's labels lack",
+    "nothing": "no mask of the list has a category: there is nothing to measure or learn",
+}
+UNUSUAL = {
+    "count": "another number than published",
+    "grey": "saliency masks with values between black and white",
+    "empty": "saliency masks without a salient pixel",
+    "void": f"class masks of 0 and {VOID} alone: {VOID} is void, which is not counted; "
+    "category 1 is the value 1",
+    "labels and mask": "class masks whose categories are not those of the labels",
+    "palette": "class masks that give a value another colour than the masks before: are "
+    "their values categories?",
+    "both": "pictures that also stand in a set of the other kind (training, test)",
+}
+ALONE = ("count", "nothing")  # said of a set, not of so many files
+
+
+class _Job(NamedTuple):
+    image: Path
+    mask: Path | None
+    labels: frozenset[int] | None = None  # category numbers, where somebody gave them
+
+
+class _Seen(NamedTuple):
+    """What one image and its mask show."""
+
+    job: _Job
+    findings: tuple[tuple[str, str], ...] = ()  # kind, and what to say first
+    digest: bytes | None = None
+    numbers: frozenset[int] = frozenset()  # categories in the class mask
+    colours: tuple[tuple[int, tuple], ...] = ()  # value and colour of an indexed mask
+
+
+@dataclass
+class Verdict:
+    """What was found in one data set or list; `published` is None for your own data."""
+
+    name: str
+    pairs: int
+    published: int | None
+    findings: dict[str, list[str]] = field(default_factory=dict)  # kind: file names
+    categories: dict[str, int] = field(default_factory=dict)  # images that have each
+
+    @property
+    def state(self) -> str:
+        """`ok`, `warn` or `FAIL`."""
+        if any(kind in WRONG for kind in self.findings):
+            return "FAIL"
+        return "warn" if self.findings else "ok"
+
+    def add(self, kind: str, name: str):
+        """Note one file."""
+        self.findings.setdefault(kind, []).append(name)
+
+    def words(self) -> list[str]:
+        """The verdict, and a line for each kind of finding."""
+        of = "" if self.published is None else f" of {self.published:,}"
+        lines = [f"{self.state:<4}  {self.name}: {self.pairs:,}{of}"]
+        for kind, names in self.findings.items():
+            what = {**WRONG, **UNUSUAL}[kind]
+            count = "" if kind in ALONE else f"{len(names):,} "
+            lines.append(f"      {count}{what}" + (f"; first: {names[0]}" if names else ""))
+        if self.categories:
+            there = [f"{name} {n:,}" for name, n in self.categories.items() if n]
+            absent = len(self.categories) - len(there)
+            lines.append(
+                f"      images with {', '.join(there)}"
+                + (f"; {absent} categories do not occur" if absent else "")
+            )
+        return lines
+
+
+def check(
+    root: Path | str,
+    *,
+    voc: str = "VOCdevkit/VOC2012",
+    pseudo_labels: Path | None = None,
+    workers: int | None = None,
+) -> list[Verdict]:
+    """Look at every data set under a data root.
+
+    Args:
+        root: the data root.
+        voc: VOC's folder under it.
+        pseudo_labels: folder of `<id>.png` for the list train_aug, to be looked at, too.
+        workers: processes; default one per core, 0 for none.
+
+    Returns:
+        one verdict for each saliency set that has a folder and each VOC list that exists.
+        Data that `jsws data adopt` made have their own categories and no published number.
+
+    Raises:
+        JswsError: there is no data set at all, or a list cannot be read.
+    """
+    root = Path(root)
+    found, adopted = [], (root / voc / NOTE).is_file()
+    for name, source in sources().items():
+        if name in ("VOC2012", "SBD"):
+            continue
+        (images, published), (masks, _) = source.holds.items()
+        if (root / images).is_dir() or (root / masks).is_dir():
+            verdict = Verdict(name, 0, None if adopted else published)
+            jobs = _saliency_jobs(verdict, root / images, root / masks)
+            found.append((verdict, name in TRAINED, _look_at(verdict, jobs, workers)))
+    for name, (published, masked, trained) in VOC_LISTS.items():
+        if (root / voc / "ImageSets" / "Segmentation" / f"{name}.txt").is_file():
+            verdict = Verdict(f"{Path(voc).name} {name}", 0, None if adopted else published)
+            folder = root / voc / "SegmentationClass" if masked else None
+            labelled = trained or not adopted and name != "test"
+            jobs = _voc_jobs(verdict, root / voc, name, folder, labelled=labelled)
+            seen = _look_at(verdict, jobs, workers, names=categories(root / voc))
+            found.append((verdict, trained, seen))
+    if not found:
+        raise JswsError(
+            f"no data set under {root}; fetch some with `jsws data download`, "
+            "or name another root with --data"
+        )
+    _cross(found)
+    verdicts = [verdict for verdict, *_ in found]
+    if pseudo_labels:
+        verdicts.append(_check_pseudo_labels(root / voc, Path(pseudo_labels), workers))
+    return verdicts
+
+
+def _saliency_jobs(verdict: Verdict, images: Path, masks: Path) -> list[_Job]:
+    try:
+        image_of, mask_of = (
+            list_pictures(folder) if folder.is_dir() else {} for folder in (images, masks)
+        )
+    except JswsError as error:
+        verdict.add("refused", str(error))
+        return []
+    for kind, some, others in (
+        ("no mask", image_of, mask_of),
+        ("no image", mask_of, image_of),
+    ):
+        for stem in sorted(some.keys() - others.keys()):
+            verdict.add(kind, some[stem].name)
+    both = sorted(image_of.keys() & mask_of.keys())
+    verdict.pairs = len(both)
+    return [_Job(image_of[stem], mask_of[stem]) for stem in both]
+
+
+def _voc_jobs(
+    verdict: Verdict, voc: Path, name: str, masks: Path | None, *, labelled: bool
+) -> list[_Job]:
+    ids = read_ids(voc / "ImageSets" / "Segmentation" / f"{name}.txt")
+    verdict.pairs, labels = len(ids), {}
+    try:
+        labels = dict(zip(ids, all_labels(voc, ids), strict=True))
+    except JswsError:  # of one at least: which?
+        for one in ids:
+            try:
+                labels[one] = all_labels(voc, [one])[0]
+            except JswsError:
+                if labelled:
+                    verdict.add("labels", one)
+    if labelled and labels:
+        counts = map(int, sum(labels.values()))
+        verdict.categories = dict(zip(categories(voc), counts, strict=True))
+    jobs = []
+    for one in ids:
+        mask = masks and masks / f"{one}.png"
+        if mask and not mask.is_file():
+            verdict.add("no mask", f"{one}.jpg")
+            mask = None
+        known = (
+            frozenset((np.flatnonzero(labels[one]) + 1).tolist()) if one in labels else None
+        )
+        jobs.append(_Job(voc / "JPEGImages" / f"{one}.jpg", mask, known))
+    return jobs
+
+
+def _check_pseudo_labels(voc: Path, folder: Path, workers: int | None) -> Verdict:
+    """Masks to train on: none may show a category that its image does not."""
+    verdict = Verdict(f"pseudo labels {folder}", 0, None)
+    jobs = _voc_jobs(verdict, voc, "train_aug", folder, labelled=True)
+    for seen in _look_at(verdict, jobs, workers, names=categories(voc)):
+        if seen.job.labels is not None and seen.numbers - seen.job.labels:
+            verdict.add("foreign", seen.job.mask.name)
+    for kind in ("labels and mask", "void"):  # they may leave much out
+        verdict.findings.pop(kind, None)
+    return verdict
+
+
+def _look_at(
+    verdict: Verdict, jobs: list[_Job], workers: int | None, *, names: Sequence[str] = ()
+) -> list[_Seen]:
+    """Read every file and note every finding; `names` as in `_look`."""
+    if verdict.published not in (None, verdict.pairs):
+        verdict.findings["count"] = []
+    if workers is None and len(jobs) < FEW:
+        workers = 0
+    results = in_parallel(partial(_look, names=names), jobs, workers=workers)
+    bar, everything, known = tqdm(results, total=len(jobs), desc=verdict.name), [], {}
+    for seen in bar:
+        everything.append(seen)
+        for kind, words in seen.findings:
+            verdict.add(kind, words)
+        if any(known.setdefault(value, colour) != colour for value, colour in seen.colours):
+            verdict.add("palette", seen.job.mask.name)
+    masked = names and any(job.mask for job in jobs)
+    if masked and not any(seen.numbers for seen in everything):
+        verdict.findings["nothing"] = []
+    return everything
+
+
+def _look(job: _Job, *, names: Sequence[str]) -> _Seen:
+    """Read an image and its mask.
+
+    `names` are the categories of a class mask, none for a saliency mask.
+    """
+    digest = None
+    try:
+        image = read_image(job.image)
+        digest = picture_hash(image)
+        if job.mask is None:
+            return _Seen(job, digest=digest)
+        if not names:
+            mask = read_saliency_mask(job.mask, graded=True)
+        else:
+            mask = read_class_mask(job.mask, names=names)
+        same_size(image, mask, job.mask)
+    except JswsError as error:
+        return _Seen(job, (("refused", str(error)),), digest)
+    values = frozenset(value for value, n in enumerate(mask.histogram()) if n)
+    if not names:
+        kinds = ["grey"] if values - {0, 255} else []
+        kinds += ["empty"] if values == {0} else []
+        return _Seen(job, tuple((kind, job.mask.name) for kind in kinds), digest)
+    numbers, kinds = values - {0, VOID}, []
+    if VOID in values and not numbers:
+        kinds = ["void"]
+    elif job.labels is not None and numbers != job.labels:
+        kinds = ["labels and mask"]
+    stored, colours = open_picture(job.mask), ()
+    if stored.mode == "P":
+        palette = np.array(stored.getpalette("RGB")).reshape(-1, 3)
+        known = (v for v in sorted(values) if v < len(palette))
+        colours = tuple((v, tuple(palette[v].tolist())) for v in known)
+    findings = tuple((kind, job.mask.name) for kind in kinds)
+    return _Seen(job, findings, digest, numbers, colours)
+
+
+def picture_hash(image: Image.Image) -> bytes | None:
+    """Which neighbour is brighter on a 17 x 16 thumbnail, 32 bytes; None if it is flat.
+
+    A copy has the same; one that was compressed again differs by `ALIKE` bits at most.
+    """
+    small = image.convert("L").resize((17, 16), Image.Resampling.BOX)
+    values = np.asarray(small, np.int16)
+    if np.ptp(values) < 8:
+        return None
+    return np.packbits(values[:, 1:] > values[:, :-1]).tobytes()
+
+
+def _cross(found: Iterable[tuple[Verdict, bool, list[_Seen]]]):
+    """Note pictures of a test set that a training set holds, too."""
+    sets = [
+        (verdict, trained, {one.digest: one.job.image.name for one in seen if one.digest})
+        for verdict, trained, seen in found
+    ]
+    for verdict, trained, hashes in sets:
+        for other, other_trained, theirs in sets:
+            if not trained and other_trained:
+                for mine, its in _alike(hashes, theirs):
+                    verdict.add("both", f"{mine} is {its} of {other.name}")
+
+
+def _alike(mine: dict[bytes, str], theirs: dict[bytes, str]) -> Iterator[tuple[str, str]]:
+    """The names of pairs whose hashes differ by `ALIKE` bits at most."""
+    if not (mine and theirs):
+        return
+    a, b = (
+        np.unpackbits(np.array([list(h) for h in hashes], np.uint8), axis=1) * 2.0 - 1
+        for hashes in (mine, theirs)
+    )
+    a, b = a.astype(np.float32), b.astype(np.float32)
+    names, its = list(mine.values()), list(theirs.values())
+    for start in range(0, len(a), 1000):
+        differ = (256 - a[start : start + 1000] @ b.T) / 2
+        for i, j in zip(*np.nonzero(differ <= ALIKE), strict=True):
+            yield names[start + i], its[j]
