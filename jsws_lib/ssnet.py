@@ -20,24 +20,7 @@ from data_utils.errors import JswsError
 from data_utils.voc import NUM_CLASSES
 from jsws_lib.backbones import Backbone, build_backbone
 from jsws_lib.config import Recipe
-
-
-def foreground(maps: Tensor) -> Tensor:
-    """Drop the background: (B, C+1, ...) to the (B, C, ...) that v and t speak of."""
-    return maps[:, 1:]
-
-
-def aggregate(probs: Tensor, class_saliency: Tensor) -> Tensor:
-    """S = sum_i v_i H_i, Eq. 1.
-
-    Args:
-        probs: H, (B, C+1, H, W) float in [0, 1].
-        class_saliency: v, (B, C) float in [0, 1].
-
-    Returns:
-        S, (B, H, W) float in [0, 1].
-    """
-    return torch.einsum("bc,bchw->bhw", class_saliency, foreground(probs))
+from jsws_lib.sam import SaliencyAggregation, aggregate
 
 
 def no_autocast(device: torch.device):
@@ -86,8 +69,14 @@ class Deconvolution(nn.Module):
         border: `"replicate"`, or `"zeros"` for the plain layer.
     """
 
-    def __init__(self, channels: int, factor: int, *, trainable: bool = False,
-                 border: str = "replicate"):  # fmt: skip
+    def __init__(
+        self,
+        channels: int,
+        factor: int,
+        *,
+        trainable: bool = False,
+        border: str = "replicate",
+    ):
         super().__init__()
         self.factor, self.border = factor, border
         self.groups = 1 if trainable else channels
@@ -106,11 +95,7 @@ class Deconvolution(nn.Module):
         if self.border == "replicate":
             maps, crop = F.pad(maps, (1, 1, 1, 1), mode="replicate"), self.factor
         return F.conv_transpose2d(
-            maps,
-            self.weight,
-            stride=self.factor,
-            padding=pad + crop,
-            groups=self.groups,
+            maps, self.weight, stride=self.factor, padding=pad + crop, groups=self.groups
         )
 
 
@@ -145,9 +130,16 @@ class SegmentationNetwork(nn.Module):
         categories: C.
     """
 
-    def __init__(self, head: nn.Module, *, factor: int, skip_channels=(),
-                 upsample: str = "logits", trainable: bool = False,
-                 categories: int = NUM_CLASSES):  # fmt: skip
+    def __init__(
+        self,
+        head: nn.Module,
+        *,
+        factor: int,
+        skip_channels=(),
+        upsample: str = "logits",
+        trainable: bool = False,
+        categories: int = NUM_CLASSES,
+    ):
         super().__init__()
         self.head, self.upsample = head, upsample
         channels = categories + 1
@@ -182,42 +174,6 @@ class SegmentationNetwork(nn.Module):
         return probs.log().contiguous(), logits
 
 
-class SaliencyAggregation(nn.Module):
-    """SAM: a convolution as large as the feature map, then a sigmoid (Section 3.3).
-
-    Args:
-        channels: feature channels F.
-        kernel: k, side of the feature map; 32 at 256 px and stride 8.
-        init_std: standard deviation of a normal initialisation; None keeps PyTorch's,
-            which starts near v = .5. The released code's .02 saturates at once.
-        categories: C.
-    """
-
-    def __init__(self, channels: int, kernel: int, *, init_std: float | None = None,
-                 categories: int = NUM_CLASSES):  # fmt: skip
-        super().__init__()
-        self.conv = nn.Conv2d(channels, categories, kernel)
-        if init_std is not None:
-            nn.init.normal_(self.conv.weight, std=init_std)
-            nn.init.zeros_(self.conv.bias)
-
-    def forward(self, feats: Tensor) -> Tensor:
-        """(B, channels, k, k) float to the logits a of v, (B, C) float32.
-
-        Raises:
-            JswsError: the feature map is not k x k.
-        """
-        k = self.conv.kernel_size[0]
-        if feats.shape[-2:] != (k, k):
-            h, w = feats.shape[-2:]
-            raise JswsError(
-                f"the features are {h} x {w} but the saliency aggregation module was "
-                f"built for {k} x {k}: resize the image to the size the network was "
-                "trained at, or build SSNet with another size"
-            )
-        return self.conv(feats).flatten(1).float()
-
-
 class SSNet(nn.Module):
     """SN and SAM on shared features; `SSNet1` and `SSNet2` differ in the head.
 
@@ -233,8 +189,14 @@ class SSNet(nn.Module):
 
     stage: int
 
-    def __init__(self, backbone: Backbone, *, size: int, recipe: Recipe,
-                 categories: int = NUM_CLASSES):  # fmt: skip
+    def __init__(
+        self,
+        backbone: Backbone,
+        *,
+        size: int,
+        recipe: Recipe,
+        categories: int = NUM_CLASSES,
+    ):
         super().__init__()
         if size % backbone.stride:
             raise JswsError(
@@ -245,9 +207,7 @@ class SSNet(nn.Module):
         self.sn = SegmentationNetwork(
             self.make_head(backbone.channels, categories + 1),
             factor=backbone.stride,
-            skip_channels=[c for _, c in backbone.skip_stages]
-            if self.use_skips
-            else (),
+            skip_channels=[c for _, c in backbone.skip_stages] if self.use_skips else (),
             upsample=recipe.upsample,
             trainable=recipe.trainable_deconv,
             categories=categories,
@@ -295,8 +255,15 @@ class SSNet2(SSNet):
     make_head = DilatedHead
 
 
-def build_ssnet(stage: int, *, backbone: str, size: int, recipe: Recipe,
-                weights="default", categories: int = NUM_CLASSES) -> SSNet:  # fmt: skip
+def build_ssnet(
+    stage: int,
+    *,
+    backbone: str,
+    size: int,
+    recipe: Recipe,
+    weights="default",
+    categories: int = NUM_CLASSES,
+) -> SSNet:
     """Build SSNet-1 or SSNet-2 with a pre-trained (`weights="default"`) backbone."""
     stride = recipe.stage1_stride if stage == 1 else 8
     features = build_backbone(

@@ -1,0 +1,412 @@
+"""The commands of `jsws` that measure, predict, export and compare."""
+
+import json
+from dataclasses import replace
+from pathlib import Path
+from textwrap import shorten
+from typing import Annotated, Literal
+
+import typer
+
+from data_utils.categories import categories
+from data_utils.errors import JswsError
+from data_utils.files import check_place, for_json
+from data_utils.pictures import list_pictures
+from data_utils.voc import VOC_CLASSES, read_ids
+from jsws_lib.cli.options import (
+    Asked,
+    Checkpoint,
+    Cores,
+    Count,
+    Data,
+    Json,
+    Voc,
+    command,
+    echo,
+    say,
+)
+from jsws_lib.config import PROFILES, SETTINGS, Profile, get_profile
+from jsws_lib.crf import CRF_PRESETS
+from jsws_lib.metrics import PROTOCOLS, ConfusionMatrix, SaliencyMeasure
+
+FOLDERS = ("test_images", "test_masks")  # of a profile
+
+evaluate_app = typer.Typer(no_args_is_help=True, help="Measure a network or its files.")
+
+
+def _drawable(path: Path | None) -> Path | None:
+    """Refuse a figure's file before hours of measuring, not after them."""
+    if path:
+        from jsws_lib.experiments.pages import check_format
+
+        check_format(path)
+        check_place(path)
+    return path
+
+
+Pred = Annotated[Path, "folder of predicted `<id>.png`."]
+Truth = Annotated[Path, "folder of true `<id>.png`."]
+Ids = Annotated[Path | None, "file of ids; default: all of them."]
+Preset = Annotated[
+    Literal[*CRF_PRESETS] | None, "refine saliency maps by the CRF of this preset."
+]
+Absent = Annotated[
+    Literal[*ConfusionMatrix.ABSENT],
+    "a category that the masks lack: counts 0, is left out if it is not predicted either "
+    "(union), or is left out (target); all the same on the whole of VOC val.",
+]
+Figure = Annotated[
+    Path | None, "also draw it into this file (.png, .pdf, .svg).", {"callback": _drawable}
+]
+
+
+def _test_sets(names: str, p: Profile) -> dict[str, Profile]:
+    """The profile with each of the published saliency test sets that are asked for."""
+    from data_utils.real.download import missing, sources
+
+    known = {
+        name: source
+        for name, source in sources().items()
+        if len(source.holds) == 2 and name != "DUTS-TR"
+    }
+    if names == "all":
+        wanted = [name for name, one in known.items() if not missing(one, p.data)]
+    else:
+        wanted = names.split(",")
+    if not wanted or (unknown := [name for name in wanted if name not in known]):
+        what = f"--test-sets {names}: " + (
+            f"no test set is called {unknown[0]!r}" if wanted else "none is whole"
+        )
+        raise JswsError(f"{what} under {p.data}; there are {', '.join(known)}")
+    for name in wanted:
+        if lacking := missing(known[name], p.data):
+            raise JswsError(
+                f"{name} is not whole under {p.data}: {'; '.join(lacking)}; fetch it with "
+                f"`jsws data download {name}`"
+            )
+    return {
+        name: replace(
+            p, test_list=None, **dict(zip(FOLDERS, known[name].holds, strict=True))
+        )
+        for name in wanted
+    }
+
+
+@command(evaluate_app, "network")
+def evaluate_network(
+    *,
+    checkpoint: Checkpoint,
+    crf: Preset = None,
+    absent: Absent = "target",
+    test_sets: str = "",
+    json_: Json = False,
+    asked: Asked,
+):
+    """Measure a checkpoint: mIoU on VOC val, MAE and max F on a saliency set.
+
+    mIoU is over the background and the categories that occur in the masks. A network that
+    knows others than the data is measured by their names, and pixels of those that it does
+    not know are errors: they are told. Max F is the toolbox protocol's.
+    With `--crf`, both saliency measures also after it. A network that saw no saliency
+    mask gives no saliency map: only its mIoU is told.
+
+    Args:
+        test_sets: saliency sets instead of the profile's: names of `jsws data list` with
+            commas between, or `all` that are whole under the data root.
+    """
+    from jsws_lib.engine import evaluation
+    from jsws_lib.engine.checkpoints import load_ssnet
+    from jsws_lib.engine.devices import pick_device
+
+    p, r = asked.settings(*([f"crf={crf}"] if crf else []))
+    net, story = load_ssnet(checkpoint, device=pick_device())
+    setting, known = story["setting"], story["categories"]
+    sets = _test_sets(test_sets, p) if test_sets else {"": p}
+    if "L_s1" not in SETTINGS[setting].losses:
+        sets = {}  # its SAM is untrained
+    matrix = evaluation.measure_segmentation(net, p, known=known, absent=absent)
+    record = {"checkpoint": str(checkpoint), "setting": setting}
+    record["miou"] = round(float(matrix.compute().miou), 4)
+    for name, one in sets.items():
+        measures = evaluation.measure_saliency(net, one, preset=r.crf if crf else None)
+        figures = evaluation.Evaluation(matrix, *measures).figures()
+        del figures["miou"]
+        figures = {key: round(value, 4) for key, value in figures.items()}
+        if name:
+            record.setdefault("test_sets", {})[name] = figures
+        else:
+            record |= figures
+    record |= {"absent": absent, **matrix.unknown()}
+    if sets:
+        record["protocol"] = SaliencyMeasure().name
+    record |= {"crf": r.crf, "crf_scale": p.crf_scale} if crf else {}
+    echo(for_json(record), json_)
+
+
+@command(evaluate_app, "segmentation")
+def evaluate_segmentation(
+    *,
+    pred: Pred,
+    gt: Truth,
+    list_: Ids = None,
+    absent: Absent = "union",
+    categories_: Path | None = None,
+    figure: Figure = None,
+    workers: Cores = None,
+    json_: Json = False,
+):
+    """MIoU over background and categories, 255 ignored; a row each; confusion matrix.
+
+    Predictions of `jsws predict` say which categories they number, and are compared by
+    these names; of others the numbers are taken for those of --gt.
+
+    Args:
+        categories_: VOC folder that names the categories, where `jsws data adopt` put it;
+            default: the parent of --gt.
+    """
+    from jsws_lib.experiments.folders import evaluate_segmentation_folder
+
+    ids = read_ids(list_) if list_ else None
+    names = ("background", *categories(categories_ or gt.absolute().parent))
+    given = {"ids": ids, "absent": absent, "names": names, "workers": workers}
+    matrix = evaluate_segmentation_folder(pred, gt, **given)
+    scores = matrix.compute()
+    record = {
+        "miou": scores.miou,
+        "pixel_accuracy": scores.pixel_accuracy,
+        "iou": scores.iou.tolist(),
+        "absent": scores.absent,
+    }
+    if matrix.names != VOC_CLASSES:
+        record["categories"] = matrix.names
+    lines = [str(scores)]
+    if other := matrix.unknown():
+        record |= other
+        lines.append(
+            f"{', '.join(other['unknown'])}: not known to the network, so errors, on "
+            f"{100 * other['unknown_pixels']:.1f} % of the pixels; mean IoU without them "
+            f"{100 * other['miou_known']:.1f}"
+        )
+    say(json.dumps(for_json(record)) if json_ else "\n".join(lines))
+    if figure:
+        from jsws_lib.experiments.pages import confusion_page, save_figure
+
+        save_figure(confusion_page(matrix), figure)
+
+
+@command(evaluate_app, "saliency")
+def evaluate_saliency(
+    *,
+    pred: Pred,
+    gt: Truth,
+    list_: Ids = None,
+    protocol: Literal[*PROTOCOLS] = "toolbox",
+    structure: bool = False,
+    curves: bool = False,
+    figure: Figure = None,
+    workers: Cores = None,
+    json_: Json = False,
+):
+    """MAE and maximum F-measure under a named protocol.
+
+    Args:
+        protocol: definition of max F; they differ by whole points on the same maps.
+        structure: also S-measure, E-measure and weighted F, by PySODMetrics.
+        curves: with --json: the whole curves, too.
+    """
+    from jsws_lib.experiments import folders
+
+    given = {"ids": read_ids(list_) if list_ else None, "workers": workers}
+    scores = folders.evaluate_saliency_folder(pred, gt, protocol=protocol, **given)
+    record = {
+        "protocol": protocol,
+        "mae": scores.mae,
+        "max_f": scores.max_f,
+        "mean_f": float(scores.f_curve.mean()),
+        "images": scores.count,
+    }
+    words = [str(scores)]
+    if structure:
+        extra = folders.evaluate_structure_folder(pred, gt, **given)
+        more = extra._asdict().items()
+        record |= {name: x for name, x in more if name not in ("e_curve", "count")}
+        words.append(str(extra))
+    if curves:
+        names = ("precision", "recall", "f_curve")
+        record |= {name: getattr(scores, name).tolist() for name in names}
+    say(json.dumps(for_json(record)) if json_ else "\n".join(words))
+    if figure:
+        from jsws_lib.experiments.pages import saliency_page, save_figure
+
+        save_figure(saliency_page(scores, name=pred.resolve().name), figure)
+
+
+def predict(
+    images: list[Path],
+    *,
+    checkpoint: Checkpoint = Path("photos"),
+    out: Path = Path("predictions"),
+    list_: Ids = None,
+    backbone: str | None = None,
+    crf: Preset = None,
+    crf_scale: float | None = None,
+    plain: bool = False,
+    numbers: Literal["own", "voc"] = "own",
+):
+    """Segment pictures of any size: palette PNG, saliency PNG, overlay.
+
+    Without --checkpoint it is the shipped network for photographs, which knows six
+    categories: docs/real_photographs.md says how well.
+
+    Args:
+        images: pictures or folders of them.
+        out: where results go.
+        list_: file of ids: only `<id>.jpg` of the one folder given.
+        backbone: fail unless trained with it.
+        crf_scale: factor on the CRF's ranges; default: as in the network's training.
+        plain: write `<id>.png` into out/segmentation and out/saliency, as `jsws evaluate`
+            reads them.
+        numbers: of categories in the PNGs: the network's own, or VOC's, for programs that
+            expect those; `jsws evaluate` compares names.
+    """
+    from tqdm.auto import tqdm
+
+    from data_utils.pictures import read_image
+    from jsws_lib import inference
+    from jsws_lib.engine.checkpoints import load_ssnet
+    from jsws_lib.engine.devices import pick_device
+    from jsws_lib.experiments import predictions
+
+    if crf_scale is not None and not crf:
+        raise JswsError("--crf-scale needs --crf: name the CRF preset")
+    files = predictions.find_pictures(images, list_)
+    predictions.refuse_overwriting(files, out, plain=plain)
+    expect = {"backbone": backbone} if backbone else None
+    net, story = load_ssnet(checkpoint, expect=expect, device=pick_device())
+    saliency = "L_s1" in SETTINGS[story["setting"]].losses  # else its SAM is untrained
+    if crf and not saliency:
+        raise JswsError(
+            f"{checkpoint} saw no saliency mask (setting {story['setting']}): "
+            "it has no saliency map to refine; leave --crf out"
+        )
+    known = PROFILES.get(story.get("profile"), PROFILES["paper"])
+    if crf_scale is not None:
+        known = replace(known, crf_scale=crf_scale)
+    names, values = predictions.numbered(story["categories"], numbers)
+    scale, how = known.crf_scale, {"plain": plain, "saliency": saliency, "names": names}
+    found = inference.predict(net, map(read_image, files))
+    for file in tqdm(files, desc="predicting", leave=False):
+        image, prediction = read_image(file), next(found)
+        if crf:
+            refined = inference.refine_saliency(
+                image, prediction.sal_map, preset=crf, scale=scale
+            )
+            prediction = prediction._replace(sal_map=refined)
+        segmentation = values[prediction.segmentation]
+        prediction = prediction._replace(segmentation=segmentation)
+        predictions.save_prediction(prediction, image, out, file.stem, **how)
+    if names != VOC_CLASSES[1:]:
+        predictions.save_legend(names, out / "categories.csv")
+    after = f"; saliency refined by the CRF preset {crf}, scale {scale:g}" if crf else ""
+    if not saliency:
+        after = f"; setting {story['setting']} saw no saliency mask: no saliency maps"
+    say(f"{len(files)} picture{'s' * (len(files) > 1)} segmented in {out}{after}")
+    known = shorten(", ".join(story["categories"]), 300, placeholder=" ...")
+    say(f"categories that this network knows: {known}")
+
+
+def page(
+    images: Path,
+    *,
+    variant: list[str],
+    out: Path,
+    list_: Ids = None,
+    masks: Path | None = None,
+    saliency_masks: Path | None = None,
+    kind: Literal["segmentation", "saliency", "both"] = "segmentation",
+    rows: Count = 8,
+):
+    """Draw pictures, truth and predictions side by side: Figures 1, 3, 4, 5.
+
+    Args:
+        images: folder of pictures `<id>.jpg`.
+        variant: a column: NAME=checkpoint.safetensors, or NAME=folder of predicted
+            `<id>.png`; again for more columns.
+        out: the page (.png, .pdf); more ids, more pages.
+        masks: folder of true class masks `<id>.png`.
+        saliency_masks: folder of true saliency masks `<id>.png`.
+        kind: what the columns show.
+        rows: rows a page.
+    """
+    from jsws_lib.experiments.pages import write_pages
+
+    columns = {}
+    for one in variant:
+        name, sign, path = one.partition("=")
+        if not sign or name in columns:
+            raise JswsError(
+                f"--variant {one}: give NAME=FILE or NAME=FOLDER, and each name once"
+            )
+        columns[name] = Path(path)
+    every = sorted(list_pictures(images))
+    ids = read_ids(list_) if list_ else every
+    given = {"masks": masks, "saliency_masks": saliency_masks, "kind": kind, "rows": rows}
+    written = write_pages(images, ids, columns, out, **given)
+    say("\n".join(map(str, written)))
+
+
+def export(*, checkpoint: Checkpoint, out: Path, half: bool = False):
+    """Write a network for other programs: image in; H, v and S out.
+
+    ONNX for onnxruntime in whatever language, `.pt2` for `torch.export.load`.
+
+    Args:
+        out: file.onnx or file.pt2.
+        half: store the weights of an ONNX file as float16, half the size.
+    """
+    from jsws_lib.engine.export import export
+
+    known, kind = export(checkpoint, out, half=half), "float16" if half else "float32"
+    side, count = known["size"], len(known["categories"])
+    say(f"{out}: {side} x {side} px, {count} categories, weights in {kind}")
+
+
+def compare(
+    files: list[Path],
+    *,
+    table: Annotated[int, {"min": 1, "max": 6}],
+    on: str | None = None,
+    format: Literal["markdown", "terminal", "latex", "html"] = "markdown",
+    figure: Figure = None,
+):
+    """Put results beside a table of the paper, with the table's own faults noted.
+
+    Args:
+        files: results: of `jsws ablate`, or what `jsws evaluate --json` printed.
+        table: the paper's table, 1 to 6.
+        on: the table's own test set on which yours was measured: a column of Tables 1 and
+            2, val of 3, test of 4; default: other pictures, set apart.
+        format: of what is printed.
+    """
+    from jsws_lib.experiments import paper_tables
+
+    results = [paper_tables.read(file) for file in files]
+    made = paper_tables.beside(table, results, on=on)
+    say(getattr(made, format)())
+    if figure:
+        from jsws_lib.experiments.pages import save_figure
+
+        save_figure(paper_tables.chart(made), figure)
+
+
+def submit(*, pred: Pred, out: Path, data: Data = None, voc: Voc = None):
+    """Check predictions of VOC test and pack them for the evaluation server.
+
+    Args:
+        out: the archive, .tgz or .tar.gz.
+    """
+    from jsws_lib.experiments.submission import NEXT, pack
+
+    p = get_profile("paper", data=data, voc=voc)
+    count = pack(pred, p.data / p.voc, out)
+    say(f"{count:,} segmentations in {out}\n{NEXT}")

@@ -1,0 +1,155 @@
+"""The settings on the command line: `--set FIELD=VALUE`, and the list of all fields."""
+
+import sys
+from collections.abc import Sequence
+from dataclasses import Field, fields, replace
+from pathlib import Path
+
+from data_utils.errors import JswsError
+from data_utils.fields import allowed, kind_of
+from jsws_lib.config import (
+    PROFILES,
+    RECIPES,
+    ROOT,
+    Profile,
+    Recipe,
+    Schedule,
+    get_profile,
+    get_recipe,
+)
+
+# Every field but the names, which say what was changed, and the schedules, whose own
+# fields stand for them.
+FIELDS: dict[str, tuple[type, Field]] = {
+    one.name: (owner, one)
+    for owner in (Profile, Schedule, Recipe)
+    for one in fields(owner)
+    if one.name not in ("name", "schedules")
+}
+TRUTH = {"true": True, "false": False}
+AUTO = "accumulate=auto"  # known only here: what fits depends on the machine
+
+
+def _read(text: str) -> tuple[str, list]:
+    """The field of `FIELD=VALUE`, and its value, or two where a comma stands between."""
+    name, sign, value = text.partition("=")
+    if not sign or name not in FIELDS:
+        raise JswsError(
+            f"'{text}' is no FIELD=VALUE of a setting; the fields are {', '.join(FIELDS)}"
+        )
+    owner, one = FIELDS[name]
+    kind, pair, optional = kind_of(one)
+    if optional and value.lower() == "none":
+        return name, [None]
+    parts = value.split(",") if pair or owner is Schedule else [value]
+    read = TRUTH.__getitem__ if kind is bool else kind
+    try:
+        values = [read(part.lower() if kind is bool else part) for part in parts]
+    except (KeyError, ValueError):
+        values = []
+    if len(values) not in (1, 2):
+        raise JswsError(f"{name} is '{value}'; give {allowed(one)}")
+    return name, values
+
+
+def configured(
+    profile: str, recipe: str, changes: Sequence[str], *, stage: int | None = None
+) -> tuple[Profile, Recipe]:
+    """A named profile and recipe with some fields changed.
+
+    Args:
+        profile, recipe: their names; "" for the defaults.
+        changes: each `FIELD=VALUE`, for instance `class_evidence=odds`. What each stage
+            has its own of, steps and schedules, takes one value or two: `steps=300,150`.
+        stage: whose entry of such a pair a single value is for; default both.
+
+    Raises:
+        JswsError: no such profile, recipe or field, or a value that it does not take.
+    """
+    asked = {Profile: {}, Schedule: {}, Recipe: {}}
+    for name, values in (_read(text) for text in changes if text != AUTO):
+        asked[FIELDS[name][0]][name] = values
+
+    def by_stage(old: Sequence, values: list) -> tuple:
+        if len(values) == 2:
+            return tuple(values)
+        return tuple(values[0] if stage in (None, k) else old[k - 1] for k in (1, 2))
+
+    of_profile = {name: values[0] for name, values in asked[Profile].items()}
+    if "steps" in of_profile:
+        of_profile["steps"] = by_stage(get_profile(profile).steps, asked[Profile]["steps"])
+    p = get_profile(profile, **_checked(of_profile))
+    r = get_recipe(recipe, **{name: value for name, (value, *_) in asked[Recipe].items()})
+    owner = r if r.schedules else p  # a recipe's schedules stand above the profile's
+    for name, values in asked[Schedule].items():
+        if kind_of(FIELDS[name][1])[1]:
+            values = [tuple(values)]
+        new = by_stage([getattr(one, name) for one in owner.schedules], values)
+        pairs = zip(owner.schedules, new, strict=True)
+        schedules = tuple(replace(one, **{name: value}) for one, value in pairs)
+        owner = replace(owner, schedules=schedules)
+    p, r = (p, owner) if r.schedules else (owner, r)
+    return _in_parts(p, r) if AUTO in changes else p, r
+
+
+def _checked(changes: dict) -> dict:
+    """Changes of a profile, with what only the file system and the library know."""
+    if "backbone" in changes:
+        from jsws_lib.backbones import BACKBONES
+
+        if changes["backbone"] not in BACKBONES:
+            names = ", ".join(BACKBONES)
+            raise JswsError(f"backbone is '{changes['backbone']}'; give one of {names}")
+    if changes.get("weights", "default") != "default":
+        file = Path(changes["weights"])
+        if not file.is_file():
+            raise JswsError(f"weights is '{file}', which is no file; give one, or default")
+        changes = changes | {"weights": str(file.resolve())}
+    return changes
+
+
+def _in_parts(p: Profile, r: Recipe) -> Profile:
+    """The profile with a batch in as few parts as fit into the memory."""
+    from jsws_lib.experiments.memory import parts_that_fit
+
+    # The same for both stages: stage 2 looks for the run of its teacher.
+    parts = max(parts_that_fit(stage, p, r) for stage in (1, 2))
+    print(f"a batch goes through the network in {parts} part(s)", file=sys.stderr)
+    return replace(p, accumulate=parts)
+
+
+def listing() -> list[dict]:
+    """Every field: whose it is, its default, its named values, what it takes and means."""
+    rows = []
+    for name, (owner, one) in FIELDS.items():
+        named = {Profile: PROFILES, Recipe: RECIPES}.get(owner, PROFILES | RECIPES)
+        values = {}
+        for key, config in named.items():
+            parts = (config.schedules or ()) if owner is Schedule else [config]
+            words = [_word(getattr(part, name)) for part in parts]
+            values |= {key: ",".join(dict.fromkeys(words))} if words else {}
+        row = {"field": name, "of": owner.__name__.lower(), "default": _word(one.default)}
+        row |= {"values": values, "takes": allowed(one), "meaning": one.metadata["meaning"]}
+        rows.append(row)
+    return rows
+
+
+def _word(value) -> str:
+    """A value as `--set` reads it; of a pair that agrees, one."""
+    if isinstance(value, tuple):
+        return ",".join(dict.fromkeys(map(_word, value)))
+    if isinstance(value, Path):
+        return value.relative_to(ROOT).as_posix()
+    if isinstance(value, float):
+        return f"{value:g}"
+    return str(value).lower() if value is None or isinstance(value, bool) else str(value)
+
+
+def table() -> list[list[str]]:
+    """`listing` for people: a heading, then a row each, with those values that differ."""
+    rows = [["field", "of", "default", "elsewhere", "takes", "meaning"]]
+    for row in listing():
+        values, default = row["values"].items(), row["default"]
+        row["elsewhere"] = "; ".join(f"{k}: {v}" for k, v in values if v != default)
+        rows.append([row[column] for column in rows[0]])
+    return rows

@@ -1,0 +1,1 @@
+"""What the notebooks import: `start`, figures, controls, exercises and their checks."""

@@ -1,0 +1,194 @@
+"""What the exercises' `check_...` functions share, and how to add one.
+
+One module per notebook, one check per exercise. A check is inputs, the reference (the
+library, or a slow, plain computation), and the known mistakes: for each, the sentence a
+learner reads and what the mistake would give on these inputs.
+
+    @check
+    def check_mean(mean):
+        '''Exercise 9.1: the mean of each column.'''
+        for rows in (2, 5):
+            x = torch.randn(rows, 3)
+            got = array_of(ask(mean, x), (3,), "the mean")
+            mistakes = {
+                "this is the sum; divide by the number of rows": x.sum(0),
+                "divide by n, not by n - 1": x.sum(0) / (rows - 1),
+                "no mean lies below all values": (got < x.numpy().min(0)).any(),
+            }
+            judge(got, x.mean(0), mistakes, where=f"for {rows} rows, ")
+        return "What is said about a right answer."
+
+The first mistake that fits is told, so the special stand before the general. A sentence
+says what is wrong and why, and does not give the answer away. In the notebook's solutions,
+a cell tagged `check` calls the check, and one tagged `wrong` gives it a tempting wrong
+answer. The tests run both, and demand of each mistake in a table that it differs from the
+right answer and from the mistakes before it.
+"""
+
+import copy
+from collections.abc import Callable, Mapping
+from functools import wraps
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+
+
+class Wrong(Exception):
+    """An answer is wrong; the message says how, without giving the answer away."""
+
+
+def check(examine: Callable) -> Callable:
+    """Make `examine(answer)` print its verdict, so that no wrong answer stops a notebook.
+
+    It runs with gradients on, from torch's seed 0, and leaves the learner's random numbers
+    alone. The plain function is `__wrapped__`.
+    """
+
+    @wraps(examine)
+    def verdict(*answer):
+        try:
+            expect(
+                all(given is not ... for given in answer),
+                "the ... is still there: put your answer in its place",
+            )
+            with (
+                torch.random.fork_rng(devices=[]),
+                torch.inference_mode(False),
+                torch.enable_grad(),
+                np.errstate(all="ignore"),
+            ):
+                torch.manual_seed(0)
+                praise = examine(*answer)
+        except Wrong as wrong:
+            print(f"✗ Not yet: {wrong}")
+        except Exception as error:  # the learner's own code broke
+            print(f"✗ Not yet: it stopped with {type(error).__name__}: {error}")
+        else:
+            print(f"✓ Right. {praise or ''}".rstrip())
+
+    return verdict
+
+
+def expect(condition, otherwise: str) -> None:
+    """Raise `Wrong(otherwise)` unless the condition holds."""
+    if not bool(condition):
+        raise Wrong(otherwise)
+
+
+def ask(answer: Callable, *given):
+    """Call the learner's function.
+
+    Raises:
+        Wrong: it changes its arguments.
+    """
+    before = copy.deepcopy(given)
+    got = answer(*given)
+    expect(_equal(before, given), "the function changes its arguments; work on a copy")
+    return got
+
+
+def _equal(a, b) -> bool:
+    if isinstance(a, list | tuple):
+        return len(a) == len(b) and all(map(_equal, a, b))
+    return np.array_equal(a, b)
+
+
+def array_of(
+    got, shape: tuple[int, ...], what: str = "the result", *, nan: str = ""
+) -> np.ndarray:
+    """Give the learner's array or tensor as NumPy, or say what it is instead.
+
+    Args:
+        got: what came back.
+        shape: the shape it must have.
+        what: its name in the sentence.
+        nan: what to say of NaN or infinity, if there is more to say.
+
+    Raises:
+        Wrong: nothing was returned, it is no array, its shape differs, or it holds NaN.
+    """
+    missing = got is None or got is ...
+    expect(not missing, f"{what} is missing: the function returns nothing")
+    try:
+        array = np.asarray(_plain(got), dtype=float)
+    except (TypeError, ValueError):
+        raise Wrong(f"{what} is a {type(got).__name__}, not an array of numbers") from None
+    expect(array.shape == shape, f"{what} has shape {array.shape}, not {shape}")
+    expect(np.isfinite(array).all(), nan or f"{what} holds NaN or infinity")
+    return array
+
+
+def number(got, what: str = "the result", *, nan: str = "") -> float:
+    """Give the learner's number as a float; see `array_of`."""
+    return float(array_of(got, (), what, nan=nan))
+
+
+def pair(got, what: str) -> tuple:
+    """Give the two things a function returns, or say that they are not two."""
+    two = isinstance(got, tuple | list | np.ndarray) and len(got) == 2
+    expect(two, f"return two things: {what}")
+    return tuple(got)
+
+
+class Either(NamedTuple):
+    """Several values that one and the same mistake may give."""
+
+    values: tuple
+
+
+def either(*values) -> Either:
+    """Let one sentence stand for several values, in a table of mistakes."""
+    return Either(values)
+
+
+def judge(
+    got,
+    want,
+    mistakes: Mapping[str, object],
+    *,
+    where: str = "",
+    otherwise: str = "",
+    tolerance: float = 1e-5,
+) -> None:
+    """Compare an answer with the right one, then with what known mistakes give.
+
+    Args:
+        got: the answer, as `array_of` gives it.
+        want: the right answer.
+        mistakes: for each sentence the value its mistake gives, `either` of several, None
+            where the mistake cannot show, or a bool: whether the mistake was made.
+        where: said before each sentence: on which input it shows.
+        otherwise: the sentence if no known mistake fits; by default it says how far off.
+        tolerance: see `same`.
+
+    Raises:
+        Wrong: the answer is not right.
+    """
+    if same(got, want, tolerance=tolerance):
+        return
+    for words, mistake in mistakes.items():
+        values = mistake.values if isinstance(mistake, Either) else (mistake,)
+        expect(not any(_fits(got, v, tolerance) for v in values), where + words)
+    apart = np.abs(_plain(got) - _plain(want)).max()
+    raise Wrong(
+        where + (otherwise or f"it differs from the right answer by up to {apart:.2g}")
+    )
+
+
+def _fits(got, mistake, tolerance: float) -> bool:
+    if mistake is None or isinstance(mistake, bool | np.bool_):
+        return bool(mistake)
+    return same(got, mistake, tolerance=tolerance)
+
+
+def same(got, want, *, tolerance: float = 1e-5) -> bool:
+    """Whether two arrays of one shape agree to a tolerance, absolute and relative."""
+    got, want = _plain(got), _plain(want)
+    alike = got.shape == want.shape
+    return alike and np.allclose(got, want, rtol=tolerance, atol=tolerance)
+
+
+def _plain(x) -> np.ndarray:
+    return x.detach().cpu().numpy() if isinstance(x, Tensor) else np.asarray(x)

@@ -1,0 +1,232 @@
+"""Checks of notebook 1: labels, company, joint cropping, the laziest segmenter."""
+
+from functools import cache
+
+import numpy as np
+
+from data_utils.pictures import read_class_mask
+from data_utils.voc import NUM_CLASSES, VOC_CLASSES, VOID, image_labels, read_ids
+from jsws_lib.config import get_profile
+from jsws_lib.course.checks import (
+    Wrong,
+    array_of,
+    ask,
+    check,
+    expect,
+    judge,
+    number,
+    pair,
+    same,
+)
+from jsws_lib.metrics import ConfusionMatrix
+
+NAMES = VOC_CLASSES[1:]
+
+
+def _annotation(names, *, part: str = "") -> str:
+    part = f"\n\t\t<part>\n\t\t\t<name>{part}</name>\n\t\t</part>" if part else ""
+    things = "".join(
+        f"\t<object>\n\t\t<name>{name}</name>\n\t\t<difficult>0</difficult>{part}\n"
+        "\t</object>\n"
+        for name in names
+    )
+    return f"<annotation>\n\t<filename>x.jpg</filename>\n{things}</annotation>\n"
+
+
+def _judge_labels(got, names):
+    too_long = np.shape(got) == (NUM_CLASSES + 1,)
+    expect(not too_long, "t has 21 entries; it needs none for the background")
+    got = array_of(got, (NUM_CLASSES,), "t")
+    want = np.array([name in names for name in NAMES], float)
+    shown = " and ".join(names[:3])
+    mistakes = {
+        "t is all zero": not got.any(),
+        "the 1 stands one place too late, it names the next category": np.roll(want, 1),
+        "t says whether a category occurs, not how often": same(got > 0, want),
+        "a category that occurs is missing": got.sum() < want.sum(),
+    }
+    judge(got, want, mistakes, where=f"{shown}: ", otherwise="t is wrong")
+
+
+@check
+def check_labels(multi_hot):
+    """Exercise 1.1: the multi-hot labels of an annotation."""
+    rng = np.random.default_rng(11)
+    several = [list(rng.choice(NAMES, n, replace=False)) for n in (1, 2, 3, 5, 2)]
+    single = [["aeroplane"], ["tvmonitor"], ["person", "person", "dog", "person"], NAMES]
+    for names in (["dog"], ["dog", "sofa"], *several, *single):
+        _judge_labels(multi_hot(_annotation(names)), names)
+    try:
+        got = multi_hot(_annotation(["person", "horse"], part="head"))
+    except (ValueError, KeyError, IndexError):
+        raise Wrong("it trips over an object with a part: parts have names too") from None
+    _judge_labels(got, ["person", "horse"])
+    return "No box, no mask, no count: only what occurs."
+
+
+def _company(labels: np.ndarray) -> np.ndarray:
+    return labels.T @ labels / np.maximum(labels.sum(0), 1)[:, None]
+
+
+@check
+def check_company(company, together):
+    """Exercise 1.2: how often a category comes with another, and which two are worst."""
+    rng = np.random.default_rng(13)
+    shape = (NUM_CLASSES, NUM_CLASSES)
+    for n, likely in ((60, 0.3), (200, 0.1), (35, 0.5)):
+        labels = (rng.random((n, NUM_CLASSES)) < likely).astype(np.float32)
+        labels[range(NUM_CLASSES), range(NUM_CLASSES)] = 1  # none is absent
+        got, want = array_of(ask(company, labels), shape), _company(labels)
+        both = want * labels.sum(0)[:, None]
+        mistakes = {
+            "row and column are swapped: row i belongs to the images with i": want.T,
+            "these are numbers of images; asked is a share": both,
+            "a share of all images; asked is one of the images with i": both / n,
+        }
+        judge(got, want, mistakes, tolerance=1e-4)
+    labels = np.zeros((3, NUM_CLASSES), np.float32)
+    labels[:, 4], labels[1, 14] = 1, 1  # three bottles, one beside a person
+    nan = "a category that no image shows gives 0/0; its row has to be zero"
+    got = array_of(ask(company, labels), shape, nan=nan)
+    judge(got, _company(labels), {}, otherwise="wrong where most categories are absent")
+    return _judge_together(pair(together, "the names of two categories"))
+
+
+@cache
+def _training_company() -> np.ndarray:
+    voc = get_profile().data / get_profile().voc
+    ids = read_ids(voc / f"ImageSets/Segmentation/{get_profile().train_list}.txt")
+    share = _company(np.stack([image_labels(voc / f"Annotations/{i}.xml") for i in ids]))
+    np.fill_diagonal(share, 0)
+    return share
+
+
+def _judge_together(names: tuple) -> str:
+    known = set(names) <= set(NAMES) and len(set(names)) == 2
+    expect(known, "give two names of VOC_CLASSES, such as 'dog' and 'cat'")
+    share = _training_company()
+    i, j = map(NAMES.index, names)
+    shares = (
+        f"{share[i, j]:.0%} of the images with {NAMES[i]} show {NAMES[j]}, "
+        f"and {share[j, i]:.0%} of those with {NAMES[j]} show {NAMES[i]}"
+    )
+    smaller = np.minimum(share, share.T)
+    expect(
+        smaller[i, j] == smaller.max(),
+        f"{shares}: images that show only one of the two separate them, and another pair "
+        "has fewer of these on both sides",
+    )
+    return f"{shares}."
+
+
+BLOCK = 16  # px, of one category in `_blocks`
+
+
+def _blocks(rng, height: int, width: int):
+    """An image and a mask of blocks: red and green tell where, blue the mask's value."""
+    numbers = rng.choice([0, 5, 12, 20, VOID], (height // BLOCK, width // BLOCK))
+    mask = np.kron(numbers, np.ones((BLOCK, BLOCK)))
+    y, x = np.mgrid[:height, :width]
+    image = np.stack((x * 255 / (width - 1), y * 255 / (height - 1), mask), -1)
+    return image.round().astype(np.uint8), mask.astype(np.uint8)
+
+
+@check
+def check_crop_and_flip(crop_and_flip):
+    """Exercise 1.3: one crop and one mirroring for an image and its mask."""
+    rng = np.random.default_rng(14)
+    for (height, width), crop, size in (((96, 128), 0.9, 64), ((128, 96), 0.6, 48)):
+        given, lefts, mirrored = _blocks(rng, height, width), set(), set()
+
+        def draw(seed, given=given, size=size, crop=crop):
+            def answer(image, mask):
+                rng = np.random.default_rng(seed)
+                return crop_and_flip(rng, image, mask, crop=crop, size=size)
+
+            image, mask = pair(ask(answer, *given), "the image and the mask")
+            image = array_of(image, (size, size, 3), "the image")
+            return image, array_of(mask, (size, size), "the mask")
+
+        for seed in range(24):
+            image, cut = draw(seed)
+            _judge_pair(image, cut, given[1], crop)
+            again = all(map(same, draw(seed), (image, cut)))
+            expect(again, "the same generator gives another result: draw from rng only")
+            red = image[0, :, 0]
+            lefts.add(int(red.min()))
+            mirrored.add(bool(red[0] > red[-1]))
+        expect(len(mirrored) == 2, "in 24 draws, all or none of the images are mirrored")
+        expect(len(lefts) > 3, "every draw cuts out the same part")
+    return "One draw serves both pictures, and the mask keeps to its own values."
+
+
+def _judge_pair(image: np.ndarray, cut: np.ndarray, mask: np.ndarray, crop: float):
+    new = set(np.unique(cut)) - set(np.unique(mask).astype(float))
+    expect(
+        not new,
+        f"the mask came back with the value {min(new, default=0):g}, which it did not hold "
+        "before: how was it resized?",
+    )
+    red, green = np.median(image[..., 0], 0), np.median(image[..., 1], 1)
+    expect(np.ptp(red) > 0 and np.ptp(green) > 0, "the image came back in one colour")
+    expect(green[0] < green[-1], "the image stands on its head: mirror left and right")
+    for side, at in (("high", green), ("wide", red)):
+        part = np.ptp(at) / 255 * len(at) / (len(at) - 1)
+        words = f"with crop={crop} the part cut out is {part:.0%} {side}"
+        expect(abs(part - crop) < 0.04, words)
+    if not _agree(image, cut):
+        alone = _agree(image, cut[:, ::-1])
+        expect(not alone, "in some draws only one of image and mask is mirrored")
+        raise Wrong("in some draws image and mask show different parts: is it drawn twice?")
+
+
+def _agree(image: np.ndarray, cut: np.ndarray) -> bool:
+    """Whether blue tells the mask's value, but at the blocks' blurred edges."""
+    return (np.abs(image[..., 2] - cut) < 2).mean() > 0.7
+
+
+@cache
+def _lazy() -> tuple[float, float, float, np.ndarray]:
+    """What calling everything background scores.
+
+    Returns:
+        pixel accuracy, mean IoU, the mean of the images' accuracies, and the numbers of
+        background pixels, void pixels and all pixels.
+    """
+    profile = get_profile()
+    voc, matrix = profile.data / profile.voc, ConfusionMatrix()
+    each, counts = [], np.zeros(3)
+    for name in read_ids(voc / f"ImageSets/Segmentation/{profile.val_list}.txt"):
+        mask = np.asarray(read_class_mask(voc / f"SegmentationClass/{name}.png"))
+        matrix.update(mask, np.zeros_like(mask))
+        each.append((mask == 0).sum() / max((mask != VOID).sum(), 1))
+        counts += (mask == 0).sum(), (mask == VOID).sum(), mask.size
+    scores = matrix.compute()
+    return scores.pixel_accuracy, scores.miou, float(np.mean(each)), counts
+
+
+@check
+def check_lazy(accuracy, miou):
+    """Exercise 1.4: accuracy and mean IoU of calling every pixel background."""
+    accuracy, miou = number(accuracy, "accuracy"), number(miou, "miou")
+    expect(accuracy <= 1 and miou <= 1, "give shares between 0 and 1, not per cent")
+    right, right_miou, mean_of_images, (background, void, pixels) = _lazy()
+    of_accuracy = {
+        "counts void pixels as wrong; they do not count at all": background / pixels,
+        "counts void pixels as right; they do not count": (background + void) / pixels,
+        "is a mean over images; count pixels of the whole set": mean_of_images,
+        "is the share of objects, not of background": 1 - right,
+    }
+    where, otherwise = "accuracy ", "is not the share of graded pixels in the background"
+    judge(accuracy, right, of_accuracy, where=where, otherwise=otherwise, tolerance=1e-4)
+    of_miou = {
+        "is the background's IoU alone; the mean runs over all categories": right,
+        "is a mean over 20; the background is a category here too": right / NUM_CLASSES,
+        "is 0, but the background's IoU is not": 0.0,
+    }
+    otherwise = "is not the mean of the categories' IoU"
+    judge(miou, right_miou, of_miou, where="miou ", otherwise=otherwise, tolerance=4e-4)
+    return (
+        f"{accuracy:.0%} of the pixels are right and not one object was found; "
+        f"a mean IoU of {miou:.1%} says so."
+    )

@@ -1,0 +1,212 @@
+"""Checks of notebook 5, training SSNet-1."""
+
+from collections.abc import Callable
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from data_utils.voc import VOID
+from jsws_lib.course.checks import array_of, ask, check, either, expect, judge, number, same
+
+
+class _Toy(nn.Module):
+    """Two layers behind batch norm; notes the batches it sees."""
+
+    def __init__(self):
+        super().__init__()
+        self.norm, self.body, self.sam = nn.BatchNorm1d(3), nn.Linear(3, 4), nn.Linear(4, 2)
+        self.seen = []
+
+    def forward(self, x: Tensor) -> Tensor:
+        self.seen.append(len(x))
+        return self.sam(self.body(self.norm(x)).tanh())
+
+
+def _trained(step: Callable, seed: int):
+    """Take three steps on a toy.
+
+    Args:
+        step: called as `step(net, optimizer, rate, class_part, saliency_part)`.
+        seed: of the toy and its data.
+
+    Returns:
+        the network, and what the last step returned.
+    """
+    torch.manual_seed(seed)
+    net = _Toy().train()
+    x, y = torch.randn(6, 3), torch.randn(4, 3) + 2
+    goal, target = torch.randn(6, 2), torch.randint(0, 2, (4,))
+    groups = [
+        {"params": [*net.norm.parameters(), *net.body.parameters()], "scale": 1.0},
+        {"params": list(net.sam.parameters()), "scale": 0.25},
+    ]
+    optimizer = torch.optim.SGD(groups, lr=123.0, momentum=0.9)
+    parts = (
+        lambda net: (net(x) - goal).square().mean(),
+        lambda net: F.cross_entropy(net(y), target),
+    )
+    for rate in (0.2, 0.1, 0.05):
+        losses = step(net, optimizer, rate, *parts)
+    return net, losses
+
+
+def _step(*, between=False, scaled=True, clear=True, half=False, each=False, keep=(0, 1)):
+    """Make a training step, right or wrong in the ways that are asked for."""
+
+    def step(net, optimizer, rate, *parts):
+        for group in optimizer.param_groups:
+            group["lr"] = rate * (group["scale"] if scaled else 1)
+        if clear:
+            optimizer.zero_grad()
+        for k, part in enumerate(parts):
+            if between:
+                optimizer.zero_grad()
+            loss = part(net)
+            if k in keep:
+                (loss / 2 if half else loss).backward()
+            if each:
+                optimizer.step()
+        if not each:
+            optimizer.step()
+
+    return step
+
+
+@check
+def check_step(answer: Callable):
+    """Exercise 5.1: two faults in the training step of stage 1."""
+    for seed in (0, 1):
+
+        def weights(seed=seed, **how):
+            return _flat(_trained(_step(**how), seed)[0].parameters())
+
+        net, losses = _trained(answer, seed)
+        expect(
+            not (isinstance(losses, list | tuple) and any(map(torch.is_tensor, losses))),
+            "return numbers, not tensors: a tensor in a history keeps a graph alive",
+        )
+        losses = array_of(losses, (2,), "the pair of losses")
+        expect(
+            net.seen == [6, 4] * 3,
+            f"in three steps your network saw batches of {net.seen} images; each set "
+            "should pass by itself, once a step",
+        )
+        mistakes = {
+            "both faults are still there": weights(between=True, scaled=False),
+            "one fault is gone. After the step the network knows nothing of the first "
+            "batch": weights(between=True),
+            "one fault is gone. The SAM still learns at the rate of everything "
+            "else": weights(scaled=False),
+            "the gradient of the step before is still in .grad": weights(clear=False),
+            "the losses are added (Section 3.4), not averaged": weights(half=True),
+            "the optimizer steps twice, and the second batch meets a network that has "
+            "already moved": either(weights(each=True), weights(each=True, between=True)),
+            "the second batch does not reach the gradient": weights(keep=(0,)),
+        }
+        where = "after three steps on a toy network, "
+        judge(_flat(net.parameters()), weights(), mistakes, where=where)
+    expect((losses > 0).all(), "the losses you return are not those of the step")
+    return "Set the rates, clear once, two passes that add up, one step."
+
+
+def _flat(tensors) -> np.ndarray:
+    return torch.cat([t.detach().flatten() for t in tensors]).numpy()
+
+
+def _counts(prediction: np.ndarray, truth: np.ndarray) -> tuple[float, float]:
+    """Share of the background that is kept, and area covered over that of the objects."""
+    p, t = (np.asarray(a)[np.asarray(truth) != VOID] for a in (prediction, truth))
+    return (p == 0)[t == 0].mean(), (p > 0).sum() / (t > 0).sum()
+
+
+@check
+def check_background(answer: Callable, first_step, segmentation, truth, steps):
+    """Exercise 5.2: background kept and area covered, and when M keeps its background."""
+    made = np.random.default_rng(5)
+    for shape in ((2, 6, 7), (1, 9, 5), (3, 4, 4)):
+        p, t = (made.integers(0, 4, shape).astype(np.uint8) for _ in range(2))
+        t[made.random(shape) < 0.3] = VOID
+        _judge_counts(array_of(ask(answer, p, t), (2,), "the pair"), p, t)
+    pairs = [_counts(frame, truth) for frame in segmentation]
+    good = [kept >= 0.8 and covered >= 0.5 for kept, covered in pairs]
+    first = next((k for k in range(len(good)) if all(good[k:])), None)
+    expect(first is not None, "no snapshot does: those of another training may")
+    got, steps = number(first_step, "`first_step`"), [int(step) for step in steps]
+    expect(got in steps, f"no snapshot was taken at step {got:g}")
+    at = steps.index(int(got))
+    kept, covered = pairs[at]
+    expect(
+        good[at],
+        f"at step {got:.0f} M keeps {kept:.0%} of its background and covers {covered:.2f} "
+        "of the objects' area",
+    )
+    worse = [step for step, ok in zip(steps[at:], good[at:], strict=True) if not ok]
+    expect(
+        not worse,
+        f"from step {got:.0f} on not every snapshot is good: look at step {[*worse, 0][0]}",
+    )
+    expect(at == first, f"an earlier snapshot than step {got:.0f} does as well")
+    return "A network that finds no object keeps its background: only the pair tells."
+
+
+def _judge_counts(got, p, t):
+    known, (kept, area) = t != VOID, _counts(p, t)
+    called, covered, objects = (p == 0) & known, p > 0, (t > 0) & known
+    inside, exact = ((x & objects).sum() / objects.sum() for x in (covered, p == t))
+    swapped = same(got, (area, kept)) and not same(got, (kept, area))
+    expect(not swapped, "the two numbers have changed places")
+    first = {
+        "divides by what is *predicted* as background; asked is the share of the *true* "
+        "background": (t == 0)[called].mean(),
+        "counts all that is called background, right or wrong": called.sum() / known.sum(),
+    }
+    second = {
+        "includes covered pixels that are void in the truth": covered.sum() / objects.sum(),
+        "takes void pixels, 255, for objects": covered.sum() / (t > 0).sum(),
+        "leaves out what is covered beside the objects, which it should reveal": inside,
+        "asks only how much is covered, not whether the category is right": exact,
+    }
+    otherwise = "is wrong on random maps"
+    judge(got[0], kept, first, where="the first number ", otherwise=otherwise)
+    judge(got[1], area, second, where="the second number ", otherwise=otherwise)
+
+
+@check
+def check_experiment(verdict: Callable, predicted, values, scores):
+    """Exercise 5.3: an experiment chosen, predicted, run and judged."""
+    expect(predicted in (-1, 1), "`predicted` is 1 or -1: say which before you run")
+    values = array_of(values, (len(scores),), "the list of your property")
+    expect(len(np.unique(values)) > 4, "your property hardly differs between the images")
+    made, claimed = np.random.default_rng(1), 0
+    for slope, words in ((2.0, "clear"), (0.4, "weak")):
+        x = made.normal(size=300)
+        y = slope * x + made.normal(size=300)
+        for sign in (1, -1):
+            for direction in (1, -1):
+                want = "supported" if sign * direction > 0 else "refuted"
+                _expect_verdict(ask(verdict, x, direction * y, sign), want, words)
+    for _ in range(20):
+        x, y = made.normal(size=(2, 60))
+        claimed += ask(verdict, x, y, 1) != "open"
+    expect(
+        claimed <= 5,
+        f"of twenty pairs of lists that have nothing to do with each other you call "
+        f"{claimed} a finding",
+    )
+    found = ask(verdict, values, np.asarray(scores), predicted)
+    expect(
+        found != "open",
+        "your verdict is sound, and it leaves your own experiment open: there is nothing "
+        "to claim. Choose a property that should matter more",
+    )
+    return f"On {len(scores)} images your prediction is {found}."
+
+
+def _expect_verdict(got, want: str, words: str):
+    known = ("supported", "refuted", "open")
+    expect(got in known, f"a verdict is one of {', '.join(known)}, not {got!r}")
+    expect(
+        got == want, f"300 pairs with a {words} relation: this should be {want}, not {got}"
+    )

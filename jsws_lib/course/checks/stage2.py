@@ -1,0 +1,149 @@
+"""Checks of notebook 7, the second stage."""
+
+from collections.abc import Callable
+
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from data_utils.voc import VOID
+from jsws_lib.course.checks import array_of, ask, check, expect, judge, number
+from jsws_lib.ssnet import DilatedHead
+
+
+def _lessons():
+    """Log H and labels: a plain batch, one image all void, a tiny one, extreme logits."""
+    made = torch.Generator().manual_seed(0)
+
+    def one(batch, channels, height, width, peak=2.0):
+        logits = peak * torch.randn(batch, channels, height, width, generator=made)
+        label = torch.randint(channels, (batch, height, width), generator=made)
+        return logits.log_softmax(1), label
+
+    plain, half, tiny = one(2, 5, 4, 6), one(3, 21, 5, 3), one(1, 3, 1, 2)
+    plain[1][0, 1:3, :2] = VOID  # one image has more of them than the other
+    half[1][1] = VOID
+    return [plain, half, tiny, one(2, 4, 6, 6, peak=300)]
+
+
+@check
+def check_pseudo_label_loss(loss: Callable):
+    """Exercise 7.1: Eq. 4 by hand, with pixels to ignore."""
+    nan = "the loss is infinite where h rounds to zero: stay with the log h you are given"
+    for log_probs, label in _lessons():
+        got = number(ask(loss, log_probs, label), "the loss", nan=nan)
+        known, last = label != VOID, log_probs.shape[1] - 1
+
+        def as_if(stand_in, log_probs=log_probs, label=label, known=known):
+            return F.nll_loss(log_probs, label.where(known, torch.tensor(stand_in)))
+
+        each = F.nll_loss(log_probs, label, ignore_index=VOID, reduction="none")
+        total, want, diluted = each.sum(), each[known].mean(), each.mean()
+        means = torch.stack(
+            [e[k].mean() for e, k in zip(each, known, strict=True)]
+        ).nanmean()
+        mistakes = {
+            "the sign is wrong: log h is negative, a loss is not": -want,
+            "that is the sum over pixels; the task asks for a mean": total,
+            "that is Eq. 4 to the letter, a sum over pixels and a mean over images; the "
+            "task asks for a mean over pixels": total / len(label),
+            "ignored pixels are still counted below the fraction line": diluted,
+            "pixels of the background are missing. Up to which channel does the sum of "
+            "Eq. 4 run?": each[known & (label > 0)].mean(),
+            "a pixel marked 255 is punished as if it were the last category": as_if(last),
+            "a pixel marked 255 is punished as if it were background": as_if(0),
+            "that is a mean of the images' means. A batch has one sum and one count": means,
+        }
+        otherwise = f"you get {got:.4f}, a loop over the pixels {want:.4f}"
+        judge(got, want, mistakes, otherwise=otherwise, tolerance=1e-4)
+    return "Neither above nor below the line: that is all `ignore_index` does."
+
+
+@check
+def check_mended_head(head: Callable):
+    """Exercise 7.2: a head whose branches are registered and summed."""
+    for inner, outer, side in ((6, 5, 9), (3, 21, 32)):
+        net = head(inner, outer)
+        expect(isinstance(net, nn.Module), "the head is no nn.Module: keep the class")
+        feats = torch.randn(2, inner, side, side)
+        answer = net(feats)
+        count = sum(p.numel() for p in net.parameters())
+        want = sum(p.numel() for p in DilatedHead(inner, outer).parameters())
+        mistakes = {
+            "parameters() is empty: an optimizer would train nothing. Where does PyTorch "
+            "look for the parts of a module?": count == 0,
+            f"{count} parameters, not {want}: some branches share their weights, or are "
+            "missing": count < want,
+        }
+        otherwise = f"{count} parameters, more than the {want} of four branches"
+        judge(count, want, mistakes, otherwise=otherwise)
+        convs = [m for m in net.modules() if isinstance(m, nn.Conv2d)]
+        rates = sorted(conv.dilation[0] for conv in convs)
+        expect(rates == list(DilatedHead.RATES), f"the rates are {rates}")
+        got = array_of(answer, (2, outer, side, side), "the output")
+        total = sum(
+            F.conv2d(feats, c.weight, c.bias, padding=c.dilation, dilation=c.dilation)
+            for c in convs
+        )
+        mistakes = {
+            "the branches are averaged; Section 3.2 sums them, so the logits are four "
+            "times as large": total / 4
+        }
+        otherwise = "the output is not the sum of the four branches"
+        judge(got, total, mistakes, otherwise=otherwise)
+        answer.sum().backward()
+        learned = all(p.grad is not None for p in net.parameters())
+        expect(learned, "some parameters get no gradient")
+    return "A module trains what it registers, and only that."
+
+
+@check
+def check_breaking_point(breaking_point: Callable):
+    """Exercise 7.3: the share of wrong labels at which they stop teaching."""
+    for spread in (1, 2, 3, 7, 20):
+        got = number(breaking_point(spread), "the breaking point")
+        want = spread / (spread + 1)  # of 1 - p = p / spread
+        mistakes = {
+            "A share lies between 0 and 1": not 0 <= got <= 1,
+            "That is the share of *right* labels; the question is for the wrong ones": 1
+            - want,
+            "One half is enough if all wrong labels agree. Here they do not: how large is "
+            "the part of one wrong name?": 0.5,
+            "That is right for 20 wrong names only": 20 / 21,
+        }
+        where = f"spread {spread}: you say {got:.3f}. "
+        otherwise = "Compare the share of the right name with the share of *one* wrong name"
+        judge(got, want, mistakes, where=where, otherwise=otherwise)
+    return "It matters less how many labels are wrong than whether the errors agree."
+
+
+@check
+def check_experiment(one, other, expected, gains, verdict, right_cells: Callable):
+    """Exercise 7.4: one setting changed, a prediction, several seeds, their verdict."""
+    settings = ("share", "spread", "count")
+    for name, plan in (("one", one), ("other", other)):
+        complete = isinstance(plan, dict) and set(plan) == set(settings)
+        expect(complete, f"{name} is a dict with share, spread and count")
+    changed = [key for key in settings if one[key] != other[key]]
+    expect(changed, "one and other are the same: there is nothing to compare")
+    expect(
+        len(changed) == 1,
+        f"one and other differ in {' and '.join(changed)}. If the results differ, too, "
+        "which of these is the cause?",
+    )
+    expect(expected in ("one", "other"), 'expected is "one" or "other"')
+    several = isinstance(gains, list) and len(gains) >= 3
+    expect(several, "run returns a list of at least three gains: one seed may be luck")
+    gains = array_of(gains, (len(gains),), "the list of gains")
+    first = right_cells(**one, seed=0) - right_cells(**other, seed=0)
+    mistakes = {"that is other minus one": -first}
+    judge(gains[0], first, mistakes, where="the gain of seed 0: ", tolerance=1e-3)
+    second = right_cells(**one, seed=1) - right_cells(**other, seed=1)
+    mistakes = {"that is seed 0 again: does `seed` reach `right_cells`?": first}
+    judge(gains[1], second, mistakes, where="the gain of seed 1: ", tolerance=1e-3)
+    said = "one" if gains.min() > 0 else "other" if gains.max() < 0 else "undecided"
+    agree = "do not all agree" if said == "undecided" else "all agree"
+    expect(verdict == said, f"your {len(gains)} seeds {agree} which of the two is better")
+    if said == "undecided":
+        return "But the seeds disagree: try more of them, or a larger change."
+    return f"You expected {expected}, and all seeds say {said}."

@@ -1,0 +1,239 @@
+"""The learner's exercises, made from the solutions.
+
+`notebooks/solutions/<name>.ipynb` is the source. Of its cells, by tag:
+
+- `exercise`: the task and its folded hint (markdown), copied;
+- `solution`: code; the learner gets it without its answer;
+- `check`: calls `check_...`, copied;
+- `wrong`: a tempting wrong answer, and the same check; stays in the solutions.
+
+The answer is a line that ends in `# solution`, of which only `name = ...` remains, or the
+lines between `# solution:` and `# end of solution`, which become one `...`.
+`python -m jsws_lib.course.exercises` rewrites the notebooks' exercises. What a learner
+wrote is kept in `answers/`. `--only 3.1` resets that exercise alone; `--handout FOLDER`
+writes the notebooks for a class: no outputs, and no word of the solutions.
+"""
+
+import argparse
+import json
+import re
+import sys
+from collections.abc import Sequence
+from datetime import datetime
+from pathlib import Path
+
+import nbformat
+from nbformat import NotebookNode
+
+from data_utils.errors import JswsError
+from data_utils.files import write_bytes
+from jsws_lib.config import ROOT
+
+HEADING = "## Exercises"
+COPIED = ("exercise", "solution", "check")
+BLOCK = re.compile(r"^( *)# solution:.*?^ *# end of solution\n?", re.M | re.S)
+SECTION = re.compile(r"(## .*)")
+TASK = re.compile(r"### Exercise (\d+\.\d+):")
+LINE = re.compile(r"^( *\w+ = ).*  # solution$", re.M)
+# A sentence that points to the solutions, by a link or by the folder's name.
+_PIECE = r"(?:\[[^\]]*\](?:\([^)\s]*\))?|`[^`]*`|[^.!?\n\[`]|\n(?!\n))*"
+_POINTS = r"(?:\[[^\]]*\]\([^)\s]*solutions/[^)\s]*\)|`[^`\n]*solutions/[^`\n]*`)"
+KEY = re.compile(rf"(?!\n){_PIECE}{_POINTS}{_PIECE}[.!?]?")
+
+
+def unsolved(source: str) -> str:
+    """Take the answer out of a solution cell.
+
+    Raises:
+        JswsError: the cell marks no answer.
+    """
+    learner = BLOCK.sub(lambda m: f"{m[1]}...  # your code\n", source)
+    learner = LINE.sub(lambda m: f"{m[1]}...  # your answer", learner).rstrip("\n")
+    if learner == source.rstrip("\n"):
+        raise JswsError(f"a solution cell marks no answer:\n{source}")
+    return learner
+
+
+def learner_cells(solutions: NotebookNode, name: str) -> list[NotebookNode]:
+    """Make the cells of the section Exercises.
+
+    Args:
+        solutions: the solution notebook.
+        name: the notebook's file name without suffix.
+
+    Raises:
+        JswsError: a solution cell marks no answer.
+    """
+    intro = (
+        f"{HEADING}\n\nRun all cells above first (in JupyterLab: *Run*, *Run All Above "
+        "Selected Cell*); the exercises use what they define. Replace each `...`, run the "
+        "cell, then run the check below it. A hint unfolds under each task. Solutions, and "
+        "answers that tempt and are wrong: "
+        f"[solutions/{name}.ipynb](solutions/{name}.ipynb)."
+    )
+    cells = [nbformat.v4.new_markdown_cell(intro, id="exercises")]
+    for cell in solutions.cells:
+        tags = cell.metadata.get("tags", [])
+        if not set(COPIED) & set(tags):
+            continue
+        if cell.cell_type == "markdown":
+            made = nbformat.v4.new_markdown_cell(cell.source)
+        else:
+            source = unsolved(cell.source) if "solution" in tags else cell.source
+            made = nbformat.v4.new_code_cell(source)
+        made.id = cell.id
+        made.metadata["tags"] = ["exercise"]
+        cells.append(made)
+    return cells
+
+
+def section(notebook: NotebookNode) -> slice:
+    """The cells of a notebook's section Exercises.
+
+    Raises:
+        JswsError: it has no such section, or two.
+    """
+    missing = f"a notebook needs one section '{HEADING}'"
+    return _part(notebook.cells, SECTION, HEADING, missing)
+
+
+def _part(
+    cells: Sequence[NotebookNode], head: re.Pattern, title: str, missing: str
+) -> slice:
+    """The cells from the heading with this title to the next heading of its kind."""
+    heads = {
+        k: found[1]
+        for k, cell in enumerate(cells)
+        if cell.cell_type == "markdown" and (found := head.match(cell.source))
+    }
+    starts = [k for k, found in heads.items() if found == title]
+    if len(starts) != 1:
+        raise JswsError(f"{missing}; it has {', '.join(heads.values()) or 'none'}")
+    return slice(starts[0], next((k for k in heads if k > starts[0]), len(cells)))
+
+
+def renew(path: Path, *, only: str = "", answers: Path | None = None) -> Path | bool:
+    """Write a notebook's exercises anew from its solutions.
+
+    Outputs of cells that stay the same are kept.
+
+    Args:
+        path: the notebook.
+        only: number of the one exercise to write anew, as in "3.1"; all if empty.
+        answers: folder that gets a copy of the notebook first if a learner wrote in what
+            is renewed; default `answers/` beside the folder of notebooks.
+
+    Returns:
+        False if nothing changed, the copy if one was made, True otherwise.
+
+    Raises:
+        JswsError: see `section` and `unsolved`; or there is no such exercise.
+    """
+    notebook = nbformat.read(path, as_version=4)
+    solutions = nbformat.read(path.parent / "solutions" / path.name, as_version=4)
+    where, new = section(notebook), learner_cells(solutions, path.stem)
+    if only:
+        missing = f"no exercise {only}"
+        here = _part(notebook.cells[where], TASK, only, f"{path}: {missing}")
+        where = slice(where.start + here.start, where.start + here.stop)
+        new = new[_part(new, TASK, only, f"solutions/{path.name}: {missing}")]
+    present = notebook.cells[where]
+    old = {(c.id, c.source): c for c in present}
+    new = [old.get((c.id, c.source), c) for c in new]
+    if new == present:
+        return False
+    copy = None
+    if _written_by_learner(present, new):
+        answers = answers or path.parents[1] / "answers"
+        copy = answers / f"{path.stem}-{datetime.now():%Y-%m-%d-%H%M%S-%f}.ipynb"
+        write_bytes(copy, path.read_bytes())
+    notebook.cells[where] = new
+    write_bytes(path, (nbformat.writes(notebook) + "\n").encode())
+    return copy or True
+
+
+def _written_by_learner(
+    present: Sequence[NotebookNode], new: Sequence[NotebookNode]
+) -> bool:
+    """Whether code differs from its starter, or a cell is no starter at all."""
+    starters = {cell.id: cell.source for cell in new}
+    return any(
+        cell.source != starters.get(cell.id)
+        for cell in present
+        if cell.cell_type == "code" or cell.id not in starters
+        if not cell.source.startswith(HEADING)
+    )
+
+
+def without_key(text: str) -> str:
+    """Take each sentence that points to the solutions out of a text in Markdown."""
+    return KEY.sub("", text)
+
+
+def page_without_key(text: str) -> str:
+    """Do that to a whole file, Markdown or a notebook."""
+    if not text.startswith("{"):
+        return without_key(text)
+    notebook = json.loads(text)
+    for cell in notebook["cells"]:
+        if cell["cell_type"] == "markdown":
+            source = without_key("".join(cell["source"]))
+            cell["source"] = source.splitlines(keepends=True)
+    return json.dumps(notebook, indent=1, ensure_ascii=False) + "\n"
+
+
+def hand_out(path: Path, folder: Path) -> Path:
+    """Write a notebook for a class: no outputs, and no word of the solutions."""
+    notebook = nbformat.read(path, as_version=4)
+    for cell in notebook.cells:
+        if cell.cell_type == "code":
+            cell.outputs, cell.execution_count = [], None
+        else:
+            cell.source = without_key(cell.source)
+    return write_bytes(folder / path.name, (nbformat.writes(notebook) + "\n").encode())
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Renew all notebooks or some, reset one exercise, or write what a class gets."""
+    parser = argparse.ArgumentParser(
+        prog="python -m jsws_lib.course.exercises", description=__doc__.splitlines()[0]
+    )
+    parser.add_argument("names", nargs="*", help="start of a name, as in 03; all if none")
+    parser.add_argument("--only", default="", metavar="3.1", help="reset one exercise")
+    parser.add_argument(
+        "--handout",
+        type=Path,
+        metavar="FOLDER",
+        help="leave the notebooks alone; write copies for a class",
+    )
+    parser.add_argument("--notebooks", type=Path, default=ROOT / "notebooks")
+    args = parser.parse_args(argv)
+    if args.only:
+        args.names = [f"{args.only.split('.')[0]:0>2}_"]
+    paths = [
+        p
+        for p in sorted(args.notebooks.resolve().glob("*.ipynb"))
+        if not args.names or p.name.startswith(tuple(args.names))
+    ]
+    try:
+        if not paths:
+            raise JswsError(f"{args.notebooks}: no notebook {', '.join(args.names)}")
+        for path in paths:
+            if args.handout:
+                print(hand_out(path, args.handout))
+                continue
+            if not (path.parent / "solutions" / path.name).is_file():
+                continue  # the start has no exercises
+            done = renew(path, only=args.only)
+            what = f"exercise {args.only}" if args.only else "exercises"
+            print(f"{path.stem}: {what + ' renewed' if done else 'up to date'}")
+            if isinstance(done, Path):
+                print(f"  what you had written: {done}")
+    except JswsError as error:
+        print(error, file=sys.stderr)
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,1 @@
+"""What surrounds a training: devices, resume points, checkpoints, what identifies a run."""

@@ -1,0 +1,256 @@
+"""Checkpoints: one safetensors file holding weights and the story of the run.
+
+The header carries the setting, recipe, backbone, size, seed, versions and training
+curves as JSON, so a file alone rebuilds its network and draws its curves. Files are
+written under a temporary name and renamed: a reader never meets half a checkpoint.
+"""
+
+import json
+import platform
+from collections.abc import Sequence
+from dataclasses import asdict
+from importlib.metadata import version
+from pathlib import Path
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save
+
+from data_utils.errors import JswsError
+from data_utils.files import sha256, verified, write_bytes
+from data_utils.voc import VOC_CLASSES
+from jsws_lib.config import ROOT, SETTINGS, Recipe, Schedule
+from jsws_lib.ssnet import SSNet, build_ssnet
+
+SHIPPED = ROOT / "checkpoints"
+SHORT = {"mini": "mini_MM", "photos": "photos_MM"}  # the network that most people want
+
+
+def save_weights(
+    path: Path | str, module: torch.nn.Module, story: dict, *, half: bool = False
+) -> Path:
+    """Save a state dict and `story` (JSON-serialisable) atomically.
+
+    Args:
+        half: store matrices as float16, half the size. Vectors (biases, batch-norm
+            statistics) stay float32: a variance may leave float16's range.
+    """
+    state = {
+        name: (t.half() if half and t.is_floating_point() and t.ndim > 1 else t)
+        .detach()
+        .cpu()
+        .contiguous()
+        for name, t in module.state_dict().items()
+    }
+    machine = {"torch": version("torch"), "python": platform.python_version()}
+    header = {"story": json.dumps({**machine, **story})}
+    return write_bytes(path, save(state, header))
+
+
+def read_weights(path: Path | str) -> tuple[dict[str, torch.Tensor], dict]:
+    """Return a checkpoint's float32 state dict and its story.
+
+    Raises:
+        JswsError: no such file, not safetensors, cut short, or without a story.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise JswsError(f"no checkpoint at {path}; train one with `jsws train`")
+    try:
+        with safe_open(path, "pt") as file:
+            header = file.metadata() or {}
+            state = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+    except (SafetensorError, OSError) as error:
+        raise JswsError(f"{path} is not a whole safetensors file: {error}") from None
+    if "story" not in header:
+        raise JswsError(f"{path} was not written by `jsws train`: its header is empty")
+    for name, tensor in state.items():
+        if tensor.is_floating_point() and not tensor.isfinite().all():
+            raise JswsError(f"{path}: {name} holds numbers that are not finite")
+        if tensor.dtype == torch.float16:
+            state[name] = tensor.float()
+    return state, _story(path, header["story"])
+
+
+STORY = {  # what a header may say, and in which form
+    "setting": str,
+    "stage": int,
+    "backbone": str,
+    "size": int,
+    "seed": int,
+    "recipe": dict,
+    "profile": str,
+    "run": str,
+    "history": list,
+    "provenance": dict,
+}
+
+
+def _story(path: Path, text: str) -> dict:
+    """A header's JSON, as far as each entry has the form that its readers rely on."""
+    try:
+        story = json.loads(text)
+        if not isinstance(story, dict):
+            raise ValueError(f"it is a {type(story).__name__}")
+        for key, kind in STORY.items():
+            if key in story and type(story[key]) is not kind:
+                raise ValueError(
+                    f"{key} is {str(story[key])[:40]!r}, not a {kind.__name__}"
+                )
+        names = story.get("categories", ["?"])  # of a pre-trained backbone: their number
+        named = isinstance(names, list) and names and all(isinstance(n, str) for n in names)
+        if not named and ("setting" in story or type(names) is not int):
+            raise ValueError("categories are not names")
+        if not all(isinstance(record, dict) for record in story.get("history", [])):
+            raise ValueError("history is not a list of records")
+    except (ValueError, RecursionError) as error:
+        raise JswsError(
+            f"{path} was not written by `jsws train`: its header cannot be used ({error})"
+        ) from None
+    return story
+
+
+def describe(net: SSNet, **more) -> dict:
+    """The part of a story that `load_ssnet` needs, plus whatever is passed."""
+    return {"stage": net.stage, "size": net.size, **more}
+
+
+def load_ssnet(
+    path: Path | str, *, expect: dict | None = None, device: torch.device | str = "cpu"
+) -> tuple[SSNet, dict]:
+    """Rebuild a network from its checkpoint, in evaluation mode.
+
+    Args:
+        path: the file, or the name of a shipped network, see `find`.
+        expect: values the story must have, such as `{"backbone": "vgg16", "stage": 1}`, or
+            `{"categories": names}`; a story without `categories` is of VOC's.
+        device: where the network goes.
+
+    Returns:
+        the network and the story.
+
+    Raises:
+        JswsError: unreadable file, other values than expected, or unfitting weights.
+    """
+    path = find(path)
+    state, story = read_weights(path)
+    story.setdefault("categories", list(VOC_CLASSES[1:]))  # of files that do not say
+    if not isinstance(story["categories"], list):
+        raise JswsError(f"{path} holds a backbone, no SSNet; choose another checkpoint")
+    for key, wanted in (expect or {}).items():
+        if key == "categories" and story[key] != list(wanted):
+            raise JswsError(
+                f"{path} was trained on {_difference(story[key], wanted)}; "
+                "choose another checkpoint or other data"
+            )
+        if key != "categories" and story.get(key) != wanted:
+            raise JswsError(
+                f"{path} was trained with {key} = {story.get(key)}, but {wanted} is "
+                f"asked for; choose another checkpoint or {key} = {story.get(key)}"
+            )
+    try:
+        if SETTINGS[story["setting"]].stage != story["stage"]:
+            raise TypeError(f"setting {story['setting']} is not of stage {story['stage']}")
+        recipe = recipe_from(story["recipe"])
+        net = build_ssnet(
+            story["stage"],
+            backbone=story["backbone"],
+            size=story["size"],
+            recipe=recipe,
+            weights=None,
+            categories=len(story["categories"]),
+        )
+        net.load_state_dict(state)
+    except (KeyError, TypeError, ValueError, RuntimeError) as error:
+        raise JswsError(
+            f"{path} does not hold the network its header describes: "
+            f"{str(error).splitlines()[0][:200]}"
+        ) from None
+    return net.to(device).eval(), story
+
+
+def _difference(known: Sequence[str], wanted: Sequence[str]) -> str:
+    """Say how a network's categories differ from the data's."""
+    if len(known) != len(wanted):
+        return (
+            f"{len(known)} categories ({known[0]} to {known[-1]}), but the data have "
+            f"{len(wanted)} ({wanted[0]} to {wanted[-1]})"
+        )
+    pairs = enumerate(zip(known, wanted, strict=True), 1)
+    k, mine, its = next((k, a, b) for k, (a, b) in pairs if a != b)
+    return f"other categories: number {k} is {mine!r} there, but {its!r} in the data"
+
+
+def recipe_from(fields: dict) -> Recipe:
+    """Undo `dataclasses.asdict` after a trip through JSON."""
+    schedules = fields.get("schedules")
+    if schedules:
+        schedules = tuple(Schedule(**{**s, "betas": tuple(s["betas"])}) for s in schedules)
+    return Recipe(**{**fields, "schedules": schedules})
+
+
+def shipped(name: str, *, suffix: str = ".safetensors") -> Path | None:
+    """The checkpoint this repository ships under a name, its hash verified.
+
+    With another suffix it is another file beside the checkpoints.
+
+    Raises:
+        JswsError: as `verified` does.
+    """
+    path = SHIPPED / f"{name}{suffix}"
+    return verified(path) if path.is_file() else None
+
+
+def find(name: Path | str) -> Path:
+    """A checkpoint by its file, or a shipped one by its name: `photos`, or `mini_S`.
+
+    Raises:
+        JswsError: neither is there, or the shipped file is not the manifest's.
+    """
+    if Path(name).exists():
+        return Path(name)
+    path = shipped(SHORT.get(str(name), str(name)))
+    if path is None:
+        raise JswsError(
+            f"no checkpoint at {name}; train one with `jsws train`, or name one that is "
+            f"shipped: {', '.join(SHORT)}"
+        )
+    return path
+
+
+def ship(
+    path: Path | str, name: str, *, command: str, figures: dict, threads: int | None = None
+) -> Path:
+    """Store a run's checkpoint in half precision and enter it in the manifest."""
+    net, story = load_ssnet(path)
+    target = save_weights(SHIPPED / f"{name}.safetensors", net, story, half=True)
+    enter(target, command=command, seed=story["seed"], figures=figures, threads=threads)
+    return target
+
+
+def enter(
+    path: Path, *, command: str, seed: int, figures: dict, threads: int | None = None
+):
+    """Write one file's line in `checkpoints/manifest.json`.
+
+    `threads` is what trained it; None stands for this process's.
+    """
+    manifest = SHIPPED / "manifest.json"
+    files = json.loads(manifest.read_text())["files"] if manifest.is_file() else {}
+    files[path.name] = {
+        "sha256": sha256(path),
+        "bytes": path.stat().st_size,
+        "command": command,
+        "seed": seed,
+        "hardware": f"{platform.machine()}, CPU threads: "
+        f"{threads or torch.get_num_threads()}",
+        "torch": version("torch"),
+        "figures": figures,
+    }
+    text = json.dumps({"files": dict(sorted(files.items()))}, indent=2)
+    write_bytes(manifest, (text + "\n").encode())
+
+
+def recipe_fields(recipe: Recipe) -> dict:
+    """A recipe as JSON-ready fields."""
+    return json.loads(json.dumps(asdict(recipe)))

@@ -1,0 +1,210 @@
+"""Where training runs: one device or many processes, by Hugging Face Accelerate.
+
+    accelerate launch --multi_gpu --num_processes 4 -m jsws_lib.cli train stage1
+    torchrun --nproc_per_node 2 -m jsws_lib.cli train stage1  # on a CPU
+
+Each process gets its share of every batch, gradients are averaged, and batch norm sees the
+whole batch: the loss of a step does not depend on how many processes there are. Only the
+main process writes.
+"""
+
+import os
+from contextlib import contextmanager, nullcontext
+from pathlib import Path
+
+import torch
+from accelerate import Accelerator, DistributedDataParallelKwargs
+from accelerate.state import AcceleratorState, PartialState
+from accelerate.tracking import get_available_trackers
+from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
+
+from data_utils.errors import JswsError
+from data_utils.parallel import process_share
+
+
+def _state() -> PartialState:
+    """Accelerate's view of the processes; the first call connects them.
+
+    Raises:
+        JswsError: it sees another number of them than was launched.
+    """
+    # Without an accelerator it joins processes only if it is told that this is a CPU.
+    cpu = os.environ.get("JSWS_DEVICE") == "cpu" or not (
+        torch.cuda.is_available() or torch.backends.mps.is_available()
+    )
+    state, launched = PartialState(cpu=cpu), process_share()[1]
+    if state.num_processes != launched:
+        raise JswsError(
+            f"{launched} processes were launched, but Accelerate joins "
+            f"{state.num_processes}: launch them by accelerate or torchrun, "
+            "with JSWS_DEVICE=cpu where they shall not share a GPU"
+        )
+    return state
+
+
+def pick_device() -> torch.device:
+    """What `$JSWS_DEVICE` names, else a CUDA device, else Apple's MPS, else the CPU."""
+    if process_share()[1] > 1:
+        return _state().device
+    if asked := os.environ.get("JSWS_DEVICE"):
+        try:
+            torch.empty(1).to(asked).tolist()  # "meta" holds no numbers
+            return torch.device(asked)
+        except (RuntimeError, AssertionError, NotImplementedError, ValueError) as error:
+            words = str(error).splitlines()[0][:120]
+            raise JswsError(
+                f"JSWS_DEVICE is {asked!r}, which is no device here ({words}); name "
+                "another, such as cpu, or unset it"
+            ) from None
+    if torch.cuda.is_available():
+        return torch.device("cuda")
+    return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
+
+
+def pick_precision(precision: str, device: torch.device) -> str:
+    """What `auto` means on a device: bf16 or else fp16 on a GPU, float32 elsewhere."""
+    if precision == "fp16" and device.type == "cpu":
+        raise JswsError("precision fp16 needs a GPU; on a CPU choose float32 or bf16")
+    if precision != "auto":
+        return precision
+    if device.type != "cuda":
+        return "float32"
+    bf16 = torch.cuda.is_bf16_supported(including_emulation=False)
+    return "bf16" if bf16 else "fp16"
+
+
+def make_accelerator(
+    precision: str = "float32",
+    *,
+    tracker: str | None = None,
+    folder: Path | None = None,
+    unused: bool = False,
+) -> Accelerator:
+    """Accelerate's handle on devices and processes.
+
+    Args:
+        precision: of the network's products: `float32`, `bf16`, `fp16` (with a gradient
+            scaler) or `auto`. Losses, weights and Adam's moments stay float32.
+        tracker: a logger that Accelerate knows, such as `tensorboard`.
+        folder: of the tracker.
+        unused: some weights get no gradient, so the processes must look for them.
+
+    Raises:
+        JswsError: fp16 on a CPU, or the tracker is not installed.
+    """
+    if tracker and tracker not in map(str, get_available_trackers()):
+        raise JswsError(
+            f"the logger '{tracker}' is not installed: install it, as with "
+            "`pip install tensorboard`, or leave --tracker out"
+        )
+    device = pick_device()
+    precision = pick_precision(precision, device)
+    # Accelerate keeps its settings for the whole process; each training has its own.
+    AcceleratorState._reset_state(reset_partial_state=process_share()[1] == 1)
+    # Gradients live in the buckets that are sent.
+    sharing = DistributedDataParallelKwargs(
+        find_unused_parameters=unused, gradient_as_bucket_view=True
+    )
+    return Accelerator(
+        mixed_precision="no" if precision == "float32" else precision,
+        cpu=device.type == "cpu",
+        kwargs_handlers=[sharing],
+        log_with=tracker,
+        project_dir=folder,
+    )
+
+
+class MeanOfAll(torch.autograd.Function):
+    """The mean of a tensor over all processes; its gradient is that of everyone's loss."""
+
+    @staticmethod
+    def forward(ctx, x):
+        """(...) float to the same."""
+        return MeanOfAll._reduce(x)
+
+    @staticmethod
+    def backward(ctx, grad):
+        """(...) float to the same."""
+        return MeanOfAll._reduce(grad)
+
+    @staticmethod
+    def _reduce(x):
+        total = x.clone()
+        torch.distributed.all_reduce(total)
+        return total / process_share()[1]
+
+
+class SharedBatchNorm(nn.BatchNorm2d):
+    """Batch norm over the images of all processes, where PyTorch's has no CPU version."""
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """(B, C, H, W) float to the same, normalised by everyone's mean and variance."""
+        if not self.training:
+            return super().forward(x)
+        axes, shape = (0, 2, 3), (1, -1, 1, 1)
+        mean = MeanOfAll.apply(x.mean(axes))
+        off = x - mean.view(shape)
+        var = MeanOfAll.apply(off.square().mean(axes))
+        with torch.no_grad():
+            count = process_share()[1] * x.numel() / x.shape[1]
+            self.running_mean.lerp_(mean, self.momentum)
+            self.running_var.lerp_(var * count / (count - 1), self.momentum)
+            self.num_batches_tracked.add_(1)
+        scale = self.weight * (var + self.eps).rsqrt()
+        return off * scale.view(shape) + self.bias.view(shape)
+
+
+def share_batch_norm(net: nn.Module) -> nn.Module:
+    """Make every batch norm of a network see the images of all processes, in place.
+
+    Raises:
+        JswsError: a batch norm of another kind than `nn.BatchNorm2d`.
+    """
+    for name, layer in net.named_modules():
+        if isinstance(layer, nn.BatchNorm2d) and type(layer) not in (
+            nn.BatchNorm2d,
+            SharedBatchNorm,
+        ):
+            raise JswsError(
+                f"{name} is a {type(layer).__name__}, which several processes "
+                "cannot share; train in one process, or choose another "
+                "--backbone"
+            )
+    if next(net.parameters()).is_cuda:
+        return nn.SyncBatchNorm.convert_sync_batchnorm(net)
+    for layer in net.modules():
+        if type(layer) is nn.BatchNorm2d:
+            layer.__class__ = SharedBatchNorm  # same fields, same names in a checkpoint
+    return net
+
+
+def recompute_stages(net: nn.Module, on: bool = True):
+    """Let an SSNet's backbone keep its stages' inputs only, and compute the rest again."""
+    if on:
+        net.backbone.run_stage = _recomputed
+    else:
+        vars(net.backbone).pop("run_stage", None)
+
+
+def _recomputed(stage: nn.Module, x: Tensor) -> Tensor:
+    """Run a stage, forget its activations, and run it again for its backward pass."""
+    if not (stage.training and any(stage.children())):
+        return stage(x)  # a single layer is not worth it, and may overwrite its input
+    norms = [layer for layer in stage.modules() if isinstance(layer, nn.BatchNorm2d)]
+
+    @contextmanager
+    def again():  # running statistics have seen these images already
+        before = [(layer.momentum, layer.num_batches_tracked) for layer in norms]
+        for layer in norms:
+            layer.momentum, layer.num_batches_tracked = 0.0, None
+        try:
+            yield
+        finally:  # the second run ends with an exception, once it has what it needs
+            for layer, (momentum, count) in zip(norms, before, strict=True):
+                layer.momentum, layer.num_batches_tracked = momentum, count
+
+    def contexts():
+        return nullcontext(), again()
+
+    return checkpoint(stage, x, use_reentrant=False, context_fn=contexts)

@@ -1,0 +1,201 @@
+"""Measure a network on both test sets (Sections 4.1 and 4.2)."""
+
+from collections.abc import Callable, Iterator, Sequence
+from typing import NamedTuple
+
+import numpy as np
+from PIL import Image
+from tqdm.auto import tqdm
+
+from data_utils.categories import categories, combined
+from data_utils.datasets import saliency_pairs
+from data_utils.errors import JswsError
+from data_utils.parallel import gather, process_share
+from data_utils.pictures import (
+    read_class_mask,
+    read_image,
+    read_saliency_mask,
+    renumbering,
+    same_size,
+)
+from data_utils.voc import read_ids
+from jsws_lib.config import Profile, Recipe
+from jsws_lib.inference import Prediction, predict, refine_saliency, to_grey, without_sam
+from jsws_lib.metrics import ConfusionMatrix, SaliencyMeasure
+from jsws_lib.ssnet import SSNet
+
+
+class Evaluation(NamedTuple):
+    """The measures of Tables 5 and 6."""
+
+    segmentation: ConfusionMatrix
+    saliency: SaliencyMeasure
+    saliency_crf: SaliencyMeasure | None
+
+    def figures(self) -> dict[str, float]:
+        """`miou`, `mae`, `max_f` and, after CRF, `mae_crf`, `max_f_crf`."""
+        sal = self.saliency.compute()
+        figures = {
+            "miou": self.segmentation.compute().miou,
+            "mae": sal.mae,
+            "max_f": sal.max_f,
+        }
+        if self.saliency_crf:
+            refined = self.saliency_crf.compute()
+            figures |= {"mae_crf": refined.mae, "max_f_crf": refined.max_f}
+        return {name: float(value) for name, value in figures.items()}
+
+
+def validation(
+    net: SSNet, profile: Profile, *, known: Sequence[str] = (), limit: int | None = None
+) -> Iterator[tuple[Prediction, np.ndarray]]:
+    """Predictions of VOC val, each with its mask, (H, W) uint8; each process its share.
+
+    Both number categories as the data do; `known` are the network's, by default the same.
+
+    Raises:
+        JswsError: data are missing or broken, or the network has another number of
+            categories than `known`, or none of the data's.
+    """
+    voc = profile.data / profile.voc
+    ids = read_ids(
+        voc / "ImageSets" / "Segmentation" / f"{profile.val_list}.txt",
+        image_dir=voc / "JPEGImages",
+    )[:limit]
+    rank, ranks = process_share()
+    ids, names = ids[rank::ranks], categories(voc)
+    known = known or names
+    if net.sam.conv.out_channels != len(known):
+        raise JswsError(
+            f"the network knows {net.sam.conv.out_channels} categories, "
+            f"{voc} has {len(known)}; choose another checkpoint"
+        )
+    numbers = renumbering(known, combined(known, names))
+    stream = predict(net, (read_image(voc / "JPEGImages" / f"{i}.jpg") for i in ids))
+    for i, prediction in tqdm(
+        zip(ids, stream, strict=True), total=len(ids), desc="segmentation", leave=False
+    ):
+        path = voc / "SegmentationClass" / f"{i}.png"
+        mask = read_class_mask(path, names=names)
+        segmentation = numbers[prediction.segmentation]
+        same_size(Image.fromarray(segmentation), mask, path)
+        yield prediction._replace(segmentation=segmentation), np.asarray(mask)
+
+
+def evaluate(
+    net: SSNet,
+    *,
+    profile: Profile,
+    recipe: Recipe,
+    crf: bool = False,
+    limit: int | None = None,
+    absent: str = "target",
+    sam: bool = True,
+) -> Evaluation:
+    """Measure a network on VOC val and on the saliency test set.
+
+    The mean IoU is over the background and the categories that occur in the masks of
+    val, on the full list all of them, whatever else the network predicts; `absent` asks
+    for another convention.
+
+    Args:
+        net: the network.
+        profile: names the data.
+        recipe: names the CRF preset.
+        crf: also measure saliency maps refined by the CRF.
+        limit: at most so many images of each set.
+        absent: of categories that val lacks, see `ConfusionMatrix`.
+        sam: False measures saliency maps with v = 1, see `without_sam`.
+
+    Several processes share the images, and each gets the whole result.
+
+    Raises:
+        JswsError: data are missing or broken.
+    """
+    segmentation = measure_segmentation(net, profile, limit=limit, absent=absent)
+    preset = recipe.crf if crf else None
+    saliency = measure_saliency(net, profile, preset=preset, limit=limit, sam=sam)
+    return Evaluation(segmentation, *saliency)
+
+
+def measure_segmentation(
+    net: SSNet,
+    profile: Profile,
+    *,
+    known: Sequence[str] = (),
+    limit: int | None = None,
+    absent: str = "target",
+) -> ConfusionMatrix:
+    """The part of `evaluate` that looks at VOC val; arguments and errors are the same.
+
+    `known` are the network's categories, where they are not the data's: they are compared
+    by name, and pixels of a category that the network does not know are errors. Not one
+    name in both is a JswsError.
+    """
+
+    def share() -> list[ConfusionMatrix]:
+        data = categories(profile.data / profile.voc)
+        names = ("background", *combined(known or data, data))
+        matrix = ConfusionMatrix(len(names), absent=absent, names=names, known=known)
+        for prediction, mask in validation(net, profile, known=known, limit=limit):
+            matrix.update(mask, prediction.segmentation)
+        return [matrix]
+
+    return _together(share)[0]
+
+
+def measure_saliency(
+    net: SSNet,
+    profile: Profile,
+    *,
+    preset: str | None = None,
+    limit: int | None = None,
+    sam: bool = True,
+) -> tuple[SaliencyMeasure, SaliencyMeasure | None]:
+    """The part of `evaluate` that looks at the saliency test set.
+
+    Returns:
+        the measure, and that after the CRF where its preset is named.
+    """
+
+    def share() -> list[SaliencyMeasure]:
+        rank, ranks = process_share()
+        ids = profile.test_list and read_ids(profile.data / profile.test_list)
+        folders = profile.data / profile.test_images, profile.data / profile.test_masks
+        pairs = saliency_pairs(*folders, ids=ids)[:limit][rank::ranks]
+        measures = [SaliencyMeasure(), *([SaliencyMeasure()] if preset else [])]
+        stream = predict(net, (read_image(image) for image, _ in pairs))
+        for (image_path, mask_path), prediction in tqdm(
+            zip(pairs, stream, strict=True), total=len(pairs), desc="saliency", leave=False
+        ):
+            # Graded: where such a mask is cut belongs to the protocol.
+            image, mask = read_image(image_path), read_saliency_mask(mask_path, graded=True)
+            same_size(image, mask, mask_path)
+            sal = prediction.sal_map if sam else without_sam(prediction)
+            measures[0].update(np.asarray(to_grey(sal)), np.asarray(mask))
+            if preset:
+                sal = refine_saliency(image, sal, preset=preset, scale=profile.crf_scale)
+                measures[1].update(np.asarray(to_grey(sal)), np.asarray(mask))
+        return measures
+
+    plain, *refined = _together(share)
+    return plain, refined[0] if refined else None
+
+
+def _together(share: Callable[[], list]) -> list:
+    """What the processes measured, each its share, summed.
+
+    A process that fails tells the others, which would wait for it for ever.
+    """
+    try:
+        mine = share()
+    except JswsError as error:
+        mine = str(error)
+    found = gather([mine])
+    if failed := [words for words in found if isinstance(words, str)]:
+        raise JswsError(failed[0])
+    first, *others = found
+    for other in others:
+        for ours, theirs in zip(first, other, strict=True):
+            ours += theirs
+    return first

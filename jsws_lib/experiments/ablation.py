@@ -1,0 +1,467 @@
+"""The ablation of Section 4.4: six settings, several seeds, one JSON file.
+
+    first:  S, M and 2S, then the pseudo labels of S and M
+    then:   SS, MS and MM
+
+Every run lives in its own folder (runs.py) and its figures beside it, so an interrupted
+ablation takes up where it stopped, and a second one trains nothing.
+"""
+
+import json
+import math
+import multiprocessing
+import time
+from collections.abc import Callable, Sequence
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from dataclasses import asdict, dataclass, replace
+from functools import cache, partialmethod
+from pathlib import Path
+
+import numpy as np
+import torch
+from PIL import Image
+from tqdm.auto import tqdm
+
+from data_utils.categories import categories
+from data_utils.embedded.mini import drawn_scenes, roles
+from data_utils.errors import JswsError
+from data_utils.files import check_place, read_json, write_bytes
+from data_utils.identity import drawn
+from data_utils.parallel import (
+    available_cores,
+    gather,
+    is_main,
+    leave_with_parent,
+    process_share,
+    wait_for_everyone,
+)
+from data_utils.voc import read_ids
+from jsws_lib.config import ROOT, SETTINGS, STEADY, Profile, Recipe
+from jsws_lib.engine.devices import pick_device
+from jsws_lib.engine.evaluation import evaluate, validation
+from jsws_lib.engine.labelling import make_pseudo_labels
+from jsws_lib.engine.provenance import provenance
+from jsws_lib.engine.runs import Run, train_or_load, training_state
+from jsws_lib.inference import (
+    cam_segmentation,
+    class_activation_maps,
+    predict,
+    resize_nearest,
+)
+from jsws_lib.metrics import ConfusionMatrix
+
+RESULTS = ROOT / "results"
+# M once more: where a category has to beat the background, only v can keep it out of S;
+# and with the released code's saliency term, which cannot suppress.
+CONTRASTS = {
+    "M_odds": ("M", {"class_evidence": "odds"}),
+    "M_nll_probs": ("M", {"saliency_reading": "nll_probs"}),
+}
+# Rows that are no training of their own, but another read-out of one: what v adds is the
+# difference from v = 1, and a network of labels alone is read as what it is.
+READ_OUTS = {"S_cam": "S", "M_no_sam": "M", "MM_no_sam": "MM"}
+TABLE = (*SETTINGS, *READ_OUTS)
+FRACTIONS = ("miou", "mae", "max_f", "mae_crf", "max_f_crf")  # figures from 0 to 1
+CAM_THRESHOLDS = tuple(round(0.1 * k, 1) for k in range(1, 10))
+
+
+@dataclass(frozen=True)
+class Row:
+    """One training of an ablation, under the name of its row in the results."""
+
+    name: str
+    run: Run
+    teaches: bool = False  # whether a student learns from its pseudo labels
+
+    @property
+    def sets(self) -> int:
+        """How many data sets a step draws from."""
+        losses = self.run.plan.losses
+        return bool({"L_c", "L_s2"} & set(losses)) + ("L_s1" in losses)
+
+    @property
+    def passes(self) -> int:
+        """Forward and backward passes of one batch: the unit of the progress bar."""
+        return self.sets * self.run.profile.steps[self.run.plan.stage - 1]
+
+    @property
+    def wave(self) -> int:
+        """0 if it needs no other run, else 1."""
+        return 1 if self.run.plan.teacher else 0
+
+
+def plan(
+    profile: Profile,
+    recipe: Recipe,
+    *,
+    seeds: Sequence[int] = (0, 1, 2),
+    settings: Sequence[str] = tuple(SETTINGS),
+) -> list[Row]:
+    """List the runs of an ablation, those without a teacher first.
+
+    A setting's teacher is added if it is not among `settings`. Embedded data, whose
+    scenes are known, get `CONTRASTS` too, for the first seed.
+    """
+    teachers = {SETTINGS[s].teacher for s in settings} - {None}
+    wanted = [s for s in SETTINGS if s in {*settings, *teachers}]
+    rows = [
+        Row(s, Run(s, profile, recipe, seed), teaches=s in teachers)
+        for seed in seeds
+        for s in wanted
+    ]
+    if drawn(profile.data):
+        rows += [
+            Row(name, Run(setting, profile, replace(recipe, **change), seeds[0]))
+            for name, (setting, change) in CONTRASTS.items()
+            if setting in wanted
+        ]
+    return sorted(rows, key=lambda row: row.wave)
+
+
+def ablate(
+    *,
+    profile: Profile,
+    recipe: Recipe,
+    seeds: Sequence[int] = (0, 1, 2),
+    settings: Sequence[str] = tuple(SETTINGS),
+    jobs: int | None = None,
+    out: Path | None = None,
+) -> Path:
+    """Train and measure the settings of Tables 5 and 6 and write one JSON file.
+
+    Args:
+        profile, recipe: what to train; any backbone and data root.
+        seeds: one training of everything for each.
+        settings: keys of `SETTINGS`.
+        jobs: runs at a time, each in a process with its share of the cores; default one
+            per core on the CPU, one on a GPU.
+        out: the file, replaced if it is there; default
+            `results/ablation_<profile>.json`, followed by the recipe's name where it is
+            not the default, and never replaced by less than it holds.
+
+    Returns:
+        the file.
+
+    Raises:
+        JswsError: data are missing or broken, a loss is not finite, or the default file
+            holds something that would be lost.
+    """
+    rows = plan(profile, recipe, seeds=seeds, settings=settings)
+    file = out or RESULTS / f"{result_name(profile, recipe)}.json"
+    check_place(file)
+    if out is None and file.is_file():
+        _refuse_loss(file, rows)
+    if (jobs or 1) > 1 and process_share()[1] > 1:
+        raise JswsError(
+            "launched as several processes, an ablation does one run at a "
+            "time: leave out --jobs"
+        )
+    jobs = jobs or default_jobs()
+    records = run_all(rows, jobs)
+    if is_main():
+        result = collect(rows, records, jobs)
+        write_bytes(file, (json.dumps(result, indent=1) + "\n").encode())
+    return file
+
+
+def _refuse_loss(file: Path, rows: Sequence[Row]):
+    """Raise JswsError if a results file holds runs that are not among `rows`."""
+    advice = "move it away, or name another file with --out"
+    held, lost = read_json(file, "configuration", "seeds", advice=advice), []
+    try:
+        if not _same(held["configuration"], _configuration(rows[0].run)):
+            lost.append("another configuration")
+        kept = [*held["settings"].keys(), *held["contrasts"].keys()]
+        kept_seeds = [*map(int, held["seeds"])]
+    except (AttributeError, KeyError, TypeError, ValueError):
+        raise JswsError(f"{file} is not what `jsws ablate` wrote; {advice}") from None
+    names, seeds = {row.name for row in rows}, {row.run.seed for row in rows}
+    names |= {name for name, setting in READ_OUTS.items() if setting in names}
+    lost += [name for name in kept if name not in names]
+    lost += [f"seed {seed}" for seed in kept_seeds if seed not in seeds]
+    if lost:
+        raise JswsError(
+            f"{file} holds what this ablation has not: {', '.join(lost)}; name "
+            "another file with --out, or this one to replace it"
+        )
+
+
+def _same(held: dict, asked: dict) -> bool:
+    """Whether two configurations agree in all that both have and that changes a figure."""
+    return all(
+        asked[part].get(key, value) == value
+        for part in ("profile", "recipe")
+        for key, value in held[part].items()
+        if key not in ("workers", "cache", "validate_every")
+    )
+
+
+def _configuration(run: Run) -> dict:
+    """All fields of profile and recipe; the data root, a path of this machine, left out."""
+    profile = asdict(run.profile)
+    del profile["data"]
+    return json.loads(json.dumps({"profile": profile, "recipe": asdict(run.recipe)}))
+
+
+def default_jobs() -> int:
+    """Runs at a time: one per core on the CPU, one on a GPU or in several processes."""
+    alone = process_share()[1] == 1
+    return available_cores() if alone and pick_device().type == "cpu" else 1
+
+
+def result_name(profile: Profile, recipe: Recipe) -> str:
+    """`ablation_<profile>`, with the recipe's name where it is not the default one."""
+    other = "" if recipe.name == STEADY.name else f"_{recipe.name}"
+    return f"ablation_{profile.name}{other}"
+
+
+# --- running -------------------------------------------------------------------------
+
+
+def run_all(rows: Sequence[Row], jobs: int) -> dict[Row, dict]:
+    """Train and measure every run, `jobs` at a time, behind one progress bar.
+
+    Args:
+        rows: teachers before their students, as `plan` lists them.
+        jobs: processes; 1 for none but this.
+
+    Returns:
+        the figures of each row, in the order given.
+    """
+    todo = [row for row in rows if measured(row.run) is None or not _has_labels(row)]
+    total = sum(row.passes for row in rows)
+    done = total - sum(row.passes for row in todo)
+    with tqdm(total=total, initial=done, desc="ablation", unit="pass") as bar:
+        if jobs == 1:
+            for row in todo:
+                bar.set_postfix_str(f"{row.name}, seed {row.run.seed}")
+                _run(row, bar.update)
+        elif todo:
+            _run_in_processes(todo, jobs, bar)
+    return {row: measured(row.run) for row in rows}
+
+
+def _run_in_processes(todo: list[Row], jobs: int, bar):
+    threads, spawn = max(1, available_cores() // jobs), multiprocessing.get_context("spawn")
+    pool = ProcessPoolExecutor(
+        jobs, mp_context=spawn, initializer=_start_worker, initargs=(threads,)
+    )
+    try:
+        for wave in (0, 1):  # every teacher is ready before the first student starts
+            running = {pool.submit(_run, row): row for row in todo if row.wave == wave}
+            for future in as_completed(running):
+                future.result()
+                bar.update(running[future].passes)
+    finally:
+        pool.shutdown(cancel_futures=True)
+
+
+def _start_worker(threads: int):
+    leave_with_parent()
+    torch.set_num_threads(threads)
+    tqdm.__init__ = partialmethod(tqdm.__init__, disable=True)  # many bars tell nothing
+
+
+def _run(row: Row, count: Callable[[int], object] = lambda passes: None):
+    """Train (or load) and measure one run; a teacher makes its pseudo labels as well."""
+    run, start = row.run, time.perf_counter()
+    resumed = any((run.folder / "resume").glob("*.pt"))
+    trained = train_or_load(run, use_shipped=False, on_step=lambda *_: count(row.sets))
+    whole = trained.source == "trained" and not resumed
+    seconds = round(time.perf_counter() - start, 1) if whole else None
+    if row.teaches:
+        settings = {"profile": run.profile, "recipe": run.recipe}
+        make_pseudo_labels(trained.net, **settings, out=run.labels_folder, workers=0)
+    if measured(run) is not None:
+        return
+    record = measure(trained.net, run.setting, profile=run.profile, recipe=run.recipe)
+    record |= {"seconds": seconds, "threads": torch.get_num_threads()}
+    text = json.dumps({"asked": _asked(run), **record})
+    if is_main():
+        write_bytes(run.folder / "figures.json", text.encode())
+    wait_for_everyone()
+
+
+def _has_labels(row: Row) -> bool:
+    """Whether its students find every pseudo label: two at once would make them twice."""
+    if not row.teaches:
+        return True
+    run, labels = row.run, row.run.labels_folder
+    lists = run.profile.data / run.profile.voc / "ImageSets" / "Segmentation"
+    ids = read_ids(lists / f"{run.profile.train_list}.txt")
+    return {path.stem for path in labels.glob("*.png")} >= set(ids)
+
+
+def _asked(run: Run) -> list:
+    """What the figures depend on and the run's name does not."""
+    p = run.profile
+    read_outs = [name for name, setting in READ_OUTS.items() if setting == run.setting]
+    pictures = [p.val_list, p.test_images, p.test_masks, p.test_list]
+    return [*pictures, p.crf_scale, run.recipe.crf, *read_outs]
+
+
+def measured(run: Run) -> dict | None:
+    """The figures of a finished run, None if it was not measured as it is asked for."""
+    file = run.folder / "figures.json"
+    if not file.is_file() or not run.weights.is_file():
+        return None
+    advice = "delete it, and the network is measured again"
+    record = read_json(file, "asked", "seconds", "read_outs", advice=advice)
+    wrong = [name for name in FRACTIONS if not _fraction(record.get(name, 0))]
+    if not isinstance(record["read_outs"], dict):
+        wrong.append("read_outs")
+    if wrong:
+        raise JswsError(f"{file}: {wrong[0]} is not what was measured; {advice}")
+    return record if record.pop("asked") == _asked(run) else None
+
+
+def _fraction(value) -> bool:
+    """From 0 to 1, or nan: the protocol's answer where every map is constant."""
+    return type(value) in (int, float) and not (value < 0 or value > 1)
+
+
+# --- measuring -----------------------------------------------------------------------
+
+
+def measure(net, setting: str, *, profile: Profile, recipe: Recipe) -> dict:
+    """Everything the ablation records of one network.
+
+    Returns:
+        `miou` and `iou` (21 numbers, None for a category that does not occur), unless
+        the setting saw no category; `mae`, `max_f` and both after CRF, unless it saw no
+        saliency mask; on embedded data what `suppression` returns; and under `read_outs`
+        the figures of each of `READ_OUTS` that is this setting's.
+
+    Raises:
+        JswsError: data are missing or broken.
+    """
+    losses = SETTINGS[setting].losses
+    result = evaluate(net, profile=profile, recipe=recipe, crf="L_s1" in losses)
+    figures = result.figures()
+    figures = {name: round(value, 5) for name, value in figures.items()}
+    iou = result.segmentation.compute().iou
+    figures["iou"] = [None if np.isnan(x) else round(float(x), 5) for x in iou]
+    if losses == ("L_s1",):  # its category maps have no names
+        del figures["miou"], figures["iou"]
+    if "L_s1" not in losses:  # its SAM is untrained
+        del figures["mae"], figures["max_f"]
+    elif losses != ("L_s1",) and drawn(profile.data):
+        figures |= suppression(net, profile)
+    figures["read_outs"] = {}
+    if setting == "S":
+        figures["read_outs"]["S_cam"] = cam_figures(net, profile)
+    elif f"{setting}_no_sam" in READ_OUTS:
+        bare = evaluate(net, profile=profile, recipe=recipe, sam=False).figures()
+        bare = {name: round(bare[name], 5) for name in ("mae", "max_f")}
+        figures["read_outs"][f"{setting}_no_sam"] = bare
+    return figures
+
+
+def cam_figures(net, profile: Profile) -> dict:
+    """Read a network as class activation maps, the labels of VOC val given.
+
+    Returns:
+        `miou` at the best of `CAM_THRESHOLDS`, chosen on the same images and so rather
+        too high than too low, that `threshold`, and `miou_argmax`: the usual argmax
+        with the same labels given. Labels are what a mask shows.
+
+    Raises:
+        JswsError: data are missing or broken.
+    """
+    names = ("background", *categories(profile.data / profile.voc))
+    counts = {t: ConfusionMatrix(len(names), names=names) for t in CAM_THRESHOLDS}
+    argmax = ConfusionMatrix(len(names), names=names)
+    for prediction, mask in validation(net, profile):
+        labels = np.isin(np.arange(1, len(names)), mask).astype(np.float32)
+        cams = class_activation_maps(prediction, labels)
+        for threshold, count in counts.items():
+            count.update(mask, cam_segmentation(cams, threshold=threshold))
+        allowed = prediction.probs * np.array([1, *labels])[:, None, None]
+        best = allowed.argmax(0).astype(np.uint8)
+        argmax.update(mask, resize_nearest(best, mask.shape[::-1]))
+    first, *others = gather([(argmax, *counts.values())])
+    for other in others:
+        for mine, theirs in zip(first, other, strict=True):
+            mine += theirs
+    miou_argmax, *found = (float(count.compute().miou) for count in first)
+    best = max(range(len(found)), key=found.__getitem__)
+    figures = {"miou": found[best], "threshold": CAM_THRESHOLDS[best]}
+    figures["miou_argmax"] = miou_argmax
+    return {name: round(value, 5) for name, value in figures.items()}
+
+
+@cache
+def _test_scenes(root: Path) -> list:
+    return drawn_scenes(root, "test")  # some seconds, and the same for every network
+
+
+def suppression(net, profile: Profile) -> dict:
+    """What v the SAM gives to salient and to other categories of the embedded test set.
+
+    Returns:
+        `v_salient` and `v_not_salient`: mean v over all pairs of an image and a category
+        that is salient in it, or only seen beside what is salient; `v_gap`, their
+        difference; `v_by_category`: for each of the 20 the two means, None where it never
+        occurs so; `v_by_image`: the two means for each image that shows both kinds.
+    """
+    scenes = _test_scenes(profile.data)
+    role = np.stack([roles(scene) for scene in scenes])
+    stream = predict(net, (Image.fromarray(scene.image) for scene in scenes))
+    v = np.stack([prediction.class_saliency for prediction in stream])
+    salient, other = (np.ma.masked_where(role != kind, v) for kind in (1, 0))
+    both = (role == 1).any(1) & (role == 0).any(1)
+
+    def listed(means):
+        return [None if x is np.ma.masked else round(float(x), 4) for x in means]
+
+    means = [float(x.mean()) for x in (salient, other)]
+    return {
+        "v_salient": round(means[0], 5),
+        "v_not_salient": round(means[1], 5),
+        "v_gap": round(means[0] - means[1], 5),
+        "v_by_category": [listed(x.mean(0)) for x in (salient, other)],
+        "v_by_image": [listed(x[both].mean(1)) for x in (salient, other)],
+    }
+
+
+# --- collecting ----------------------------------------------------------------------
+
+
+def collect(rows: Sequence[Row], records: dict[Row, dict], jobs: int) -> dict:
+    """The JSON file: figures as lists by seed."""
+    found: dict[str, dict[str, list]] = {}
+
+    def collect(name: str, figures: dict):
+        for key, value in figures.items():
+            found.setdefault(name, {}).setdefault(key, []).append(value)
+
+    for row in rows:
+        figures = dict(records[row])
+        read_outs = figures.pop("read_outs", {})
+        if row.run.setting != "M":  # long; only M's is drawn
+            figures.pop("v_by_image", None)
+        collect(row.name, figures)
+        if row.name == row.run.setting:  # a contrast is not read in other ways
+            for name, other in read_outs.items():
+                collect(name, other)
+    seconds = [records[row]["seconds"] for row in rows]
+    first, profile = rows[0].run, rows[0].run.profile
+    return {
+        "profile": profile.name,
+        "recipe": first.recipe.name,
+        "seeds": list(dict.fromkeys(row.run.seed for row in rows)),
+        "settings": {name: found[name] for name in TABLE if name in found},
+        "contrasts": {name: row for name, row in found.items() if name not in TABLE},
+        "categories": ["background", *categories(profile.data / profile.voc)],
+        **provenance(profile, training_state(profile, {"L_c", "L_s1"})),
+        "jobs": jobs,
+        "training_seconds": None if None in seconds else round(sum(seconds), 1),
+        "configuration": _configuration(first),
+    }
+
+
+def mean_sd(values: Sequence[float]) -> tuple[float, float]:
+    """Mean and sample standard deviation; the deviation of one value is nan."""
+    values = np.asarray(values, float)
+    sd = values.std(ddof=1) if len(values) > 1 else math.nan
+    return float(values.mean()), float(sd)

@@ -1,0 +1,477 @@
+"""How fast is it, beside what the released code is known to do? `jsws bench`.
+
+Each row is ours against a baseline, which is written here from what is known of the
+released code: float32 and one memory format throughout, both graphs held at once, each
+picture decoded and turned in float64, ten augmented copies of an image through a CRF over
+all 21 labels, and a loop over thresholds.
+
+The functions of a row take turns in one process, and what counts is the ratio of their
+medians. On a CPU seconds are core seconds, summed over threads: on a busy machine they
+grow far less than the time on a clock. On a GPU they are seconds on a clock, after
+`torch.cuda.synchronize`.
+
+`jsws_lib/experiments/speed_page.py` shows the results.
+"""
+
+import contextlib
+import ctypes
+import gc
+import json
+import platform
+import re
+import tempfile
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
+from pathlib import Path
+from statistics import median
+
+import numpy as np
+import torch
+from PIL import Image
+from tqdm.auto import tqdm
+
+from data_utils.datasets import Augmentation, SaliencySet
+from data_utils.embedded.mini import make_mini
+from data_utils.errors import JswsError
+from data_utils.files import write_bytes
+from data_utils.parallel import available_cores
+from jsws_lib.backbones import IMAGENET
+from jsws_lib.config import PROFILES, ROOT, STEADY, Schedule
+from jsws_lib.crf import CRF_PRESETS, PROB_MIN, crf_probs
+from jsws_lib.crf_torch import refine
+from jsws_lib.engine.devices import pick_device
+from jsws_lib.engine.loop import Loop
+from jsws_lib.experiments.memory import random_batches
+from jsws_lib.losses import class_loss, saliency_loss
+from jsws_lib.metrics import SaliencyMeasure, f_measure
+from jsws_lib.pseudo_labels import pseudo_label
+from jsws_lib.ssnet import SSNet, build_ssnet
+from jsws_lib.training import Objective, draw, make_optimizer, training_sets
+
+RESULTS = ROOT / "results"
+MEAN, STD = map(np.array, IMAGENET)
+COPIES = 10  # augmented copies of an image for one pseudo label, in the released code
+LOSSES = ("L_c", "L_s1")
+Row = dict[str, str | float]
+
+
+@dataclass(frozen=True)
+class Setup:
+    """What the rows are measured with."""
+
+    backbone: str
+    size: int  # px, of the network's input
+    batch: int  # images from each data set
+    large: int  # the same, for one step more
+    times: int  # calls of each function, after one that warms up
+    photograph: tuple[int, int] = (500, 375)  # px, width and height
+
+
+# --- clocks --------------------------------------------------------------------------
+
+
+def now() -> float:
+    """Seconds: on a clock once the GPU has nothing to do, else of all cores together."""
+    if pick_device().type == "cuda":
+        torch.cuda.synchronize()
+        return time.perf_counter()
+    return time.process_time()
+
+
+@contextlib.contextmanager
+def thread_count(count: int):
+    """Within this, PyTorch computes with so many threads."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(count)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+
+
+def in_turns(
+    *functions: Callable, times: int, warm: bool = True, clock: Callable = now
+) -> list[float]:
+    """Median seconds of functions that take turns, after one call each if `warm`."""
+    spent = [[] for _ in functions]
+    for k in range(times + warm):
+        for function, own in zip(functions, spent, strict=True):
+            start = clock()
+            function()
+            if k or not warm:
+                own.append(clock() - start)
+    return [median(own) for own in spent]
+
+
+core_turns = partial(in_turns, clock=time.process_time)  # of what never runs on a GPU
+
+
+def peak(function: Callable) -> tuple[float, object]:
+    """Bytes that memory grows by at most during a call, and what it returns.
+
+    Of a GPU its tensors, else the resident memory of the process; nan where the system
+    does not tell (Linux does).
+    """
+    gc.collect()
+    if pick_device().type == "cuda":
+        torch.cuda.reset_peak_memory_stats()
+        before = torch.cuda.memory_allocated()
+        result = function()
+        return float(torch.cuda.max_memory_allocated() - before), result
+    with contextlib.suppress(OSError, AttributeError):  # freed pages go back first
+        ctypes.CDLL(None).malloc_trim(0)
+    with contextlib.suppress(OSError):  # the highest mark starts anew
+        Path("/proc/self/clear_refs").write_text("5")
+    before = _resident("VmRSS")
+    result = function()
+    return _resident("VmHWM") - before, result
+
+
+def _resident(name: str) -> float:
+    with contextlib.suppress(OSError):
+        status = Path("/proc/self/status").read_text()
+        return 1024.0 * int(re.search(rf"{name}:\s+(\d+)", status)[1])
+    return float("nan")
+
+
+def row(name: str, what: str, ours: float, baseline: float, unit: str = "s", **more) -> Row:
+    """One line of the table; `ratio` says how many times less ours needs."""
+    found = {"name": name, "what": what, "ours": ours, "baseline": baseline}
+    return {**found, "ratio": baseline / ours, "unit": unit, **more}
+
+
+# --- training ------------------------------------------------------------------------
+
+
+def network(backbone: str, size: int) -> SSNet:
+    """SSNet-1 with random weights, the same each time."""
+    torch.manual_seed(0)
+    return build_ssnet(1, backbone=backbone, size=size, recipe=STEADY, weights=None)
+
+
+class Ours:
+    """A step of stage 1 as the real loop does it, on a batch of each set."""
+
+    def __init__(self, net: SSNet, *, precision: str = "float32"):
+        self.loop = Loop()
+        self.loop.place(net, replace(PROFILES["paper"], precision=precision), LOSSES)
+        self.objective, self.optimizer = self.loop.prepare(
+            Objective(net, LOSSES, STEADY),
+            make_optimizer(net, Schedule(), sam_rate=STEADY.sam_rate),
+        )
+
+    def __call__(self, batches: list[dict]) -> dict[str, float]:
+        """Update the weights; returns the losses."""
+        self.optimizer.zero_grad()
+        values = {}
+        for one in batches:
+            values |= self.loop.backward(self.objective, one, last=one is batches[-1])
+        self.optimizer.step()
+        return values
+
+
+class Baseline:
+    """The same with both graphs, one memory format, and Adam weight by weight."""
+
+    def __init__(self, net: SSNet):
+        self.net = net.to(pick_device()).train()
+        self.optimizer = torch.optim.Adam(
+            net.parameters(), lr=1e-4, foreach=False, fused=False
+        )
+
+    def __call__(self, batches: list[dict]) -> dict[str, float]:
+        """Update the weights; returns the losses."""
+        labelled, masked = batches
+        self.optimizer.zero_grad()
+        reading = {"reading": STEADY.class_evidence, "share": STEADY.evidence_share}
+        out = self.net(labelled["image"].contiguous())
+        first = STEADY.class_weight * class_loss(out, labelled["labels"], **reading)
+        out = self.net(masked["image"].contiguous())
+        second = saliency_loss(out, masked["sal_mask"], reading=STEADY.saliency_reading)
+        (first + second).backward()
+        self.optimizer.step()
+        return {"L_c": first.item(), "L_s1": second.item()}
+
+
+def training(setup: Setup) -> list[Row]:
+    """Time and memory of a step, in float32 and in bfloat16."""
+    return _steps(setup, setup.batch, setup.times)
+
+
+def large_step(setup: Setup) -> list[Row]:
+    """The same of one step at a larger batch."""
+    return _steps(setup, setup.large, 1, "_large")
+
+
+def _steps(setup: Setup, batch: int, times: int, ending: str = "") -> list[Row]:
+    new = partial(network, setup.backbone, setup.size)
+    steps = (Ours(new()), Ours(new(), precision="bf16"), Baseline(new()))
+    batches = random_batches(1, batch, setup.size, device=pick_device())
+    ways = [partial(step, batches) for step in steps]
+    memory, values = zip(*map(peak, ways), strict=True)  # the first step warms up, too
+    seconds = in_turns(*ways, times=times, warm=False)
+    what = f"{setup.backbone}, {setup.size} px, {batch} + {batch} images"
+    what += ", one step" if times == 1 else ""
+    rows = []
+    for k, half in enumerate(("", "_bf16")):
+        words = f"{what}; ours in bfloat16" if half else what
+        apart = max(abs(values[k][name] / values[-1][name] - 1) for name in LOSSES)
+        spent, grown = (seconds[k], seconds[-1]), (memory[k], memory[-1], "bytes")
+        rows += [
+            row(f"train_step{ending}{half}", words, *spent, loss_difference=apart),
+            row(f"peak_memory{ending}{half}", words, *grown),
+        ]
+    return rows
+
+
+@thread_count(1)
+def mini_loader(setup: Setup) -> list[Row]:
+    """A step of the course with its batch, against one on a batch at hand."""
+    profile = PROFILES["mini"]
+    images = 2 * profile.batch_class
+    counts = dict(n_class=images, n_saliency=images, n_val=1, n_test=1)
+    with tempfile.TemporaryDirectory() as folder:
+        data = make_mini(Path(folder) / "mini", workers=1, progress=False, **counts)
+        profile = replace(profile, data=data)
+        sets, times = training_sets(LOSSES, profile, STEADY), 2 * setup.times
+        streams = [draw(one, profile, 3 + times) for one in sets]
+        for _ in range(2):  # the first pass decodes the pictures
+            at_hand = [next(stream) for stream in streams]
+        step = Ours(network(profile.backbone, profile.size))
+        spent = in_turns(
+            lambda: step([next(stream) for stream in streams]),
+            partial(step, at_hand),
+            times=times,
+        )
+    what = "profile mini, a step in the training loop against one on a batch at hand"
+    return [row("mini_loader", what, *spent)]
+
+
+# --- data ----------------------------------------------------------------------------
+
+
+@thread_count(1)
+def data_path(setup: Setup) -> list[Row]:
+    """From a file to the network's tensor: a random crop of 256 px, with and without a
+    rotation of up to 10 degrees. The decoded file is made before the clock starts."""
+    try:
+        from skimage.transform import rotate
+    except ImportError:
+        raise JswsError(
+            "the baseline of `data_path` needs scikit-image: pip install scikit-image"
+        ) from None
+    rng = np.random.default_rng(0)
+    rows = []
+    with tempfile.TemporaryDirectory() as folder:
+        root = Path(folder)
+        write_photographs(root, 8)
+        for name, angle, words in (
+            ("data_path", 10.0, "turned and cropped"),
+            ("data_path_upright", 0.0, "cropped"),
+        ):
+            crop = Augmentation(256, rotate=angle)
+            folders = (root / "images", root / "masks")
+            data = SaliencySet(*folders, cache="decoded", augmentation=crop)
+
+            def ours(data=data):
+                for k in range(len(data)):
+                    data[k, k]
+
+            def baseline(pairs=data.pairs, angle=angle):
+                for image_path, mask_path in pairs:
+                    image = np.asarray(Image.open(image_path).convert("RGB")) / 255.0
+                    mask = np.asarray(Image.open(mask_path).convert("L")) / 255.0
+                    if angle:
+                        turn = rng.uniform(-angle, angle)
+                        image, mask = rotate(image, turn), rotate(mask, turn)
+                    released_crop(image, mask, rng)
+
+            spent = core_turns(ours, baseline, times=4 * setup.times)
+            what = f"500 x 375 px JPEG and mask, {words}, per image"
+            rows.append(row(name, what, *(seconds / len(data) for seconds in spent)))
+    return rows
+
+
+def released_crop(image: np.ndarray, mask: np.ndarray, rng):
+    """A random crop of 256 px, by way of float64, (H, W, 3) and (H, W)."""
+    h, w = mask.shape
+    y, x = rng.integers(0, h // 10 + 1), rng.integers(0, w // 10 + 1)
+    box = np.s_[y : y + h * 9 // 10, x : x + w * 9 // 10]
+    crop = Image.fromarray((image[box] * 255).astype(np.uint8))
+    pixels = np.asarray(crop.resize((256, 256), Image.BICUBIC)) / 255.0
+    small = Image.fromarray((mask[box] * 255).astype(np.uint8))
+    truth = np.asarray(small.resize((256, 256), Image.BICUBIC)) > 0
+    torch.from_numpy(((pixels - MEAN) / STD).transpose(2, 0, 1)).float()
+    torch.from_numpy(truth)
+
+
+def write_photographs(root: Path, count: int):
+    """Textured pictures of 500 x 375 px and masks, as D_s lays them out."""
+    rng = np.random.default_rng(1)
+    for name in ("images", "masks"):
+        (root / name).mkdir()
+    mask = np.zeros((375, 500), np.uint8)
+    mask[80:300, 100:350] = 255
+    for k in range(count):
+        Image.fromarray(texture(rng, 500, 375)).save(root / f"images/{k}.jpg", quality=92)
+        Image.fromarray(mask).save(root / f"masks/{k}.png")
+
+
+def texture(rng, width: int, height: int) -> np.ndarray:
+    """Soft patches of colour with some noise, (H, W, 3) uint8."""
+    rough = Image.fromarray(rng.integers(0, 256, (30, 40, 3)).astype(np.uint8))
+    pixels = np.asarray(rough.resize((width, height), Image.BICUBIC)).astype(float)
+    return (pixels + rng.normal(0, 8, pixels.shape)).clip(0, 255).astype(np.uint8)
+
+
+# --- pseudo labels and measures ------------------------------------------------
+
+
+def photograph_and_maps(size: tuple[int, int]):
+    """A textured picture, and maps H in which background and two categories lead."""
+    rng = np.random.default_rng(2)
+    image = texture(rng, *size)
+    logits = rng.normal(0, 1, (21, 32, 32)).astype(np.float32)
+    logits[[0, 5, 12]] += 3
+    probs = np.exp(logits) / np.exp(logits).sum(0)
+    labels = np.zeros(20, np.float32)
+    labels[[4, 11]] = 1
+    return image, probs, labels
+
+
+def enlarged(probs: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+    """Maps (C, h, w) at a picture's size."""
+    return np.stack([Image.fromarray(p).resize(size, Image.BILINEAR) for p in probs])
+
+
+@thread_count(1)
+def pseudo_labels(setup: Setup) -> list[Row]:
+    """Core time of the pseudo label of an image with two categories."""
+    image, probs, labels = photograph_and_maps(setup.photograph)
+
+    def baseline():
+        for _ in range(COPIES):
+            crf_probs(image, enlarged(probs, setup.photograph)).argmax(0)
+
+    ours = partial(pseudo_label, image, probs, labels)
+    width, height = setup.photograph
+    what = f"{width} x {height} px: one copy and 3 labels, against {COPIES} and 21"
+    return [row("pseudo_labels", what, *core_turns(ours, baseline, times=setup.times))]
+
+
+@thread_count(1)
+def crf_compiled(setup: Setup) -> list[Row]:
+    """Core time of a CRF, compiled and in PyTorch."""
+    image, probs, _ = photograph_and_maps(setup.photograph)
+    soft = enlarged(probs[[0, 5, 12]], setup.photograph)
+    unary = -np.log(soft.clip(PROB_MIN))
+    spent = core_turns(
+        partial(crf_probs, image, soft),
+        partial(refine, image, unary, CRF_PRESETS["readme"]),
+        times=setup.times,
+    )
+    width, height = setup.photograph
+    what = (
+        f"{width} x {height} px: a CRF of 3 labels by pydensecrf, against ours in PyTorch"
+    )
+    return [row("crf_compiled", what, *spent)]
+
+
+@thread_count(1)
+def max_f(setup: Setup) -> list[Row]:
+    """Max F of one map."""
+    rng = np.random.default_rng(3)
+    mask = rng.random((300, 400)) < 0.3
+    sal_map = (100 * mask + rng.integers(0, 156, mask.shape)).astype(np.uint8)
+
+    def loop_over_thresholds():
+        scaled = sal_map / sal_map.max()
+        for threshold in np.arange(256) / 255:
+            found = scaled >= threshold
+            right = (found & mask).sum()
+            f_measure(right / max(found.sum(), 1), right / mask.sum())
+
+    ours = partial(SaliencyMeasure("toolbox").update, sal_map, mask)
+    spent = core_turns(ours, loop_over_thresholds, times=8 * setup.times)
+    return [row("max_f", "256 thresholds, 400 x 300 px", *spent)]
+
+
+# --- all of it -------------------------------------------------------------------------
+
+PARTS: dict[str, Callable[[Setup], list[Row]]] = {
+    "data_path": data_path,
+    "max_f": max_f,
+    "pseudo_labels": pseudo_labels,
+    "crf_compiled": crf_compiled,
+    "mini_loader": mini_loader,
+    "training": training,
+    "large_step": large_step,
+}
+
+
+def bench(
+    *,
+    backbone: str = "densenet169",
+    size: int = 256,
+    batch: int | None = None,
+    large: int | None = None,
+    times: int = 3,
+    threads: int | None = None,
+    only: Sequence[str] = tuple(PARTS),
+    out: Path | None = None,
+) -> Path:
+    """Measure every row and write `results/bench_<device>.json`, after each part.
+
+    Args:
+        backbone, size: of the rows that run a network.
+        batch: of them, too; default 2, and 8 on a GPU.
+        large: batch of one more step for time and memory; default 8, and 16 on a GPU.
+        times: of each function, after one call that warms up.
+        threads: of the rows that run a network; default one per core. On a busy machine
+            threads that wait for each other cost core seconds: then ask for 1.
+        only: some of `PARTS`; what the file has of the others stays.
+        out: another file.
+
+    Raises:
+        JswsError: there is no such part; or scikit-image, which the baseline of the data
+            path uses, is missing.
+    """
+    if unknown := [name for name in only if name not in PARTS]:
+        raise JswsError(f"bench has no part '{unknown[0]}'; choose from {', '.join(PARTS)}")
+    device, threads = pick_device(), threads or available_cores()
+    on_gpu = device.type == "cuda"
+    batch, large = batch or (8 if on_gpu else 2), large or (16 if on_gpu else 8)
+    setup = Setup(backbone, size, batch, large, times)
+    out = out or RESULTS / f"bench_{device.type}.json"
+    rows = json.loads(out.read_text())["rows"] if out.is_file() else []
+    conditions = {
+        "device": device.type,
+        "name": torch.cuda.get_device_name() if on_gpu else _processor(),
+        "threads": threads,
+        "clock": "wall" if on_gpu else "core",
+        "torch": torch.__version__,
+        "recipe": STEADY.name,
+        "times": times,
+    }
+    for part in (bar := tqdm([part for part in PARTS if part in only], desc="bench")):
+        bar.set_postfix_str(part)
+        with thread_count(threads):
+            own = [{**one, "part": part} for one in PARTS[part](setup)]
+        rows = [one for one in rows if one["part"] in PARTS and one["part"] != part] + own
+        rows.sort(key=lambda one: list(PARTS).index(one["part"]))
+        result = {**conditions, "rows": rows}
+        write_bytes(out, (json.dumps(result, indent=1) + "\n").encode())
+    return out
+
+
+def _processor() -> str:
+    """The processor's name, and what it knows of bfloat16."""
+    with contextlib.suppress(OSError, ValueError, KeyError):
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+        known = dict(line.split(":", 1) for line in lines if ":" in line)
+        known = {key.strip(): value.strip() for key, value in known.items()}
+        flags = {"avx512f", "avx512_bf16", "amx_bf16"} & set(known["flags"].split())
+        return ", ".join([known["model name"], *sorted(flags, reverse=True)])
+    return platform.machine()

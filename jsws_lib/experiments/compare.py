@@ -1,0 +1,109 @@
+"""The paper's tables beside what was measured here, with what can be compared.
+
+The numbers are in `results/paper_tables.toml`, transcribed once, and in `results.PAPER`.
+"""
+
+import tomllib
+
+import numpy as np
+
+from jsws_lib.experiments.ablation import RESULTS
+from jsws_lib.experiments.results import PAPER, markdown, spread
+
+# What the text of Section 4.4 claims: the first setting is better than the second.
+CLAIMS = {
+    "saliency helps segmentation": ("M", "S", ("miou",)),
+    "a better teacher, a better student": ("MS", "SS", ("miou",)),
+    "saliency helps in stage 2, too": ("MM", "MS", ("miou",)),
+    "joint learning does not harm saliency": ("MM", "2S", ("max_f", "mae")),
+}
+# What only the numbers of Table 5 show.
+DIFFERENCES = {
+    "stage 2 above S": ("SS", "S", ("miou",)),
+    "stage 2 above M": ("MS", "M", ("miou",)),
+}
+# Table: the paper's row and column, our figure, what is the same and what is not.
+OTHER = (
+    "pictures, network, image size, pre-training, loss recipe, schedule{}; photographs: {}"
+)
+BESIDE = {
+    1: (
+        "MAE, ECSSD",
+        "mae_crf",
+        "definition; after CRF",
+        OTHER.format(", CRF's parameters", "trained on ECSSD itself, 100 test images"),
+    ),
+    2: (
+        "max F, ECSSD",
+        "max_f_crf",
+        "protocol `toolbox`; after CRF",
+        OTHER.format(", CRF's parameters", "trained on ECSSD itself, 100 test images"),
+    ),
+    3: (
+        "mIoU %, VOC val",
+        "miou",
+        "definition; image labels and saliency masks, of other sets; no CRF",
+        OTHER.format("", "6 categories, 130 test images"),
+    ),
+    4: ("mIoU %, VOC test", None, "–", "only the VOC server has the masks"),
+}
+
+
+def paper_table(number: int) -> dict:
+    """One of Tables 1 to 4: title, source, measure, columns, notes and rows by method."""
+    text = (RESULTS / "paper_tables.toml").read_text(encoding="utf-8")
+    return tomllib.loads(text)["tables"][str(number)]
+
+
+def beside_table(drawings: dict, photographs: dict) -> str:
+    """The paper's own row of Tables 1 to 4 beside M-M here, as Markdown.
+
+    Args:
+        drawings, photographs: files that `jsws ablate` wrote, read.
+    """
+    head = ("Table", "figure", "paper", "drawings", "photographs", "the same", "different")
+    rows = []
+    for number, (what, key, same, different) in BESIDE.items():
+        ours = paper_table(number)["rows"]["Ours"]
+        cells = [f"{ours['mean']:.1f}" if "mean" in ours else f"{ours['values'][0]:.3f}"]
+        for result in (drawings, photographs):
+            values = result["settings"].get("MM", {}).get(key)
+            cells.append(spread(values, key) if values else None)
+        rows.append([str(number), what, *cells, same, different])
+    return markdown(head, rows, "llrrrll")
+
+
+def claims_table(result: dict) -> str:
+    """Section 4.4: the paper's differences, ours over the seeds, who agrees.
+
+    Above what the text claims, below what only Table 5 shows. A seed agrees if the sign
+    is the paper's; about harm to saliency see `_unharmed`.
+
+    Args:
+        result: a file that `jsws ablate` wrote, read.
+    """
+    head = ("claim", "said in", "difference", "paper", "here", "seeds that agree")
+    rows = []
+    for where, claims in (("the text", CLAIMS), ("Table 5 only", DIFFERENCES)):
+        for claim, (one, other, keys) in claims.items():
+            theirs = {key: PAPER[one][key] - PAPER[other][key] for key in keys}
+            paper = ", ".join(spread(theirs[key], key, sign="+") for key in keys)
+            row = [claim, where, f"{', '.join(keys)}: {one} − {other}", paper, None, None]
+            if {one, other} <= result["settings"].keys():
+                pair = [result["settings"][name] for name in (one, other)]
+                ours = {key: np.subtract(*(row[key] for row in pair)) for key in keys}
+                same = {key: np.sign(ours[key]) == np.sign(theirs[key]) for key in keys}
+                agree = same["miou"] if "miou" in keys else _unharmed(ours, theirs)
+                row[4] = ", ".join(spread(ours[key], key, sign="+") for key in keys)
+                row[5] = f"{int(agree.sum())} of {len(agree)}"
+            rows.append(row)
+    return markdown(head, rows, "lllrrr")
+
+
+def _unharmed(ours: dict, theirs: dict) -> np.ndarray:
+    """By seed, whether saliency suffers no more than the paper calls "comparable".
+
+    The paper: max F larger, MAE .001 worse, hence no harm. So max F must not be lower,
+    and the MAE not more than the paper's difference higher.
+    """
+    return (ours["max_f"] >= 0) & (ours["mae"] <= theirs["mae"] + 1e-9)

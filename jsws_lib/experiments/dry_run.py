@@ -1,0 +1,284 @@
+"""What an ablation would do and cost, before anything is trained.
+
+Time is measured, not looked up: a few steps of each kind at the size, batch and backbone
+asked for, on the images asked for, then multiplied.
+"""
+
+import shutil
+import sys
+import time
+from collections.abc import Callable, Sequence
+
+import numpy as np
+import torch
+from tqdm.auto import tqdm
+
+from data_utils.categories import categories
+from data_utils.datasets import Augmentation, ClassificationSet, SaliencySet
+from data_utils.errors import JswsError
+from data_utils.parallel import available_cores
+from data_utils.pictures import read_class_mask, read_image, same_size
+from data_utils.voc import read_ids
+from jsws_lib.config import Profile
+from jsws_lib.engine.devices import pick_device
+from jsws_lib.engine.loop import Loop
+from jsws_lib.engine.runs import Run, runs_root
+from jsws_lib.experiments.ablation import Row, default_jobs, measured
+from jsws_lib.inference import predict
+from jsws_lib.pseudo_labels import pseudo_label
+from jsws_lib.ssnet import SSNet, build_ssnet
+from jsws_lib.training import train
+
+TIMED = 2  # steps, after those that warm up
+SAMPLE = 5  # files of each folder that are opened
+GB = 1e9
+
+
+def describe_plan(rows: Sequence[Row], *, jobs: int | None = None) -> tuple[str, bool]:
+    """Say what an ablation would do.
+
+    Args:
+        rows: from `ablation.plan`.
+        jobs: runs at a time; None for the default of `ablate`.
+
+    Returns:
+        the text, and whether everything it needs is there.
+    """
+    profile, recipe = rows[0].run.profile, rows[0].run.recipe
+    lines = [
+        f"{len(rows)} runs, profile {profile.name}, recipe {recipe.name}, "
+        f"{profile.backbone}, {profile.size} px"
+    ]
+    if profile.name == "paper" and recipe.name != "paper":
+        lines.append(
+            "the paper's size and schedule, not its reading of the loss; that is "
+            "--recipe paper"
+        )
+    for name in dict.fromkeys(row.name for row in rows):
+        own = [row.run for row in rows if row.name == name]
+        setting = own[0].plan
+        seeds = ", ".join(f"{run.seed} ({_state(run)})" for run in own)
+        losses, steps = " + ".join(setting.losses), profile.steps[setting.stage - 1]
+        lines.append(
+            f"  {name:<12}SSNet-{setting.stage}, {losses}, {steps:,} steps; seed {seeds}"
+        )
+
+    checks, sizes = check_data(profile)
+    lines.append(f"data under {profile.data}")
+    lines += [f"  {'ok  ' if fine else 'FAIL'}  {words}" for fine, words in checks]
+    ready = all(fine for fine, _ in checks)
+    if ready:
+        lines += estimate(rows, sizes, jobs=jobs)
+    else:
+        lines.append("mend the data first; then the dry run measures a few steps")
+    return "\n".join(lines), ready
+
+
+def _state(run: Run) -> str:
+    if measured(run) is not None:
+        return "done"
+    if run.weights.is_file():
+        return "trained, to be measured"
+    resumed = any((run.folder / "resume").glob("*.pt"))
+    return "interrupted, goes on" if resumed else "to do"
+
+
+def check_data(p: Profile) -> tuple[list[tuple[bool, str]], dict[str, int]]:
+    """Look at every list and folder a profile names, and into a few files of each.
+
+    Returns:
+        verdicts as (fine, words), and how many images each of `train`, `saliency`, `val`
+        and `test` has.
+    """
+    voc, sizes = p.data / p.voc, {}
+    crop = Augmentation(p.size)
+
+    def train_images() -> str:
+        data = ClassificationSet(voc, p.train_list, augmentation=crop)
+        for k in _some(range(len(data))):
+            data[k, 0]
+        sizes["train"], labels = len(data), data.labels
+        return (
+            f"{len(data):,} training images with image labels ({p.train_list}), "
+            f"{int((labels.sum(0) > 0).sum())} of {labels.shape[1]} categories, "
+            f"{labels.sum(1).mean():.2f} labels an image"
+        )
+
+    def pairs(kind: str, images: str, masks: str, list_name: str | None) -> str:
+        ids = list_name and read_ids(p.data / list_name)
+        data = SaliencySet(p.data / images, p.data / masks, ids=ids, augmentation=crop)
+        for k in _some(range(len(data))):
+            data[k, 0]
+        sizes[kind] = len(data)
+        what = "training" if kind == "saliency" else "test"
+        return f"{len(data):,} saliency {what} images with masks ({images})"
+
+    def val() -> str:
+        file = voc / f"ImageSets/Segmentation/{p.val_list}.txt"
+        ids = read_ids(file, image_dir=voc / "JPEGImages")
+        masks = [voc / "SegmentationClass" / f"{i}.png" for i in ids]
+        if lost := [m for m in masks if not m.is_file()]:
+            raise JswsError(f"{len(lost)} masks are missing, the first is {lost[0]}")
+        for mask in _some(masks):
+            image = read_image(voc / "JPEGImages" / f"{mask.stem}.jpg")
+            same_size(image, read_class_mask(mask, names=categories(voc)), mask)
+        sizes["val"] = len(ids)
+        return f"{len(ids):,} validation images with class masks ({p.val_list})"
+
+    looks: list[Callable[[], str]] = [
+        train_images,
+        lambda: pairs("saliency", p.saliency_images, p.saliency_masks, p.saliency_list),
+        val,
+        lambda: pairs("test", p.test_images, p.test_masks, p.test_list),
+    ]
+    verdicts = []
+    for look in looks:
+        try:
+            verdicts.append((True, look()))
+        except JswsError as error:
+            verdicts.append((False, str(error)))
+    return verdicts, sizes
+
+
+def _some(things: Sequence) -> list:
+    return [things[k] for k in np.linspace(0, len(things) - 1, SAMPLE).astype(int)]
+
+
+def estimate(rows: Sequence[Row], sizes: dict[str, int], *, jobs=None) -> list[str]:
+    """Hours, memory and disk of what is still to do, from a few measured steps."""
+    device, jobs = pick_device(), jobs or default_jobs()
+    threads = torch.get_num_threads()
+    if device.type == "cpu":
+        torch.set_num_threads(max(1, available_cores() // jobs))
+    kinds = {(row.run.plan.stage, row.run.plan.losses): row.run for row in rows}
+    bar = tqdm(kinds.items(), desc="measuring", leave=False)
+    try:
+        cost = {kind: seconds_a_step(run) for kind, run in bar}
+        memory = _peak_memory(device)
+        image, crf = seconds_an_image(rows[0].run)
+    finally:
+        torch.set_num_threads(threads)
+    todo = [row for row in rows if measured(row.run) is None]
+    labelled = sum(row.teaches for row in todo) * sizes["train"]
+    seconds = labelled * (image + crf)
+    for row in todo:
+        run, stage = row.run, row.run.plan.stage
+        seconds += run.profile.steps[stage - 1] * cost[stage, run.plan.losses]
+        seconds += sizes["val"] * image
+        if "L_s1" in run.plan.losses:
+            seconds += sizes["test"] * (image + crf)
+    weights = sum(_gigabytes(row.run) for row in todo)
+    labels = labelled * rows[0].run.profile.size ** 2 / 20 / GB  # PNG, about 1:20
+    place = runs_root()
+    there = next(p for p in (place, *place.resolve().parents) if p.is_dir())
+    free = shutil.disk_usage(there).free / GB
+    steps = ", ".join(
+        f"SSNet-{stage} {' + '.join(losses)} {value:.2f} s"
+        for (stage, losses), value in cost.items()
+    )
+    return [
+        f"measured on {device.type}, {jobs} at a time: a step of {steps}; "
+        f"inference {image:.3f} s, CRF {crf:.3f} s an image",
+        f"  time    about {seconds / jobs / 3600:.1f} hours for {len(todo)} runs",
+        f"  memory  about {memory * (jobs if device.type == 'cpu' else 1):.1f} GB, "
+        f"peak, of {'the GPU' if device.type == 'cuda' else 'the machine'}",
+        f"  disk    about {weights + labels:.1f} GB ({weights:.1f} weights and resume "
+        f"points, {labels:.1f} pseudo labels); {free:.0f} GB are free in {place}",
+        *_cache_words(todo, sizes),
+    ]
+
+
+def _cache_words(todo: Sequence[Row], sizes: dict[str, int]) -> list[str]:
+    """Say what decoded pictures take: each teacher's labels lie beside pictures again."""
+    profile = todo[0].run.profile if todo else None
+    if not profile or profile.cache != "decoded":
+        return []
+    copies = {
+        "pictures": any("L_c" in row.run.plan.losses for row in todo) and 3,
+        "saliency": any("L_s1" in row.run.plan.losses for row in todo) and 4,
+        "labels": 4 * len({row.run.teacher_run for row in todo if row.run.plan.teacher}),
+    }
+    pixels = Augmentation(profile.size, profile.crop).side ** 2
+    sets = {"pictures": "train", "saliency": "saliency", "labels": "train"}
+    size = {key: pixels * n * sizes[sets[key]] / GB for key, n in copies.items()}
+    return [
+        f"  cache   about {sum(size.values()):.1f} GB of decoded pictures: "
+        f"{size['pictures']:.1f} with image labels, {size['saliency']:.1f} with saliency "
+        f"masks, {size['labels']:.1f} with pseudo labels, the pictures again for each "
+        "teacher; beside the data or in $JSWS_CACHE; cache=none makes none"
+    ]
+
+
+def _network(run: Run) -> SSNet:
+    profile = run.profile
+    return build_ssnet(
+        run.plan.stage,
+        backbone=profile.backbone,
+        size=profile.size,
+        recipe=run.recipe,
+        weights=None,
+        categories=len(categories(profile.data / profile.voc)),
+    )
+
+
+class Rehearsal(Loop):
+    """The real loop, with blank pseudo labels: any cost the same."""
+
+    def backward(self, objective, batch: dict, *, last: bool = True) -> dict[str, float]:
+        """As in training."""
+        if "labels" in batch:
+            count, _, *sides = batch["image"].shape
+            batch["pseudo_label"] = torch.zeros(count, *sides, dtype=torch.long)
+        return super().backward(objective, batch, last=last)
+
+
+def seconds_a_step(run: Run) -> float:
+    """Train for a few steps, random weights and nothing written; time the last of them.
+
+    Loader processes draw two batches ahead each: on a GPU, which may have to wait for
+    them, these are used up first.
+    """
+    ahead = 0 if pick_device().type == "cpu" else 2 * run.profile.workers
+    ends = []
+    loop = Rehearsal(on_step=lambda *_: ends.append(time.perf_counter()))
+    how = {"profile": run.profile, "recipe": run.recipe, "loop": loop}
+    train(_network(run), run.plan.losses, steps=1 + ahead + TIMED, title=run.setting, **how)
+    return (ends[-1] - ends[-1 - TIMED]) / TIMED
+
+
+def seconds_an_image(run: Run) -> tuple[float, float]:
+    """Inference, and a pseudo label's CRF, for one image of D_c at its own size."""
+    profile, recipe = run.profile, run.recipe
+    whole = Augmentation(profile.size)
+    data = ClassificationSet(
+        profile.data / profile.voc, profile.train_list, augmentation=whole
+    )
+    image = read_image(data.voc / "JPEGImages" / f"{data.ids[0]}.jpg")
+    net = _network(run).to(pick_device(), memory_format=torch.channels_last).eval()
+    list(predict(net, 4 * [image]))  # warms up
+    start = time.perf_counter()
+    prediction, *others = predict(net, 4 * [image])
+    inference = (time.perf_counter() - start) / (1 + len(others))
+    options = {"rule": recipe.suppress, "preset": recipe.crf, "scale": profile.crf_scale}
+    start = time.perf_counter()
+    pseudo_label(np.asarray(image), prediction.probs, data.labels[0], **options)
+    return inference, time.perf_counter() - start
+
+
+def _peak_memory(device: torch.device) -> float:
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated() / GB
+    if sys.platform == "win32":
+        import psutil
+
+        return psutil.Process().memory_info().peak_wset / GB
+    import resource
+
+    unit = 1 if sys.platform == "darwin" else 1024  # bytes there, kilobytes elsewhere
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / GB
+
+
+def _gigabytes(run: Run) -> float:
+    """Weights, and three times as much for a resume point with Adam's moments."""
+    with torch.device("meta"):
+        return 4 * 4 * sum(p.numel() for p in _network(run).parameters()) / GB

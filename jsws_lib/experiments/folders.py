@@ -1,0 +1,172 @@
+"""Measure folders of predictions against folders of truth: whole, paired, on every core.
+
+`metrics.py` says what the measures are. Here every file is accounted for before the first
+one is read: a missing prediction is an error, never a smaller denominator. Each process
+holds one image at a time, and hands back sums.
+"""
+
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+from tqdm.auto import tqdm
+
+from data_utils.categories import combined
+from data_utils.errors import JswsError
+from data_utils.parallel import FEW, in_parallel
+from data_utils.pictures import (
+    category_names,
+    list_pictures,
+    open_picture,
+    read_class_mask,
+    read_saliency_map,
+    read_saliency_mask,
+)
+from data_utils.voc import VOC_CLASSES
+from jsws_lib.experiments.structure import StructureMeasure, StructureScores
+from jsws_lib.metrics import ConfusionMatrix, SaliencyMeasure, SaliencyScores
+
+CHUNK = 16  # images a job: the same sums, to the last bit, for any number of processes
+
+
+def evaluate_segmentation_folder(
+    pred_dir: str | Path,
+    gt_dir: str | Path,
+    *,
+    ids: Sequence[str] | None = None,
+    absent: str = "union",
+    names: Sequence[str] = VOC_CLASSES,
+    progress: bool = True,
+    workers: int | None = None,
+) -> ConfusionMatrix:
+    """Count ``pred_dir/<id>.png`` against ``gt_dir/<id>.png`` (indexed, VOC values).
+
+    ``ids`` defaults to every mask of ``gt_dir``; then a prediction without a mask is an
+    error. ``absent`` is that of `ConfusionMatrix`, ``names`` are the background's and the
+    categories'. Predictions that say which categories they number, as those of `jsws
+    predict` do, are renumbered by name; all of them say the same. What only they know gets
+    a row at the end. ``workers`` defaults to one process per core for more than `FEW`
+    images. Scores: ``.compute()`` of what is returned.
+
+    Raises JswsError for missing files, a size or value that is not possible, and files
+    that are not indexed images; the message names the file.
+    """
+    pairs = _pairs(pred_dir, gt_dir, ids)
+    known = category_names(open_picture(pairs[0][0]), pairs[0][0])
+    every = combined(known or names[1:], names[1:])
+    new = partial(
+        ConfusionMatrix,
+        len(every) + 1,
+        absent=absent,
+        names=(names[0], *every),
+        known=known,
+    )
+    count = partial(_count_segmentations, new, names=names[1:])
+    return _merge(count, pairs, workers, progress)
+
+
+def evaluate_saliency_folder(
+    pred_dir: str | Path,
+    gt_dir: str | Path,
+    *,
+    ids: Sequence[str] | None = None,
+    protocol: str = "toolbox",
+    progress: bool = True,
+    workers: int | None = None,
+) -> SaliencyScores:
+    """Score ``pred_dir/<id>.png`` against the masks ``gt_dir/<id>.png``.
+
+    Arguments and errors as in `evaluate_segmentation_folder`; `read_saliency_mask` says
+    which masks are refused. 1-bit masks and those of 0 and 1 are read as 0/255.
+    """
+    measure = partial(_measure_maps, partial(SaliencyMeasure, protocol))
+    return _merge(measure, _pairs(pred_dir, gt_dir, ids), workers, progress).compute()
+
+
+def evaluate_structure_folder(
+    pred_dir: str | Path,
+    gt_dir: str | Path,
+    *,
+    ids: Sequence[str] | None = None,
+    progress: bool = True,
+    workers: int | None = None,
+) -> StructureScores:
+    """S-measure, E-measure and weighted F of the same files; some 100 times slower."""
+    measure = partial(_measure_maps, StructureMeasure)
+    return _merge(measure, _pairs(pred_dir, gt_dir, ids), workers, progress).compute()
+
+
+def _count_segmentations(
+    new: Callable, pairs: list[tuple[Path, Path]], *, names: Sequence[str]
+) -> ConfusionMatrix:
+    matrix = new()
+    for pred, gt in pairs:
+        target = np.asarray(read_class_mask(gt, names=names))
+        labels = np.asarray(read_class_mask(pred, names=matrix.names[1:]))
+        with _naming(prediction=pred, target=gt):
+            matrix.update(target, labels)
+    return matrix
+
+
+def _measure_maps(new: Callable, pairs: list[tuple[Path, Path]]):
+    measure = new()
+    for pred, gt in pairs:
+        sal_map = np.asarray(read_saliency_map(pred))
+        mask = np.asarray(read_saliency_mask(gt, graded=True))
+        with _naming(map=pred, mask=gt):
+            measure.update(sal_map, mask)
+    return measure
+
+
+def _merge(measure: Callable, pairs: list, workers: int | None, progress: bool):
+    """Sum ``measure(chunk)`` over the chunks of ``pairs``, in order."""
+    if workers is None and len(pairs) <= FEW:
+        workers = 0
+    chunks = [pairs[k : k + CHUNK] for k in range(0, len(pairs), CHUNK)]
+    total = None
+    with tqdm(total=len(pairs), desc="evaluate", unit="image", disable=not progress) as bar:
+        for part, chunk in zip(
+            in_parallel(measure, chunks, workers=workers), chunks, strict=True
+        ):
+            if total is None:
+                total = part
+            else:
+                total += part
+            bar.update(len(chunk))
+    return total
+
+
+@contextmanager
+def _naming(**paths: Path) -> Iterator[None]:
+    """Put the files behind an error's words in front of it."""
+    try:
+        yield
+    except JswsError as error:
+        files = ", ".join(f"{role} {path}" for role, path in paths.items())
+        raise JswsError(f"{files}: {error}") from None
+
+
+def _pairs(pred_dir, gt_dir, ids) -> list[tuple[Path, Path]]:
+    """Matching (prediction, mask) paths, all of which exist, each once."""
+    preds, masks = list_pictures(pred_dir), list_pictures(gt_dir)
+    wanted = sorted(masks) if ids is None else list(ids)
+    if not wanted:
+        raise JswsError(f"{gt_dir} has no mask, or the id list is empty")
+    twice = sorted(i for i, count in Counter(wanted).items() if count > 1)
+    _complain("the id list", "names more than once", twice)
+    _complain(gt_dir, "lacks masks of", [i for i in wanted if i not in masks])
+    _complain(pred_dir, "lacks predictions of", [i for i in wanted if i not in preds])
+    if ids is None:
+        stale = [i for i in sorted(preds) if i not in masks]
+        _complain(pred_dir, "holds stale files, masks are missing of", stale)
+    return [(preds[i], masks[i]) for i in wanted]
+
+
+def _complain(folder, what: str, ids: list[str]) -> None:
+    """Raise one error for all ids: the first ten, then how many more."""
+    if ids:
+        more = f" and {len(ids) - 10} more" if len(ids) > 10 else ""
+        raise JswsError(f"{folder} {what} {', '.join(ids[:10])}{more}")

@@ -1,0 +1,152 @@
+"""Does it stay when it is right? From a trained M, on under each reading of L_c + L_s1.
+
+    python -m jsws_lib.experiments.stays [SEED ...]
+
+The start is the shipped M, a right solution; the rate is the paper's, Adam at 1e-4, the
+SAM's as well. A reading under which the right solution is no minimum leaves it. Each run
+is written to `results/stays.json` when it ends, and is not done again.
+"""
+
+import json
+import sys
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import matplotlib.pyplot as plt
+import numpy as np
+from matplotlib.figure import Figure
+
+from data_utils.files import write_bytes
+from jsws_lib.config import ROOT, STEADY, Profile, Recipe, Schedule, get_profile
+from jsws_lib.engine.checkpoints import load_ssnet, shipped
+from jsws_lib.engine.evaluation import evaluate
+from jsws_lib.experiments.results import markdown
+from jsws_lib.training import Loop, seed_everything, train
+
+FILE = ROOT / "results" / "stays.json"
+STEPS, EVERY, LIMIT = 300, 50, 200  # LIMIT: images of each set that are measured
+LITERAL = {"class_evidence": "mean_probs", "class_weight": 1.0}
+# Readings of Eq. 2 and 3, as changes of the default recipe; nothing else differs.
+READINGS: dict[str, dict] = {
+    "literal": LITERAL,
+    "literal Eq. 2, background": LITERAL | {"saliency_reading": "background"},
+    "steady": {},
+    "odds": {"class_evidence": "odds"},
+    "logits, background": {"saliency_reading": "background"},
+    "jsws2020": {
+        "evidence_share": 1.0,
+        "class_weight": 1.0,
+        "saliency_reading": "nll_probs",
+    },
+}
+MEASURES = {"miou": "mIoU", "iou_background": "background IoU", "mae": "MAE"}
+
+
+def recipe_of(reading: str) -> Recipe:
+    """The default recipe with one of `READINGS`, the SAM as fast as the rest."""
+    return replace(STEADY, name=reading, sam_rate=None, **READINGS[reading])
+
+
+def follow(
+    reading: str, seed: int, profile: Profile, *, steps: int = STEPS, every: int = EVERY
+) -> list[dict]:
+    """Train on from the shipped M and measure every so many steps.
+
+    Returns:
+        rows of `reading`, `seed`, `step`, `miou`, `iou_background`, `mae`, `max_f`, and
+        `L_c` and `L_s1`, their means since the row before.
+
+    Raises:
+        JswsError: data or weights are missing or broken, or a loss is not finite.
+    """
+    recipe, rows, seen = recipe_of(reading), [], []
+    net = load_ssnet(shipped("mini_M"))[0]
+
+    def measure(step: int, *_):
+        net.eval()
+        result = evaluate(net, profile=profile, recipe=recipe, limit=LIMIT)
+        figures = result.figures()
+        figures["iou_background"] = float(result.segmentation.compute().iou[0])
+        for name in ("L_c", "L_s1") if seen else ():
+            figures[name] = float(np.mean([record[name] for record in seen]))
+        seen.clear()
+        figures = {name: round(value, 5) for name, value in figures.items()}
+        rows.append({"reading": reading, "seed": seed, "step": step, **figures})
+        net.train()
+
+    def on_step(step: int, _, record: dict):
+        seen.append(record)
+        if (step + 1) % every == 0:
+            measure(step + 1)
+
+    measure(0)
+    seed_everything(seed)
+    profile = replace(profile, schedules=(Schedule(), Schedule()))
+    options = {"profile": profile, "recipe": recipe, "seed": seed, "steps": steps}
+    train(net, ("L_c", "L_s1"), **options, loop=Loop(on_step=on_step), title=reading)
+    return rows
+
+
+def chart(rows: Sequence[dict]) -> Figure:
+    """The measures over the steps by reading: mean over the seeds, a band of all seeds."""
+    fig, axes = plt.subplots(1, 3, figsize=(11, 3.4), layout="constrained")
+    for name in dict.fromkeys(row["reading"] for row in rows):
+        mine = [row for row in rows if row["reading"] == name]
+        steps = sorted({row["step"] for row in mine})
+        for ax, (key, title) in zip(axes, MEASURES.items(), strict=True):
+            values = [[r[key] for r in mine if r["step"] == step] for step in steps]
+            (line,) = ax.plot(steps, [np.mean(v) for v in values], label=name)
+            low, high = [min(v) for v in values], [max(v) for v in values]
+            ax.fill_between(steps, low, high, color=line.get_color(), alpha=0.2)
+            ax.set(title=title, xlabel="steps from the trained M")
+            ax.spines[["top", "right"]].set_visible(False)
+    axes[2].legend(frameon=False, fontsize=8, loc="upper left")
+    return fig
+
+
+def stays_table(result: dict) -> str:
+    """Each measure before and after, mean over the seeds, as Markdown.
+
+    Args:
+        result: a file that `stays` wrote, read.
+    """
+    columns, table = MEASURES | {"max_f": "max *F*"}, []
+    for reading in dict.fromkeys(row["reading"] for row in result["rows"]):
+        mine = [row for row in result["rows"] if row["reading"] == reading]
+        steps = {row["step"] for row in mine}
+        ends = [[r for r in mine if r["step"] == f(steps)] for f in (min, max)]
+        means = ([np.mean([r[key] for r in end]) for end in ends] for key in columns)
+        pairs = (f"{before:.3f} → {after:.3f}" for before, after in means)
+        table.append([reading, str(len(ends[0])), *pairs])
+    head = ("reading", "seeds", *columns.values())
+    return markdown(head, table, "lr" + "r" * len(columns))
+
+
+def stays(
+    seeds: Sequence[int], profile: Profile, *, file: Path = FILE, steps: int = STEPS
+) -> list[dict]:
+    """Follow every reading and seed that `file` does not hold yet, and write it.
+
+    Returns:
+        all rows of the file.
+    """
+    rows = json.loads(file.read_text())["rows"] if file.is_file() else []
+    for seed in seeds:
+        for reading in READINGS:
+            if (reading, seed) not in {(row["reading"], row["seed"]) for row in rows}:
+                rows += follow(reading, seed, profile, steps=steps)
+                words = (
+                    f"{steps} steps from the shipped M, Adam at 1e-4, on {LIMIT} images "
+                    "each of VOC val and the saliency test set of profile "
+                    f"{profile.name} (python -m jsws_lib.experiments.stays)."
+                )
+                text = json.dumps({"words": words, "rows": rows}, indent=1)
+                write_bytes(file, (text + "\n").encode())
+    return rows
+
+
+if __name__ == "__main__":
+    chart(stays([int(seed) for seed in sys.argv[1:]] or [0], get_profile("mini"))).savefig(
+        ROOT / "docs" / "stays.png", dpi=110
+    )
