@@ -26,7 +26,7 @@ FROM tools
 # `cpu`, `cuda` (the build that requirements.txt pins) or one that uv knows, such as cu132.
 ARG TORCH=cpu
 COPY --chown=learner:learner . .
-RUN UV_NO_CACHE=1 UV_TORCH_BACKEND="${TORCH#cuda}" python -m jsws_lib.make install \
+RUN UV_NO_CACHE=1 UV_TORCH_BACKEND="${TORCH#cuda}" python -m tools.make install \
     && .venv/bin/jsws data make-mini
 ENV PATH=/course/.venv/bin:$PATH
 EXPOSE 8888

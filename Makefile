@@ -2,8 +2,8 @@
 # build/ and, where `make exercises` meets your answers, answers/.
 MAKEFLAGS += --no-builtin-rules
 .DEFAULT_GOAL := help
-.PHONY: help install data run notebooks exercises handout book ablate bench study checkpoints \
-    stamp test soak lint lab lock clean
+.PHONY: help install data run notebooks exercises handout book try ablate bench study checkpoints \
+    stamp test test-rest test-all mutants soak lint lab lock clean
 
 PY := .venv/bin/python
 INSTALLED := .venv/.installed
@@ -15,8 +15,11 @@ PYTHONS = $(if $(PYTHON),"$(PYTHON)",python3 python3.13 python3.12 python3.11)
 CLEAN_ENV := env -u MPLBACKEND -u JSWS_DEVICE -u JSWS_TRAIN -u JSWS_PROFILE -u JSWS_DATA \
     -u JSWS_RUNS OMP_WAIT_POLICY=PASSIVE GOMP_SPINCOUNT=2000
 
+# Two processes of one thread each; the tests of a file share one, and what it prepares.
+PYTEST := $(CLEAN_ENV) JSWS_STRICT=1 OMP_NUM_THREADS=1 $(PY) -m pytest -n 2 --dist loadscope
+
 help:           ## this list
-	@awk -F ' *## ' '/^[a-z]+:.*##/ { sub(/:.*/, "", $$1); \
+	@awk -F ' *## ' '/^[a-z-]+:.*##/ { sub(/:.*/, "", $$1); \
 	    printf "make %-12s %s\n", $$1, $$2 }' Makefile
 
 install: $(INSTALLED)  ## make .venv with the pinned packages
@@ -25,52 +28,67 @@ data: $(INSTALLED)  ## draw the embedded data sets into data/mini
 	$(CLEAN_ENV) $(JSWS) data make-mini
 
 run: data       ## execute the whole course on the CPU, into build/course; TRAIN=1 trains
-	$(CLEAN_ENV) $(if $(TRAIN),JSWS_TRAIN=1) $(PY) -m jsws_lib.course
+	$(CLEAN_ENV) $(if $(TRAIN),JSWS_TRAIN=1) $(PY) -m tools.course
 
 notebooks: data  ## the same, and store the outputs in notebooks/
-	$(CLEAN_ENV) JSWS_RUNS="$(CURDIR)/build/runs" $(PY) -m jsws_lib.course --update
-	$(CLEAN_ENV) JSWS_RUNS="$(CURDIR)/build/runs" $(PY) -m jsws_lib.course --update \
+	$(CLEAN_ENV) JSWS_RUNS="$(CURDIR)/build/runs" $(PY) -m tools.course --update
+	$(CLEAN_ENV) JSWS_RUNS="$(CURDIR)/build/runs" $(PY) -m tools.course --update \
 	    --notebooks notebooks/solutions --build build/solutions
 
 exercises: $(INSTALLED)  ## reset the exercises, or one: ONLY=3.1; answers/ keeps yours
-	$(PY) -m jsws_lib.exercises $(if $(ONLY),--only $(ONLY))
+	$(PY) -m jsws_lib.course.exercises $(if $(ONLY),--only $(ONLY))
 
 handout: $(INSTALLED)  ## the notebooks for a class, into build/handout: no outputs, no key
 	rm -rf build/handout
-	$(PY) -m jsws_lib.exercises --handout build/handout $(NOTEBOOKS)
+	$(PY) -m jsws_lib.course.exercises --handout build/handout $(NOTEBOOKS)
 
 book: $(INSTALLED)  ## the course as a site: build/book/index.html; KEY=0: no solutions
 	rm -rf build/book build/book-doctrees
 	$(if $(KEY),SITE_KEY=$(KEY)) $(PY) -m sphinx -q -W --keep-going -c docs \
 	    -d build/book-doctrees . build/book
 
+try: $(INSTALLED)  ## the networks on a picture of yours, in your browser; needs npm once
+	$(PY) -m tools.try_page
+
 ablate: data    ## Tables 5 and 6 again: six settings, three seeds, into results/
 	$(CLEAN_ENV) $(JSWS) ablate --profile mini --seeds 3 --out results/ablation_mini.json
+	$(CLEAN_ENV) $(PY) -m tools.blocks
 
 bench: $(INSTALLED)  ## ours against what the released code is known to do, into results/
 	$(CLEAN_ENV) $(JSWS) bench $(if $(ONLY),--only $(ONLY))
-	$(CLEAN_ENV) $(PY) -m jsws_lib.speed_page
+	$(CLEAN_ENV) $(PY) -m tools.blocks
 
 study: data     ## what makes stage 1 learn: one change at a time, into results/
 	$(CLEAN_ENV) $(JSWS) study
+	$(CLEAN_ENV) $(PY) -m tools.blocks
 
 checkpoints: ablate  ## ship what the ablation trained with seed 0; tables and charts
-	$(CLEAN_ENV) $(JSWS) ship S M MM
-	$(CLEAN_ENV) $(PY) -m jsws_lib.results
+	$(CLEAN_ENV) $(PY) -m tools.ship S M MM
+	$(CLEAN_ENV) $(PY) -m tools.pictures
 
-stamp: $(INSTALLED)  ## write where the course is hosted: REPO=owner/name, TAG=v1.0
-	$(PY) -m jsws_lib.stamp $(if $(REPO),--repo "$(REPO)") $(if $(TAG),--tag "$(TAG)")
+stamp: $(INSTALLED)  ## write where the course is hosted: TAG=v1.0, REPO=owner/name
+	$(PY) -m tools.stamp $(if $(REPO),--repo "$(REPO)") $(if $(TAG),--tag "$(TAG)")
+	$(PY) -m tools.blocks
 	@touch $(INSTALLED)
 
-test: data lint  ## tests, and every notebook against its stored outputs
-	$(CLEAN_ENV) JSWS_STRICT=1 $(PY) -m pytest --durations=15 --nbval-lax \
-	    --nbval-current-env --nbval-cell-timeout=300 tests notebooks
+test: data lint  ## the fast tests, in minutes; what `slow` marks and notebooks are left out
+	$(PYTEST) -m "not slow" tests
 
-soak: $(INSTALLED)  ## kill the whole way 20 times: the weights must be those of one run
-	$(CLEAN_ENV) JSWS_KILLS=20 $(PY) -m pytest -q tests/test_nothing_lost.py
+test-rest: data  ## what `test` leaves out: every notebook against its stored outputs, too
+	$(PYTEST) -m slow --durations=15 --nbval-lax --nbval-current-env \
+	    --nbval-cell-timeout=300 tests notebooks
 
-lint: $(INSTALLED)  ## ruff
+test-all: test test-rest  ## all there is, before a change is handed on
+
+mutants: $(INSTALLED)  ## break the method on purpose, in fifty places: do its tests notice?
+	$(CLEAN_ENV) $(PY) -m tools.mutants
+
+soak: $(INSTALLED)  ## kill ablation and drawing 20 times each: nothing orphaned, nothing lost
+	$(CLEAN_ENV) JSWS_KILLS=20 $(PY) -m pytest -q tests/engine/test_resume.py
+
+lint: $(INSTALLED)  ## ruff: rules and format
 	$(PY) -m ruff check .
+	$(PY) -m ruff format --check --quiet .
 
 lab: data       ## open the notebooks in JupyterLab; LAB="--port 9000 --allow-root"
 	$(PY) -m jupyterlab --ServerApp.root_dir=. --LabApp.default_url=/lab/tree/notebooks $(LAB)
@@ -90,4 +108,4 @@ $(INSTALLED): requirements.txt pyproject.toml
 	        && python=$$name && break; done; \
 	test -n "$$python" || { echo "Python 3.11 or newer not found (tried: $(subst ",,$(PYTHONS)));" \
 	    "install one, or name it: make PYTHON=/path/to/python3"; exit 1; }; \
-	"$$python" -m jsws_lib.make venv
+	"$$python" -m tools.make venv

@@ -9,13 +9,18 @@ import json
 import os
 import shutil
 from base64 import b64decode
+from pathlib import Path
 
 from myst_nb.core.render import NbElementRenderer
 from PIL import Image
 from sphinx.util.matching import patfilter
 
-from jsws_lib.exercises import page_without_key
-from jsws_lib.stamp import PLACEHOLDER, read_stamp, without_badge
+from data_utils.errors import JswsError
+from data_utils.files import write_bytes
+from jsws_lib.course.exercises import page_without_key
+from tools import try_page
+from tools.explorers import WIDE, put_forms
+from tools.stamp import PLACEHOLDER, read_stamp, without_badge
 
 # Where the repository is hosted: what `make stamp` was told, or $SITE_REPOSITORY, as
 # https://github.com/NAME/PROJECT. If it is known, every notebook has a button that opens
@@ -27,11 +32,11 @@ if not REPOSITORY and STAMP.repository != PLACEHOLDER:
 # `make book KEY=0` leaves the solutions out, and each sentence that points to them.
 KEY = os.environ.get("SITE_KEY", "1") != "0"
 SOLUTIONS = "notebooks/solutions"
-WIDE = 700  # px; pictures from here on scroll on a phone, as they would shrink to nothing
 
 # What the sidebar lists. README.md opens the repository, too, and leaves this to us.
 CONTENTS = {
     "The course": ["notebooks/*"],
+    "Extras": ["notebooks/extras/*"],
     "Solutions": [f"{SOLUTIONS}/*"],
     "Appendix": ["docs/*", "*"],
 }
@@ -42,8 +47,8 @@ copyright = author
 language = "en"
 
 root_doc = "README"
-include_patterns = ["*.md", "docs/*.md", "notebooks/*.ipynb", "notebooks/solutions/*.ipynb"]
-exclude_patterns = [".*", "build", "data", "runs"] + ([] if KEY else [SOLUTIONS])
+include_patterns = ["*.md", "docs/*.md", "notebooks/*.ipynb", "notebooks/*/*.ipynb"]
+exclude_patterns = [".*", "**/.*", "build", "data", "runs"] + ([] if KEY else [SOLUTIONS])
 extensions = ["myst_nb", "sphinx.ext.mathjax", "sphinx-mathjax-offline"]
 myst_enable_extensions = ["dollarmath"]
 myst_heading_anchors = 3
@@ -51,14 +56,20 @@ nb_execution_mode = "off"
 nb_render_markdown_format = "myst"  # tables in outputs hold formulas
 suppress_warnings = [
     "mystnb.unknown_mime_type",  # of a figure of `report`: its text is shown
+    "misc.highlighting_failure",  # of the first cell, which holds lines for a shell
     "myst.header",  # solutions repeat exercises, whose headings are of level 3
 ]
 
 html_theme = "sphinx_book_theme"
 html_title = project
 html_static_path = ["_static"]
+templates_path = ["_templates"]
+html_sidebars = {
+    "**": ["navbar-logo.html", "search-button-field.html", "try_link.html"]
+    + ["sbt-sidebar-nav.html"]
+}
 html_css_files = ["book.css"]
-html_js_files = ["print.js"]
+html_js_files = ["print.js", ("explorer.js", {"defer": "defer"})]
 html_use_index = False
 html_theme_options = {
     "navbar_persistent": [],  # the sidebar has the search field
@@ -88,6 +99,16 @@ def leave_out_badge(app, docname, source):
         source[0] = json.dumps(notebook)
     else:
         source[0] = without_badge(source[0])
+
+
+def add_explorers(app, docname, source):
+    """Give the explorers of a notebook controls that need no kernel."""
+    if source[0].startswith("{"):
+        notebook, folder = json.loads(source[0]), Path(docname).parent
+        for name in put_forms(notebook):
+            picture = (app.srcdir / folder / name).read_bytes()
+            write_bytes(app.outdir / folder / name, picture)
+        source[0] = json.dumps(notebook)
 
 
 def add_contents(app, docname, source):
@@ -135,6 +156,16 @@ def leave_key_out_of_downloads(app, error):
             path.write_text(text, encoding="utf-8")
 
 
+def add_try_page(app):
+    """Write try.html and link it in every sidebar, or say why it is left out."""
+    if app.builder.format == "html":
+        try:
+            try_page.build(app.outdir, course=True)
+            app.config.html_context["try_page"] = "try.html"
+        except JswsError as error:
+            print(f"try.html is left out of the site: {error}", flush=True)
+
+
 def add_index(app, error):
     """Put the landing page where servers look for it."""
     if error is None:
@@ -146,7 +177,9 @@ def setup(app):
     NbElementRenderer.render_image = with_alt(NbElementRenderer.render_image)
     app.connect("source-read", leave_out_key)
     app.connect("source-read", leave_out_badge)
+    app.connect("source-read", add_explorers)
     app.connect("source-read", add_contents)
+    app.connect("builder-inited", add_try_page)
     app.connect("doctree-read", keep_from_search)
     app.connect("build-finished", add_index)
     app.connect("build-finished", leave_key_out_of_downloads)

@@ -1,0 +1,222 @@
+"""What README and docs/ show of what was measured: `python -m tools.blocks` writes it.
+
+A page names a block in two comments, `<!-- block: NAME -->` and `<!-- end: NAME -->`, each
+on a line of its own; what stands between them is what BLOCKS gives for that name.
+"""
+
+import argparse
+import json
+import math
+import re
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import numpy as np
+
+import jsws_lib
+from data_utils.errors import JswsError
+from data_utils.files import write_bytes
+from jsws_lib.cli import settings
+from jsws_lib.config import ROOT
+from jsws_lib.experiments import memory, speed_page
+from jsws_lib.experiments.compare import claims_table
+from jsws_lib.experiments.objective import objective_table
+from jsws_lib.experiments.results import (
+    PAPER,
+    RESULTS,
+    ROWS,
+    ablation_table,
+    markdown,
+    spread,
+    study_table,
+)
+from jsws_lib.experiments.stays import stays_table
+from tools.stamp import read_stamp
+
+# What a reader of each notebook builds. Its sections and files are in `jsws_lib.__doc__`.
+LESSONS = {
+    "00_start": "the result first; what labels, saliency masks and a CAM can say",
+    "01_data": "two data sets with two kinds of labels, and what neither says",
+    "02_backbone": "a classifier that keeps its feature map large: stride and dilation",
+    "03_saliency_aggregation": "scores *v* that turn category maps into one saliency map",
+    "04_losses": "*L_c*, *L_s1*, *L_s2* in log space, and the readings that fail",
+    "05_stage1": "SSNet-1 with labels alone and with saliency",
+    "06_pseudo_labels": "suppression by image labels and a dense CRF",
+    "07_stage2": "SSNet-2, a student that beats its teacher",
+    "08_evaluation": "mIoU, MAE and five protocols of the *F*-measure",
+}
+
+
+def _read(name: str) -> dict:
+    return json.loads((RESULTS / f"{name}.json").read_text(encoding="utf-8"))
+
+
+def reading_order() -> list[dict[str, str]]:
+    """The rows of the table in `jsws_lib.__doc__`, by its head."""
+    lines = [line for line in jsws_lib.__doc__.splitlines() if line.startswith("|")]
+    head, _, *rows = ([cell.strip() for cell in line[1:-1].split("|")] for line in lines)
+    return [dict(zip(head, row, strict=True)) for row in rows]
+
+
+def notebooks() -> str:
+    """The course: a row a notebook, with the seconds of its last execution."""
+    course, stamp, order = _read("course"), read_stamp(), reading_order()
+    rows = []
+    for name, builds in LESSONS.items():
+        path = f"notebooks/{name}.ipynb"
+        number, words = name.split("_", 1)
+        title = words.replace("_", " ").replace("stage", "stage ").capitalize()
+        mine = [row for row in order if row["notebook"] == number]
+        sections = sorted({part for row in mine for part in row["paper"].split(", ")})
+        files = [f"[`{row['file']}`]({_place(row['file'])})" for row in mine]
+        seconds = 10 * math.ceil(course["seconds"][name] / 10)
+        row = [
+            f"[{int(number)} {title}]({path})",
+            builds,
+            ", ".join(sections),
+            ", ".join(files),
+        ]
+        rows.append([*row, f"{seconds} s", *([stamp.badge(path)] if stamp.given else [])])
+    head = ["notebook", "what you build", "in the paper", "in the library", "CPU"]
+    table = markdown(head + [""] * stamp.given, rows, "llllr" + "l" * stamp.given)
+    return (
+        f"{table}\n\n*CPU: executing all cells on {course['cores']} cores, rounded up; "
+        "your reading and the exercises take hours. Nobody has timed a T4.*"
+    )
+
+
+def outcome() -> str:
+    """What comes out, in two sentences: the mIoU of S, M and M-M, and the paper's."""
+    settings = _read("ablation_mini")["settings"]
+    ours, paper = (
+        [spread(rows[name]["miou"], "miou") for name in ("S", "M", "MM")]
+        for rows in (settings, PAPER)
+    )
+    return (
+        f"**What comes out**: a mIoU of {ours[0]} % from labels alone, {ours[1]} % with "
+        f"saliency\nand {ours[2]} % after stage 2, on held-out drawings. The paper has "
+        f"{', '.join(paper[:2])} and {paper[2]} %\non photographs: other pictures, to be "
+        "compared in direction only."
+    )
+
+
+def _place(file: str) -> str:
+    """Where a file of the reading order lies, from the top of the repository."""
+    return file if "/" in file else f"jsws_lib/{file}"
+
+
+def photographs() -> str:
+    """The rows that were run on photographs, then each category's IoU."""
+    result = _read("photographs")
+    rows = {name: row for name, row in result["settings"].items() if "iou" in row}
+    head = ["IoU, %", *(ROWS[name].split(":")[0] for name in rows)]
+    table = [
+        [
+            category,
+            *(
+                f"{100 * np.mean([iou[k] for iou in row['iou']]):.1f}"
+                for row in rows.values()
+            ),
+        ]
+        for k, category in enumerate(result["categories"])
+    ]
+    return f"{ablation_table(result)}\n\n{markdown(head, table, 'l' + 'r' * len(rows))}"
+
+
+def trials() -> str:
+    """Loss terms that were tried and not kept, then what `jsws study` measured."""
+    results = (_read("losses_tried"), _read("study_mini"))
+    return "\n\n".join(f"{one['words']}\n\n{study_table(one)}" for one in results)
+
+
+def sam_trials() -> str:
+    """What was tried to make the SAM work, one row a trial."""
+    head = ("trial", "steps", "from", "mIoU, %", "background IoU, %", "gap of *v*")
+    head += ("max *F*", "*v* = 1", "best *v*")
+    table = [
+        [
+            row["trial"],
+            str(row["steps"]),
+            "M" if row.get("start") else "–",
+            *(f"{100 * row[name]:.1f}" for name in ("miou", "iou_background")),
+            f"{row['v_gap']:.2f}",
+            *(f"{row[name]:.3f}" for name in ("max_f", "max_f_no_sam", "max_f_best_v")),
+        ]
+        for row in _read("sam_trials")["rows"]
+    ]
+    return markdown(head, table, "lrl" + "r" * 6)
+
+
+def fields() -> str:
+    """Every setting: its default, where it differs, what it takes and means."""
+    head, *rows = settings.table()
+    return markdown(head, [[f"`{name}`", *row] for name, *row in rows], "l" * len(head))
+
+
+BLOCKS: dict[str, Callable[[], str]] = {
+    "notebooks": notebooks,
+    "outcome": outcome,
+    "ablation": lambda: ablation_table(_read("ablation_mini")),
+    "claims": lambda: claims_table(_read("ablation_mini")),
+    "photographs": photographs,
+    "objective": lambda: objective_table(_read("objective")),
+    "stays": lambda: stays_table(_read("stays")),
+    "sam_trials": sam_trials,
+    "trials": trials,
+    "settings": fields,
+    "memory": lambda: memory.table(_read("memory")),
+    "speed": speed_page.page_block,
+}
+
+
+def renewed(page: str) -> str:
+    """The text of a page, each block as it should be.
+
+    Raises:
+        JswsError: a block has no end, or a name that BLOCKS does not know.
+    """
+
+    def write(found: re.Match) -> str:
+        name = found[1]
+        if name not in BLOCKS:
+            raise JswsError(f"no block is called '{name}'; there are {', '.join(BLOCKS)}")
+        return f"<!-- block: {name} -->\n{BLOCKS[name]()}\n<!-- end: {name} -->"
+
+    pattern = r"<!-- block: (\S+) -->\n(?:(?!<!-- block:).)*?<!-- end: \1 -->"
+    text, count = re.subn(pattern, write, page, flags=re.S)
+    if page.count("<!-- block:") != count or page.count("<!-- end:") != count:
+        raise JswsError("a block has no end, or an end has no block")
+    return text
+
+
+def pages(root: Path = ROOT) -> list[Path]:
+    """Where blocks may stand."""
+    return [root / "README.md", *sorted((root / "docs").glob("*.md"))]
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Write every block anew, or only say which pages are not in step."""
+    words = {"prog": "python -m tools.blocks", "description": __doc__.splitlines()[0]}
+    parser = argparse.ArgumentParser(**words)
+    parser.add_argument("--check", action="store_true", help="write nothing")
+    check = parser.parse_args(argv).check
+    late = []
+    for path in pages():
+        text = path.read_text(encoding="utf-8")
+        try:
+            new = renewed(text)
+        except JswsError as error:
+            print(f"{path.name}: {error}", file=sys.stderr)
+            return 1
+        if new != text:
+            late.append(path.name)
+            if not check:
+                write_bytes(path, new.encode())
+    state = "is not in step: run python -m tools.blocks" if check else "renewed"
+    print(*(f"{name} {state}" for name in late), sep="\n", end="\n" * bool(late))
+    return 1 if check and late else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

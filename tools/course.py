@@ -1,0 +1,310 @@
+"""The course, executed: notebooks and extras, their HTML, one table of what they measured.
+
+A notebook states what it measured with `report(...)`. `python -m tools.course`
+runs the notebooks, each in a fresh kernel of this interpreter and on the CPU, two side by
+side, and holds every reported number against its expected range.
+"""
+
+import argparse
+import base64
+import io
+import json
+import multiprocessing
+import os
+import re
+import sys
+import time
+from collections.abc import Sequence
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import dataclass, field
+from pathlib import Path
+from textwrap import shorten
+
+import nbformat
+from PIL import Image
+from tqdm.auto import tqdm
+
+from data_utils.files import write_bytes
+from data_utils.parallel import available_cores
+from jsws_lib.config import ROOT
+from jsws_lib.course.measured import MIME, Measured
+from tools.course_pages import index, notebook_page, title_of
+from tools.explorers import put_frames_beside, take_seconds
+
+WIDGET_MIME = "application/vnd.jupyter.widget-view+json"
+CELL_TIMEOUT = 3600  # s; training fills most of it on a slow machine
+
+
+@dataclass
+class Result:
+    """What came out of one notebook."""
+
+    notebook: str
+    title: str
+    seconds: float = 0.0
+    measured: list[Measured] = field(default_factory=list)
+    error: str = ""
+
+    @property
+    def ok(self) -> bool:
+        """Whether it ran through and everything it measured is as expected."""
+        return not self.error and all(m.ok for m in self.measured)
+
+    @property
+    def json(self) -> dict:
+        """The fields for `results.json`."""
+        measured = [m.json for m in self.measured]
+        return {**vars(self), "seconds": round(self.seconds, 1), "measured": measured}
+
+
+def run_notebook(path: Path, build: Path, *, threads: int, update: bool = False) -> Result:
+    """Execute one notebook and write `build/<name>.ipynb` and `.html`.
+
+    Args:
+        path: the notebook; it runs in the folder that holds it.
+        build: folder for the executed notebook and its HTML.
+        threads: how many the kernel computes with.
+        update: also store the outputs in the notebook itself, if it ran through.
+
+    Returns:
+        its seconds, numbers and, if a cell failed, that cell's source and error.
+    """
+    from nbclient.exceptions import CellExecutionError, CellTimeoutError, DeadKernelError
+
+    notebook = nbformat.read(path, as_version=4)
+    result, begin = Result(path.stem, title_of(notebook)), time.perf_counter()
+    try:
+        _execute(notebook, path.parent, threads, frames=update)
+    except (CellExecutionError, CellTimeoutError, DeadKernelError) as error:
+        result.error = _failure(notebook, error)
+    result.seconds = time.perf_counter() - begin - take_seconds(notebook)
+    _tidy(notebook)
+    result.measured = list(_measured(notebook))
+    if not any(cell.get("execution_count") for cell in notebook.cells):
+        result.error = result.error or "executed no cell"
+    elif not result.measured and path.parent.name not in ("solutions", "extras"):
+        result.error = result.error or "reported nothing"
+    write_bytes(build / path.name, _text(notebook))
+    write_bytes(build / f"{path.stem}.html", notebook_page(notebook, path, build).encode())
+    if update and not result.error:
+        put_frames_beside(notebook, path)
+        write_bytes(path, _text(notebook))
+    return result
+
+
+def _text(notebook) -> bytes:
+    return (nbformat.writes(notebook) + "\n").encode()
+
+
+def _execute(notebook, folder: Path, threads: int, *, frames: bool):
+    """Run all cells in place, in a kernel of this very interpreter."""
+    from jupyter_client import AsyncKernelManager
+    from jupyter_client.kernelspec import KernelSpecManager
+    from nbclient import NotebookClient
+
+    # No kernel folders: what remains is ipykernel in this very interpreter.
+    specs = KernelSpecManager(kernel_dirs=[])
+    client = NotebookClient(
+        notebook,
+        km=AsyncKernelManager(kernel_name="python3", kernel_spec_manager=specs),
+        timeout=CELL_TIMEOUT,
+        coalesce_streams=True,
+        record_timing=False,
+        extra_arguments=["--log-level=ERROR"],  # a warning per kernel about TCP
+        resources={"metadata": {"path": str(folder)}},
+    )
+    here = os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH")]))
+    env = {**os.environ, "JSWS_DEVICE": "cpu", "PYTHONPATH": here}
+    env["JSWS_STATIC"] = "1"  # nobody moves a control
+    env["JSWS_FRAMES"] = str(int(frames))  # drawing them takes minutes
+    env["OMP_NUM_THREADS"] = str(threads)
+    env.pop("MPLBACKEND", None)  # the kernel's own backend puts figures in the page
+    env.pop("JSWS_STRICT", None)  # the table holds all verdicts; none should stop a run
+    client.execute(env=env, cleanup_kc=True)
+
+
+def run_course(
+    notebooks: Sequence[Path], build: Path, *, update: bool = False
+) -> list[Result]:
+    """Run notebooks, two side by side; write pages, index and `results.json`.
+
+    What earlier runs of other notebooks left in `build` stays in index and file. With
+    JSWS_TRAIN=1 they run one after the other, as one takes what another trained.
+
+    Args:
+        notebooks: the files, in the order of the course.
+        build: folder to write to; made if missing.
+        update: store the outputs in the notebooks themselves.
+
+    Returns:
+        one result each; a failing notebook does not stop the others.
+    """
+    build.mkdir(parents=True, exist_ok=True)
+    cores = available_cores()
+    at_once = 1 if os.environ.get("JSWS_TRAIN") == "1" else min(2, cores, len(notebooks))
+    fresh = multiprocessing.get_context("spawn")
+    pool, results = ProcessPoolExecutor(at_once, fresh), []
+    earlier = _earlier(notebooks, build)
+    options = {"threads": cores // at_once, "update": update}
+    try:
+        runs = [pool.submit(run_notebook, path, build, **options) for path in notebooks]
+        for run in tqdm(runs, "the course", unit="notebook"):
+            results.append(run.result())
+            _write_index(sorted(earlier + results, key=lambda r: r.notebook), build)
+    finally:
+        pool.shutdown(cancel_futures=True)  # Ctrl-C starts no further notebook
+    return results
+
+
+def _write_index(results: Sequence[Result], build: Path):
+    text = json.dumps([result.json for result in results], indent=2) + "\n"
+    write_bytes(build / "results.json", text.encode())
+    write_bytes(build / "index.html", index(results, verdict(results)).encode())
+
+
+def _earlier(notebooks: Sequence[Path], build: Path) -> list[Result]:
+    """What `build` holds of notebooks that are not among `notebooks`."""
+    file, again = build / "results.json", {path.stem for path in notebooks}
+    folder = notebooks[0].parent
+    folder = folder.parent if folder.name == "extras" else folder
+    there = {path.stem for path in folder.rglob("*.ipynb")}
+    found = []
+    for record in json.loads(file.read_text("utf-8")) if file.is_file() else ():
+        record["measured"] = [Measured.from_json(data) for data in record["measured"]]
+        result = Result(**record)
+        if result.notebook not in again and result.notebook in there:
+            found.append(result)
+    return found
+
+
+def table(results: Sequence[Result]) -> str:
+    """Lay out one line per number: notebook, seconds, number, range, verdict."""
+    rows = [("notebook", "seconds", "what", "measured", "expected", "")]
+    for result in results:
+        lines = [(m.name, m.found, m.expected, m.verdict) for m in result.measured]
+        if result.error:
+            lines.append((shorten(result.error.splitlines()[0], 60), "", "", "NOT OK"))
+        rows += [(result.notebook, f"{result.seconds:.1f}", *line) for line in lines[:1]]
+        rows += [("", "", *line) for line in lines[1:]]
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    lines = [
+        "  ".join(
+            f"{c:{side}{w}}" for c, side, w in zip(row, "<><><<", widths, strict=True)
+        )
+        for row in rows
+    ]
+    lines.insert(1, "-" * max(map(len, lines)))
+    return "\n".join([*map(str.rstrip, lines), "", verdict(results)])
+
+
+def verdict(results: Sequence[Result]) -> str:
+    """How many notebooks there are, how long they took, and which are not as expected."""
+    bad = [r.notebook for r in results if not r.ok]
+    total, plural = sum(r.seconds for r in results), "" if len(results) == 1 else "s"
+    said = f"NOT OK: {', '.join(bad)}" if bad else "all OK"
+    return f"{len(results)} notebook{plural} in {total:.0f} s, {said}"
+
+
+def _measured(notebook):
+    for cell in notebook.cells:
+        for output in cell.get("outputs", []):
+            if data := output.get("data", {}).get(MIME):
+                yield Measured.from_json(data)
+
+
+def _failure(notebook, error: Exception) -> str:
+    """Name the error, then show the source of the cell that raised it."""
+    for cell in notebook.cells:
+        if "raises-exception" in cell.metadata.get("tags", []):
+            continue  # it fails to make a point
+        for output in cell.get("outputs", []):
+            if output.output_type == "error":
+                return f"{output.ename}: {output.evalue}\n\n{cell.source}"
+    return f"{type(error).__name__}: {error}"
+
+
+def _tidy(notebook) -> None:
+    """Keep what a reader reads; drop what differs from machine to machine."""
+    kernel = {"display_name": "Python 3", "language": "python", "name": "python3"}
+    metadata = {"kernelspec": kernel, "language_info": {"name": "python"}}
+    notebook.metadata = nbformat.from_dict(metadata)
+    for cell in notebook.cells:
+        cell.metadata.pop("execution", None)
+        if "outputs" in cell:
+            # Without the live kernel a widget, a progress bar say, is an empty box.
+            cell.outputs = [
+                nbformat.from_dict(_relative(output))
+                for output in cell.outputs
+                if WIDGET_MIME not in output.get("data", {})
+            ]
+
+
+def _relative(output):
+    """Cut this machine's folders out of the texts of an output."""
+    if isinstance(output, dict):  # the metadata's "image/png" holds words
+        return {
+            key: _small_png(value)
+            if key == "image/png" and isinstance(value, str)
+            else _relative(value)
+            for key, value in output.items()
+        }
+    if isinstance(output, list):
+        return [_relative(value) for value in output]
+    if isinstance(output, str):
+        for folder, name in ((ROOT, ""), (Path.home(), "~/")):
+            if folder != Path(folder.anchor):
+                output = output.replace(f"{folder}/", name)
+        # In tracebacks: the library is imported through "..", packages from anywhere.
+        output = output.replace("notebooks/../", "").replace("solutions/../../", "")
+        return re.sub(r"(\x1b\[[\d;]*m)?[\w.~/-]*/site-packages/", r"\1", output)
+    return output
+
+
+def _small_png(text: str) -> str:
+    """Re-encode a base64 PNG with 256 colours, a third of the size for photographs."""
+    picture = Image.open(io.BytesIO(base64.b64decode(text))).convert("RGBA")
+    page = Image.new("RGBA", picture.size, "white")
+    page.alpha_composite(picture)
+    file = io.BytesIO()
+    page.convert("RGB").quantize(256).save(file, "png", optimize=True)
+    return base64.b64encode(file.getvalue()).decode()
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the course; return 0 if every notebook is OK, 1 if not, 2 if none is there.
+
+    Args:
+        argv: command line arguments; those of the process if None.
+    """
+    parser = argparse.ArgumentParser(
+        prog="python -m tools.course", description=__doc__.splitlines()[0]
+    )
+    which, store = "start of a notebook's name, as in 03; all if none", "store the outputs"
+    parser.add_argument("only", nargs="*", help=which)
+    parser.add_argument("--notebooks", type=Path, default=ROOT / "notebooks")
+    parser.add_argument("--build", type=Path, default=ROOT / "build" / "course")
+    parser.add_argument("--update", action="store_true", help=f"{store} in the notebooks")
+    args = parser.parse_args(argv)
+    folder = args.notebooks.resolve()
+    files = [*sorted(folder.glob("*.ipynb")), *sorted(folder.glob("extras/*.ipynb"))]
+    paths = [p for p in files if not args.only or p.name.startswith(tuple(args.only))]
+    if not paths:
+        wanted = ", ".join(args.only) or "*.ipynb"
+        print(f"{args.notebooks}: no notebook {wanted}", file=sys.stderr)
+        return 2
+    results = run_course(paths, args.build, update=args.update)
+    ok = all(result.ok for result in results)
+    if args.update and ok and not args.only and args.notebooks == ROOT / "notebooks":
+        seconds = {result.notebook: round(result.seconds, 1) for result in results}
+        facts = {"cores": available_cores(), "seconds": seconds}
+        text = json.dumps(facts, indent=1) + "\n"
+        write_bytes(ROOT / "results" / "course.json", text.encode())
+    for result in results:
+        if "\n" in result.error:
+            print(f"\n{result.notebook} failed: {result.error}")
+    print(f"\n{table(results)}\nread it: {args.build / 'index.html'}")
+    return 0 if ok else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())

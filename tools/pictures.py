@@ -1,0 +1,193 @@
+"""The pictures of README and docs/: `python -m tools.pictures` draws them anew."""
+
+import io
+import json
+from pathlib import Path
+
+import matplotlib
+import matplotlib.pyplot as plt
+import numpy as np
+from PIL import Image, ImageDraw, ImageFont
+from skimage import data
+
+from data_utils.files import write_bytes
+from data_utils.pictures import read_class_mask, read_image
+from data_utils.voc import VOID, read_ids
+from jsws_lib.config import ROOT, get_profile
+from jsws_lib.course.figures.common import (
+    SHORT,
+    draw_image,
+    draw_map,
+    draw_segmentation,
+    gallery,
+    overlay,
+)
+from jsws_lib.engine import film
+from jsws_lib.engine.checkpoints import SHIPPED, load_ssnet, shipped
+from jsws_lib.experiments import results, speed_page
+from jsws_lib.inference import predict
+from jsws_lib.metrics import ConfusionMatrix
+
+BETTER = 0.25  # of the held-out images with two categories: better than the one explained
+
+
+def _explained(net, voc: Path) -> str:
+    """The image of val with two categories that so many of its kind are better than."""
+    scores = {}
+    for name in read_ids(voc / "ImageSets" / "Segmentation" / "val.txt"):
+        truth = np.asarray(read_class_mask(voc / "SegmentationClass" / f"{name}.png"))
+        if len(set(np.unique(truth)) - {0, VOID}) == 2:
+            matrix = ConfusionMatrix(absent="target")
+            found = predict(net, read_image(voc / "JPEGImages" / f"{name}.jpg"))
+            matrix.update(truth, found.segmentation)
+            scores[name] = matrix.compute().miou
+    return sorted(scores, key=scores.get)[int(len(scores) * (1 - BETTER))]
+
+
+def method():
+    """Draw SSNet's equation on one image: the sum of v_i H_i against the saliency mask.
+
+    Above S, which saw labels alone and whose SAM nobody trained; below M.
+    """
+    profile = get_profile("mini")
+    voc = profile.data / profile.voc
+    nets = {setting: load_ssnet(shipped(f"mini_{setting}"))[0] for setting in ("S", "M")}
+    name = _explained(nets["M"], voc)
+    image = read_image(voc / "JPEGImages" / f"{name}.jpg")
+    truth = np.asarray(read_class_mask(voc / "SegmentationClass" / f"{name}.png"))
+    fig = plt.figure(figsize=(9.9, 3.1))
+    grid = fig.add_gridspec(
+        2, 8, left=0.005, right=0.995, top=0.84, bottom=0.01, wspace=0.32, hspace=0.55
+    )
+    draw_image(fig.add_subplot(grid[0, 0]), image, title="image")
+    draw_segmentation(fig.add_subplot(grid[1, 0]), truth, title="truth, withheld")
+    stages = (("S", "labels alone"), ("M", "labels and saliency together"))
+    for row, (setting, words) in enumerate(stages):
+        found = predict(nets[setting], image)
+        probs, v = found.probs, found.class_saliency
+        present = set(np.unique(truth)) - {0, VOID}
+        others = [k for k in probs[1:].mean((1, 2)).argsort()[::-1] + 1 if k not in present]
+        maps = [*sorted(present), *others][:3]
+        axes = [fig.add_subplot(grid[row, column]) for column in range(1, 8)]
+        draw_map(axes[0], probs[0], title="$H_0$ background")
+        for ax, k in zip(axes[1:4], maps, strict=True):
+            draw_map(ax, probs[k], title=f"$H$ {SHORT[k]}, $v$ = {v[k - 1]:.2f}")
+        draw_map(axes[4], found.sal_map, title="$S$ = Σ $v_i H_i$")
+        draw_map(axes[5], (truth > 0) & (truth != VOID), title="saliency mask")
+        draw_segmentation(axes[6], found.segmentation, title="largest $H_i$")
+        place = axes[0].get_position()
+        fig.text(place.x0, place.y1 + 0.095, words, fontweight="bold")
+        for ax, sign in zip(axes[1:6], ("", "+", "+ ...", "=", "↔"), strict=True):
+            ax.text(-0.16, 0.5, sign, transform=ax.transAxes, ha="center", va="center")
+    return fig
+
+
+SHOWN = ("S", "M", "MM")  # in the picture, and the shipped networks
+GLANCE = (3, 5, 9, 13, 18)  # images of val, chosen for variety before looking at results
+
+
+def glance():
+    """Draw README's picture: image, truth, S, M, MM and the saliency of MM."""
+    profile = get_profile("mini")
+    voc = profile.data / profile.voc
+    ids = read_ids(voc / "ImageSets" / "Segmentation" / "val.txt")
+    ids = [ids[k] for k in GLANCE]
+    images = [read_image(voc / "JPEGImages" / f"{i}.jpg") for i in ids]
+    masks = [voc / "SegmentationClass" / f"{i}.png" for i in ids]
+    truth = [np.asarray(read_class_mask(mask)) for mask in masks]
+    columns = [[np.asarray(image) for image in images], truth]
+    for setting in SHOWN:
+        net, _ = load_ssnet(shipped(f"mini_{setting}"))
+        predictions = list(predict(net, images))
+        columns.append([p.segmentation for p in predictions])
+    columns.append([p.sal_map for p in predictions])
+    titles = (
+        "image",
+        "truth",
+        "S: labels alone",
+        "M: + saliency",
+        "MM: stage 2",
+        "saliency of MM",
+    )
+    return gallery(list(zip(*columns, strict=True)), titles=titles, size=1.5)
+
+
+def photographs():
+    """Draw what the shipped network makes of photographs that anybody may show."""
+    net, story = load_ssnet("photos")
+    names = ["", *story["categories"]]
+    fig, axes = plt.subplots(
+        1, 6, figsize=(9.9, 1.55), layout="constrained", width_ratios=(3, 3, 3, 2, 2, 2)
+    )
+    for pixels, row in zip(
+        (data.chelsea(), data.astronaut()), (axes[:3], axes[3:]), strict=True
+    ):
+        found = predict(net, Image.fromarray(pixels))
+        draw_image(row[0], pixels, title="photograph")
+        segmentation = found.segmentation
+        draw_segmentation(
+            row[1], segmentation, image=pixels, names=names, title="categories"
+        )
+        draw_map(row[2], found.sal_map, title="saliency $S$")
+    return fig
+
+
+ACTORS, CELL, MARGIN = (0, 1, 3, 4, 6, 7), 104, 112  # of the animation; px
+
+
+def sharpening() -> bytes:
+    """README's animation, a GIF: S and M on six held-out images while they train."""
+    films = {name: film.load(SHIPPED / f"mini_{name}_film.npz") for name in ("S", "M")}
+    font = ImageFont.truetype(matplotlib.font_manager.findfont("DejaVu Sans"), 12)
+    width = MARGIN + CELL * len(ACTORS)
+    frames = []
+    for k, step in enumerate(films["M"].steps):
+        canvas = Image.new("RGB", (width, 3 * CELL + 22), "white")
+        draw = ImageDraw.Draw(canvas)
+        rows = {"images": films["M"].images}
+        for name, words in (("S", "S:\nlabels alone"), ("M", "M: labels\nand saliency")):
+            rows[words] = [
+                overlay(image, segmentation)
+                for image, segmentation in zip(
+                    films[name].images, films[name].segmentation[k], strict=True
+                )
+            ]
+        for row, (words, pictures) in enumerate(rows.items()):
+            draw.text((6, row * CELL + CELL // 2 - 14), words, "black", font)
+            for column, actor in enumerate(ACTORS):
+                picture = Image.fromarray(pictures[actor]).resize((CELL - 4, CELL - 4))
+                canvas.paste(picture, (MARGIN + column * CELL, row * CELL + 2))
+        done = step / films["M"].steps[-1]
+        draw.text((6, 3 * CELL + 3), f"step {step}", "black", font)
+        left, top, length = MARGIN, 3 * CELL + 7, width - MARGIN - 6
+        draw.rectangle((left, top, left + length, top + 7), outline="gray")
+        draw.rectangle((left, top, left + round(length * done), top + 7), fill="gray")
+        frames.append(canvas.quantize(64, dither=Image.Dither.NONE))
+    file = io.BytesIO()
+    times = [500] * (len(frames) - 1) + [2500]
+    frames[0].save(
+        file, "GIF", save_all=True, append_images=frames[1:], duration=times, loop=0
+    )
+    return file.getvalue()
+
+
+def main():
+    """Draw them all."""
+    docs, result = ROOT / "docs", json.loads(results.MINI.read_text())
+    figures = {
+        "method": method(),
+        "glance": glance(),
+        "photographs": photographs(),
+        "ablation": results.ablation_chart(result),
+        "suppression": results.suppression_chart(result),
+    }
+    for file in sorted(results.RESULTS.glob("bench_*.json")):
+        figures[file.stem] = speed_page.chart(json.loads(file.read_text()))
+    for name, figure in figures.items():
+        figure.savefig(docs / f"{name}.png", dpi=110)
+    write_bytes(docs / "sharpening.gif", sharpening())
+
+
+if __name__ == "__main__":
+    matplotlib.use("agg")
+    main()
