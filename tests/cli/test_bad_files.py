@@ -1,0 +1,353 @@
+"""Bad files of every kind, into every command that reads such a file.
+
+Each ends in one sentence that names it: no traceback, no hang, no answer.
+"""
+
+import io
+import json
+import os
+import shutil
+import struct
+import zlib
+
+import numpy as np
+import pytest
+from PIL import Image
+from trials import ODD_FILES, spoilt
+
+from data_utils.pictures import list_pictures
+from data_utils.voc import palette, write_palette_png
+from jsws_lib.experiments import submission
+
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.skipif(os.name == "nt", reason="no alarm there"),
+    pytest.mark.filterwarnings("ignore"),
+]
+
+# --- commands ------------------------------------------------------------------------
+
+TRAIN = "--profile mini --size 64 --steps 1 --batch 6 --data {data}"
+NET = "--checkpoint {net}"
+LABELS_ONLY = f"train stage1 --labels-only {TRAIN}"
+STAGE_1 = f"train stage1 {TRAIN}"
+STAGE_2 = f"train stage2 {TRAIN} --teacher {{net}} --pseudo-labels {{pred}} --out {{out}}"
+PSEUDO = f"pseudo-label --processes 0 --size 64 --data {{data}} {NET} --out {{out}}"
+MEASURE = f"evaluate network {NET} --data {{data}}"
+SEGMENTATION = "evaluate segmentation --pred {pred} --gt {voc}/SegmentationClass"
+SALIENCY = "evaluate saliency --pred {maps} --gt {data}/ECSSD/ground_truth_mask"
+PREDICT = f"predict {{data}}/ECSSD/images {NET} --out {{out}}"
+PAGE = "page {voc}/JPEGImages --list {lists}/val.txt --variant a={pred} --out {out}.png"
+PAGE_S = "page {data}/ECSSD/images --kind saliency --variant a={maps} --out {out}.png"
+CHECK = "data check --data {data}"
+PLAN = f"ablate --seeds 1 --settings MM --dry-run {TRAIN}"
+SUBMIT = "submit --pred {pred} --data {data} --out {out}.tgz"
+ADOPT = (
+    "data adopt {own}/photos {own}/labels.csv --out {out} "
+    "--saliency-masks {own}/masks --class-masks {own}/truth"
+)
+
+
+@pytest.fixture
+def trials(trials, monkeypatch):
+    """The world with predictions, own data, and a list of the server's."""
+    root, voc, data = (trials.world[key] for key in ("root", "voc", "data"))
+    trials.world |= {
+        "pred": root / "pred",
+        "maps": root / "maps",
+        "own": root / "own",
+        "lists": voc / "ImageSets/Segmentation",
+    }
+    for path in (voc / "JPEGImages").iterdir():
+        if path.stem.startswith("mini_1"):
+            source = voc / f"SegmentationClass/{path.stem}.png"
+            values = np.asarray(Image.open(source))
+            write_palette_png(root / f"pred/{path.stem}.png", values * (values < 21))
+        else:
+            mask = np.zeros((64, 64), np.uint8)
+            write_palette_png(root / f"labels/{path.stem}.png", mask)
+    trials.world["labels"] = root / "labels"
+    shutil.copy(voc / "ImageSets/Segmentation/val.txt", trials.world["lists"] / "test.txt")
+    monkeypatch.setitem(submission.pack.__kwdefaults__, "count", 3)
+    shutil.copytree(data / "ECSSD/ground_truth_mask", root / "maps")
+    shutil.copytree(data / "DUTS-TR/DUTS-TR-Image", root / "own/photos")
+    shutil.copytree(data / "DUTS-TR/DUTS-TR-Mask", root / "own/masks")
+    names = sorted(list_pictures(root / "own/photos"))
+    write_palette_png(root / f"own/truth/{names[0]}.png", np.eye(64, dtype=np.uint8))
+    table = [f"{name}.jpg,{'cat' if k % 2 else 'dog'}" for k, name in enumerate(names[1:])]
+    (root / "own/labels.csv").write_text("\n".join(["file,labels", *table]))
+    return trials
+
+
+# --- pictures ------------------------------------------------------------------------
+
+NOISE = np.random.default_rng(0).integers(0, 256, (64, 64, 3), np.uint8)
+
+
+def stored(array, kind="PNG", **options) -> bytes:
+    """An array or a picture as a file."""
+    picture = array if isinstance(array, Image.Image) else Image.fromarray(array)
+    file = io.BytesIO()
+    picture.save(file, kind, **options)
+    return file.getvalue()
+
+
+def chunk(kind: bytes, data: bytes) -> bytes:
+    checksum = zlib.crc32(kind + data)
+    return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", checksum)
+
+
+def png(*chunks: tuple[bytes, bytes]) -> bytes:
+    return b"\x89PNG\r\n\x1a\n" + b"".join(chunk(*one) for one in chunks)
+
+
+def header(width: int, height: int, depth: int = 8, kind: int = 0) -> tuple[bytes, bytes]:
+    return b"IHDR", struct.pack(">IIBBBBB", width, height, depth, kind, 0, 0, 0)
+
+
+JPEG, PNG = stored(NOISE, "JPEG"), stored(NOISE)
+END = (b"IEND", b"")
+BOMB = png(header(60_000, 60_000, 1), (b"IDAT", zlib.compress(bytes(1000))), END)
+DAMAGED = {
+    "empty": b"",
+    "text": b"no picture",
+    "page": b"<html>404</html>",
+    "half a JPEG": JPEG[: len(JPEG) // 2],
+    "half a PNG": PNG[: len(PNG) // 2],
+    "bomb": BOMB,
+    "no size": png(header(0, 5), (b"IDAT", b""), END),
+    "short header": png((b"IHDR", b"short"), END),
+    "swollen text": png(
+        header(8, 8), (b"zTXt", b"a\0\0" + zlib.compress(bytes(1 << 24))), END
+    ),
+    "wrong checksum": PNG.replace(PNG[41:45], b"aaaa", 1)[:-40],
+    "two pictures": stored(
+        NOISE, "TIFF", save_all=True, append_images=[Image.fromarray(NOISE[::-1])]
+    ),
+    "floats": stored(NOISE[..., 0].astype(np.float32), "TIFF"),
+    "32 bits": stored(NOISE[..., 0].astype(np.int32), "TIFF"),
+    "dim 16 bits": stored(NOISE[..., 0].astype(np.uint16)),
+    "drawing": b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n%%EOF\n",
+    **ODD_FILES,
+}
+OF_PICTURES = {
+    PREDICT: "{data}/ECSSD/images/mini_300001.jpg",
+    f"predict {{data}}/ECSSD/images/mini_300001.jpg {NET} --crf readme --out {{out}}": (
+        "{data}/ECSSD/images/mini_300001.jpg"
+    ),
+    PAGE: "{voc}/JPEGImages/mini_100001.jpg",
+    LABELS_ONLY: "{voc}/JPEGImages/mini_000001.jpg",
+    f"{STAGE_1} --set cache=decoded": "{data}/DUTS-TR/DUTS-TR-Image/mini_200001.jpg",
+    MEASURE: "{voc}/JPEGImages/mini_100001.jpg",
+    f"{MEASURE} --crf readme": "{data}/ECSSD/images/mini_300001.jpg",
+    PSEUDO: "{voc}/JPEGImages/mini_000001.jpg",
+    CHECK: "{voc}/JPEGImages/mini_000001.jpg",
+    ADOPT: "{own}/photos/mini_200001.jpg",
+}
+
+
+def test_pictures(trials):
+    trials.files(DAMAGED, OF_PICTURES)
+    sized = ("floats", "32 bits", "dim 16 bits")  # all that the server's picture is for
+    kind = {name: data for name, data in DAMAGED.items() if name not in sized}
+    trials.files(kind, {SUBMIT: "{voc}/JPEGImages/mini_100001.jpg"})
+
+
+BOX = np.zeros((64, 64), np.uint8)
+BOX[16:40, 20:50] = 1
+NO_MASKS = {
+    "numbers": stored(BOX * 15),
+    "numbers, void": stored(np.where(np.roll(BOX, 1, 0), BOX * 15, BOX * 255)),
+    "colours": stored(np.dstack([BOX * 255, BOX, BOX])),
+    "alpha": stored(np.dstack([BOX * 0] * 3 + [BOX * 255])),
+    "dim 16 bits": stored(BOX.astype(np.uint16) * 255),
+}
+SIZE = {"another size": stored(BOX[:30] * 255)}
+BROKEN = {name: DAMAGED[name] for name in ("empty", "half a PNG", "bomb", "pipe", "floats")}
+OF_MAPS = {
+    STAGE_1: "{data}/DUTS-TR/DUTS-TR-Mask/mini_200001.png",
+    MEASURE: "{data}/ECSSD/ground_truth_mask/mini_300001.png",
+    f"{CHECK} ": "{data}/ECSSD/ground_truth_mask/mini_300001.png",
+    ADOPT: "{own}/masks/mini_200001.png",
+}
+OF_FOLDERS = {
+    SALIENCY: "{data}/ECSSD/ground_truth_mask/mini_300001.png",
+    f"{SALIENCY} --structure": "{data}/ECSSD/ground_truth_mask/mini_300001.png",
+}
+
+
+def test_saliency_masks(trials):
+    trials.files(NO_MASKS | SIZE | BROKEN, OF_MAPS)
+    trials.files(NO_MASKS | BROKEN, OF_FOLDERS)
+    predicted = NO_MASKS.keys() - {"numbers", "numbers, void"}  # dim, but possible
+    maps = {name: NO_MASKS[name] for name in sorted(predicted)} | BROKEN
+    trials.files(maps, {SALIENCY: "{maps}/mini_300001.png"})
+    trials.files(maps | SIZE, {PAGE_S: "{maps}/mini_300001.png"})
+    trials.files(SIZE, {f"{SALIENCY} --protocol pysod": "{maps}/mini_300001.png"})
+
+
+RGB = Image.fromarray(np.dstack([BOX] * 3))
+NO_CLASSES = {
+    "RGB": stored(RGB),
+    "JPEG": stored(BOX, "JPEG"),
+    "value 21": stored(BOX * 21),
+    "value 254": stored(BOX * 254),
+    "16 bits": stored(BOX.astype(np.uint16)),
+    "alpha": stored(RGB.convert("LA")),
+    "one bit": stored(Image.fromarray(BOX * 255).convert("1")),
+    "another size": stored(BOX[:30]),
+    **BROKEN,
+}
+OF_CLASSES = {
+    MEASURE: "{voc}/SegmentationClass/mini_100001.png",
+    SEGMENTATION: "{voc}/SegmentationClass/mini_100001.png",
+    f"{SEGMENTATION} --json": "{pred}/mini_100001.png",
+    PAGE: "{pred}/mini_100001.png",
+    STAGE_2.replace("{pred}", "{labels}"): "{labels}/mini_000001.png",
+    CHECK: "{voc}/SegmentationClass/mini_100001.png",
+    f"{CHECK} --pseudo-labels {{labels}}": "{labels}/mini_000001.png",
+    ADOPT: "{own}/truth/mini_200000.png",
+    SUBMIT: "{pred}/mini_100001.png",
+}
+
+
+def test_class_masks(trials):
+    trials.files(NO_CLASSES, OF_CLASSES)
+    grey = stored(BOX)
+    other = Image.fromarray(BOX)
+    other.putpalette(palette()[::-1].tobytes())
+    trials.files(
+        {"grey": grey, "palette": stored(other)}, {SUBMIT: "{pred}/mini_100001.png"}
+    )
+
+
+# --- lists, labels, tables -----------------------------------------------------------
+
+NO_LISTS = {
+    "empty": b"",
+    "blank": b" \n\n\t\n",
+    "UTF-16": "mini_000001\n".encode("utf-16"),
+    "Latin-1": "B\xe4r\n".encode("latin-1"),
+    "twice": b"mini_000001\nmini_000001\n",
+    "missing": b"nobody\n",
+    "elsewhere": b"../../../../etc/passwd\n",
+    "NUL": b"mini\0\n",
+    "escape": b"mini\x1b[31m\n",
+    "long": b"a" * 5000 + b"\n",
+    "dots": b"..\n",
+    "binary": bytes(range(256)),
+    **ODD_FILES,
+}
+OF_LISTS = {
+    LABELS_ONLY: "{lists}/train_aug.txt",
+    f"{STAGE_1} --set saliency_list=mine.txt": "{data}/mine.txt",
+    PSEUDO: "{lists}/train_aug.txt",
+    f"{MEASURE} --set val_list=mine": "{lists}/mine.txt",
+    f"{MEASURE} --set test_list=mine.txt": "{data}/mine.txt",
+    PREDICT + " --list {data}/mine.txt": "{data}/mine.txt",
+    SEGMENTATION + " --list {data}/mine.txt": "{data}/mine.txt",
+    SALIENCY + " --list {data}/mine.txt": "{data}/mine.txt",
+    PAGE_S + " --list {data}/mine.txt": "{data}/mine.txt",
+    SUBMIT: "{lists}/test.txt",
+    PLAN: "{lists}/train_aug.txt",
+}
+
+
+def test_id_lists(trials):
+    trials.files(NO_LISTS, OF_LISTS, names=[])
+
+
+def annotation(name: str, encoding: str = "", text: str = "") -> bytes:
+    head = f'<?xml version="1.0" encoding="{encoding}"?>' if encoding else ""
+    return f"{head}{text}<a><object><name>{name}</name></object></a>".encode()
+
+
+LAUGHS = "".join(f'<!ENTITY l{k} "{f"&l{k - 1};" * 10 if k else "ha"}">' for k in range(10))
+NO_XML = {
+    "empty": b"",
+    "text": b"cat",
+    "cut": annotation("cat")[:-5],
+    "unknown encoding": annotation("cat", "utf-99"),
+    "several bytes": annotation("cat", "utf-7"),
+    "codec of Python": annotation("cat", "base64"),
+    "said to be UTF-16": annotation("cat", "utf-16"),
+    "no UTF-8": annotation("B\xe4r").decode().encode("latin-1"),
+    "laughs": annotation("&l9;", text=f"<!DOCTYPE a [{LAUGHS}]>"),
+    "another file": annotation(
+        "&x;", text='<!DOCTYPE a [<!ENTITY x SYSTEM "/etc/passwd">]>'
+    ),
+    "unknown": annotation("dragon"),
+    "background": annotation("background"),
+    "no name": b"<a><object/></a>",
+    "no object": b"<a/>",
+    "two lines": annotation("cat\ndog"),
+    "escape": annotation("&#155;31m"),
+    "deep": b"<a>" * 50_000,
+    "NUL": b"<a>\0</a>",
+    **ODD_FILES,
+}
+
+
+def test_annotations(trials):
+    place = "{voc}/Annotations/mini_000001.xml"
+    names = ["mini_000001"]
+    trials.files(NO_XML, dict.fromkeys([LABELS_ONLY, PSEUDO, CHECK], place), names=names)
+
+
+NO_TABLES = {
+    "empty": b"",
+    "no header": b"mini_200001.jpg,cat\n",
+    "UTF-16": "file,labels\n".encode("utf-16"),
+    "NUL": b"file,labels\na\0.jpg,cat\n",
+    "quote": b'file,labels\nmini_200001.jpg,"cat\n',
+    "long": b"file,labels\nmini_200001.jpg," + b"x" * 200_000 + b"\n",
+    "short": b"file,labels\nmini_200001.jpg,cat\n",
+    "elsewhere": b"file,labels\n../../etc/passwd,cat\n",
+    "escape": b"file,labels\nmini_200001.jpg,\x1b[31m\n",
+    "many": b"file," + b",".join(b"%d" % k for k in range(300)) + b"\na.jpg,1\n",
+    **ODD_FILES,
+}
+
+
+def test_tables_of_labels(trials):
+    trials.files(NO_TABLES, {ADOPT: "{own}/labels.csv"})
+
+
+# --- notes of ours -------------------------------------------------------------------
+
+
+def test_categories(trials):
+    ids = [f"mini_{k:06d}" for k in (*range(6), *range(100_000, 100_003))]
+    names = [f"c{k}" for k in range(20)]
+    good = {"categories": names, "labels": dict.fromkeys(ids, ["c1"]), "files": "0"}
+    bad = [None, 3, "x", [], {}, [[]], [3], ["a", "a"], ["a"] * 300, [""], ["a\n"]]
+    wrong = [None, 3, "c1", [], {}, [[]], [3], ["nobody"], ["\x1b[31m"]]
+    kind = spoilt(good, categories=bad, labels=[None, 3, "x", [], {}])
+    kind |= ODD_FILES
+    note = "{voc}/categories.json"
+    trials.files(kind, {LABELS_ONLY: note})
+    no_labels = {k: v for k, v in kind.items() if k != "labels {}"}  # is said of pictures
+    trials.files(no_labels, {PSEUDO: note, CHECK: note})
+    given = f"{SEGMENTATION} --categories {{voc}}"
+    trials.files(no_labels, {given: note, PAGE: note})
+    labels = {k: v for k, v in spoilt(good, labels__mini_000001=wrong).items() if "__" in k}
+    trials.files(labels, {LABELS_ONLY: note, CHECK: note}, names=["mini_000001"])
+
+
+def test_notes_of_drawn_data(trials):
+    good = json.loads((trials.world["data"] / "mini.json").read_text())
+    bad = [None, -1, 2.5, "x", [], {}]
+    kind = spoilt(
+        good,
+        parameters=[None, 3, "x", [], {}],
+        parameters__seed=bad,
+        parameters__size=bad,
+        parameters__images=[*bad, ["train_aug", "val", "saliency", "test"]],
+        parameters__images__test=bad,
+        files=[3, "x", []],
+        files__D_c=[3, []],
+    )
+    for optional in ("files missing", "files__D_c missing"):
+        del kind[optional]
+    commands = [STAGE_1, PSEUDO, "data make-mini {data}", PLAN]
+    trials.files(kind, dict.fromkeys(commands, "{data}/mini.json"))

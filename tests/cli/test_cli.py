@@ -1,0 +1,444 @@
+"""`jsws`: help that teaches, one line and status 2 for a mistake, and the whole way."""
+
+import ast
+import json
+import re
+import shutil
+import subprocess
+import sys
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+import typer
+from PIL import Image
+
+from data_utils.embedded import mini
+from data_utils.real.download import sources
+from data_utils.voc import read_ids
+from jsws_lib.cli import main as cli
+from jsws_lib.config import ROOT, STEADY
+from jsws_lib.engine import labelling, runs
+from jsws_lib.engine.checkpoints import describe, recipe_fields, save_weights
+from jsws_lib.experiments import pretrain
+from jsws_lib.ssnet import build_ssnet
+
+# --- help ----------------------------------------------------------------------------
+
+
+def commands():
+    """Every command as its words, `("train", "stage1")`."""
+
+    def walk(command, words):
+        for name, child in getattr(command, "commands", {}).items():
+            yield from walk(child, (*words, name))
+        yield words
+
+    return sorted(walk(typer.main.get_command(cli.app), ()))
+
+
+@pytest.mark.parametrize("words", commands(), ids=" ".join)
+def test_help_teaches(jsws, words):
+    result = jsws(*words, "--help")
+    command = typer.main.get_command(cli.app)
+    for word in words:
+        command = command.commands[word]
+    assert result.status == 0 and len(command.help or "") > 20
+    for parameter in command.params:
+        if parameter.name not in ("help", "install_completion", "show_completion"):
+            assert parameter.help, f"{' '.join(words)} {parameter.name} has no help"
+            if "<id>" in parameter.help:  # Markdown takes a bare one for HTML
+                assert "<id>" in result.out
+            assert parameter.opts[0] in result.out or parameter.opts[0][0] != "-"
+
+
+@pytest.mark.parametrize("path", sorted((ROOT / "jsws_lib/cli").glob("*.py")), ids=str)
+def test_no_function_takes_more_than_ten_parameters(path):
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.FunctionDef):
+            assert len(node.args.args) + len(node.args.kwonlyargs) <= 10, node.name
+
+
+def test_the_version_is_that_of_the_package(jsws):
+    version = f'version = "{jsws("--version").out.strip()}"'
+    assert version in (ROOT / "pyproject.toml").read_text()
+    assert "A first run on the embedded data" in jsws("--help").out
+
+
+def test_as_a_program(tmp_path):
+    words = ["evaluate", "segmentation", "--pred", tmp_path / "nowhere", "--gt", tmp_path]
+    command = [sys.executable, "-m", "jsws_lib.cli", *words]
+    done = subprocess.run(command, capture_output=True, text=True, cwd=ROOT)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert re.fullmatch(r"jsws: .*\n", done.stderr)
+
+
+# --- mistakes ------------------------------------------------------------------------
+
+
+def test_unknown_names(jsws, monkeypatch):
+    profiles = "mini, laptop, colab, paper"
+    jsws("train stage1 --profile huge").refuses("'huge'", profiles)
+    jsws("train stage1 --recipe mine").refuses("'mine'", "steady, anchored")
+    jsws("train stage2 --setting S").refuses("'S'", "MM")
+    jsws("train stage2 --setting X").refuses("'X'", "MM")
+    jsws("train stage1 --backbone resnet").refuses("'resnet'", "vgg16")
+    assert jsws("bake").status == 2
+    monkeypatch.setenv("JSWS_PROFILE", "giant")
+    jsws("train stage1").refuses("'giant'", profiles)
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        "train stage1 --steps 0",
+        "train stage1 --batch 0",
+        "train stage1 --size 3",
+        "train stage2 --set lr=nan",
+        "pseudo-label --set crf_scale=-1",
+        "evaluate network --checkpoint x --set workers=-1",
+    ],
+)
+def test_every_command_checks_its_settings(jsws, words):
+    jsws(words).refuses("; give ")
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        "train stage1 --seed -1",
+        "train stage1 --size x",
+        "pseudo-label --processes -1",
+        "predict x --checkpoint x --out x --crf best",
+        "pretrain --epochs 0",
+    ],
+)
+def test_impossible_values(jsws, words):
+    result, option = jsws(words), words.split()[-2]
+    text = "\n".join(result.err)
+    assert (result.status, result.out) == (2, "")
+    assert text.count("Invalid value") == text.count(option) == 1
+
+
+def test_missing_data(jsws, tmp_path):
+    jsws("train stage1 --data", tmp_path / "none").refuses("none", "train_aug.txt")
+    given = (
+        "train stage2 --out",
+        tmp_path / "out",
+        "--teacher",
+        tmp_path / "t.safetensors",
+    )
+    jsws(*given).refuses("no checkpoint", "t.safetensors")
+    jsws(*given[:1], tmp_path, "--set weights=x.pth").refuses("weights", "x.pth")
+
+
+def test_a_broken_picture_ends_a_training(jsws, own_data):
+    voc = own_data / "VOCdevkit/VOC2012"
+    name = read_ids(voc / "ImageSets/Segmentation/train_aug.txt")[5]
+    path = voc / f"JPEGImages/{name}.jpg"
+    path.write_bytes(path.read_bytes()[:700])
+    words = ("train stage1 --labels-only --size 64 --steps 8 --batch 4 --data", own_data)
+    jsws(*words).refuses(path, "cannot be decoded")
+
+
+def test_a_checkpoint_of_another_architecture(jsws, checkpoint, tmp_path):
+    for words in ("pseudo-label --checkpoint", "train stage2 --teacher"):
+        result = jsws(words, checkpoint, "--backbone vgg16 --out", tmp_path / "out")
+        result.refuses(checkpoint, "densenet_mini", "vgg16")
+
+
+# --- the whole way -------------------------------------------------------------------
+
+
+def test_from_data_to_figures(jsws, mini_data, tmp_path):
+    """Both stages, prediction and measures on 64 px images, three steps each."""
+    own, short = ("--data", mini_data, "--size 64"), "--steps 3 --batch 3"
+    one, two, labels, maps = (tmp_path / x for x in ("one", "two", "labels", "maps"))
+    first, second = (folder / "weights.safetensors" for folder in (one, two))
+
+    result = jsws("train stage1", *own, short, "--out", one, "--json")
+    record = json.loads(result.out)
+    assert record["setting"] == "M" and record["step"] == 2
+    assert {"L_c", "L_s1"} <= set(record)
+    words = ("pseudo-label --processes 0", *own, "--checkpoint", first, "--out", labels)
+    assert "24 pseudo labels" in jsws(*words).out
+    given = ("--teacher", first, "--pseudo-labels", labels, "--out", two)
+    assert "L_s2" in jsws("train stage2", *own, short, *given).out
+
+    words = ("evaluate network --json --checkpoint", second, "--data", mini_data)
+    direct = json.loads(jsws(*words).out)
+    assert direct["setting"] == "MM" and {"miou", "mae", "max_f"} <= set(direct)
+
+    voc = mini_data / "VOCdevkit/VOC2012"
+    ids = voc / "ImageSets/Segmentation/val.txt"
+    photos = [voc / f"JPEGImages/{i}.jpg" for i in read_ids(ids)]
+    ecssd = mini_data / "ECSSD"
+    words = ("--plain --checkpoint", second, "--out", maps)
+    assert "16 pictures" in jsws("predict", *photos, ecssd / "images", *words).out
+
+    # ECSSD's predictions lie beside VOC's: a list says which ones count.
+    folders = ("--pred", maps / "segmentation", "--gt", voc / "SegmentationClass")
+    jsws("evaluate segmentation", *folders).refuses("stale")
+    words = ("evaluate segmentation", *folders, "--list", ids)
+    record, text = json.loads(jsws(*words, "--json").out), jsws(*words).out
+    assert record["miou"] == pytest.approx(direct["miou"], abs=1e-4)
+    assert f"{100 * record['miou']:.1f}" in text and "aeroplane" in text
+
+    ids = tmp_path / "ecssd.txt"
+    ids.write_text("\n".join(path.stem for path in (ecssd / "images").glob("*.jpg")))
+    folders = ("--pred", maps / "saliency", "--gt", ecssd / "ground_truth_mask")
+    words = ("evaluate saliency", *folders, "--list", ids)
+    record = json.loads(jsws(*words, "--json").out)
+    assert record["protocol"] == "toolbox" and record["images"] == 8
+    assert record["max_f"] == pytest.approx(direct["max_f"], abs=1e-4)
+    assert "pysod" in jsws(*words, "--protocol pysod").out
+
+    jsws("predict", photos[0], "--checkpoint", first, "--out", maps)
+    names = {path.name.removeprefix(photos[0].stem) for path in maps.glob("*.png")}
+    assert names == {".png", "_saliency.png", "_overlay.png"}
+
+
+def test_a_second_call_loads_the_finished_run(jsws, mini_data, tmp_path):
+    words = ("train stage1 --labels-only --size 64 --steps 1 --batch 2 --data", mini_data)
+    first, second = (json.loads(jsws(*words, "--json").out) for _ in range(2))
+    assert first["source"] == "trained" and second["source"].startswith("loaded from")
+    assert first["folder"] == second["folder"]
+    assert first["folder"].startswith(str(tmp_path / "runs"))
+
+
+def test_a_shipped_network_is_not_said_to_be_trained(jsws, monkeypatch):
+    shipped = runs.Trained(None, [{"step": 5, "lr": 0.1}], "shipped as mini_M.safetensors")
+    monkeypatch.setattr(runs, "train_or_load", lambda *words, **options: shipped)
+    said = jsws("train stage1").out
+    assert "nothing was trained; JSWS_TRAIN=1" in said
+    assert "folder" not in said.replace("--out folder", "") and "step" not in said
+
+
+def test_pseudo_labels_of_another_seed(jsws, monkeypatch):
+    seen = []
+    monkeypatch.setattr(
+        runs,
+        "train_or_load",
+        lambda run, **k: seen.append(run.seed) or runs.Trained(None, [], ""),
+    )
+    monkeypatch.setattr(
+        labelling, "make_pseudo_labels", lambda *a, out, **k: seen.append(out)
+    )
+    assert jsws("pseudo-label --seed 3").status == 0
+    assert seen[0] == 3 and "mini-steady-M-3-" in str(seen[1])
+
+
+def test_ablate_plans_then_trains_and_draws(jsws, mini_data, tmp_path, monkeypatch):
+    monkeypatch.setenv("JSWS_RUNS", str(tmp_path / "runs"))
+    small = "--size 64 --batch 4 --steps 2,3 --set lr=0.002,0.001 --seeds 1 --settings SS"
+    ask = ("ablate", small, "--data", mini_data)
+    planned = jsws(*ask, "--dry-run")
+    assert "2 runs" in planned.out and "3 steps; seed 0 (to do)" in planned.out
+    assert "about" in planned.out and not (tmp_path / "runs").exists()
+    done = jsws(*ask, "--jobs 1 --out", tmp_path / "out" / "a.json")
+    assert "| S-S: SSNet-2" in done.out and "47.1" in done.out, done.err
+    assert {path.name for path in (tmp_path / "out").iterdir()} == {"a.json", "a.png"}
+    profile = json.loads((tmp_path / "out/a.json").read_text())["configuration"]["profile"]
+    assert profile["steps"] == [2, 3]
+    assert [schedule["lr"] for schedule in profile["schedules"]] == [2e-3, 1e-3]
+
+
+def test_ablate_without_data_says_what_is_missing(jsws, tmp_path):
+    result = jsws("ablate --profile paper --dry-run --data", tmp_path)
+    assert result.status == 1
+    assert result.out.count("FAIL") == 4 and "train_aug.txt" in result.out
+    jsws("ablate --seeds 0").refuses("--seeds 0")
+    jsws("ablate --settings S,Q").refuses("'Q'", "2S")
+
+
+# --- data ----------------------------------------------------------------------------
+
+
+def test_check_names_the_sets_that_are_not_there(jsws, own_data):
+    assert "not under" not in jsws("data check --data", own_data).out
+    shutil.rmtree(own_data / "DUTS-TR")
+    said = jsws("data check --data", own_data).out
+    assert f"not under {own_data}: DUTS-TR, which" in said.replace("\n", " ")
+
+
+def test_make_mini_passes_its_options_on(jsws, monkeypatch, tmp_path):
+    seen = {}
+    monkeypatch.setattr(mini, "make_mini", lambda root, **k: seen.update(k, root=root))
+    jsws("data make-mini", tmp_path, "--seed 3 --size 64 --workers 1")
+    assert seen == {"root": tmp_path, "seed": 3, "size": 64, "workers": 1}
+
+
+def test_a_foreign_folder_is_not_overwritten(jsws, tmp_path):
+    (tmp_path / "precious.txt").write_text("x")
+    jsws("data make-mini", tmp_path).refuses(tmp_path, "not written by make-mini")
+    assert (tmp_path / "precious.txt").exists()
+
+
+def test_pretrain_leaves_the_shipped_file_alone(jsws, monkeypatch):
+    seen = {}
+    jsws("pretrain --images 20").refuses("20 images", "64 or more")
+    monkeypatch.setattr(pretrain, "pretrain", lambda **k: seen.update(k) or 0.5)
+    assert jsws("pretrain").status == 0
+    assert seen["out"] == ROOT / "runs/pretrain/densenet_mini.safetensors"
+
+
+# --- measuring and predicting --------------------------------------------------------
+
+
+def test_evaluate_network(jsws, checkpoint, mini_data, tmp_path, monkeypatch):
+    """Lists and folders of one's own, the CRF by name, a convention for lacking classes."""
+    photos = sorted((mini_data / "ECSSD/images").glob("*.jpg"))
+    (tmp_path / "two.txt").write_text("\n".join(path.stem for path in photos[:2]))
+    given = ("evaluate network --json --checkpoint", checkpoint, "--data", mini_data)
+    own = f"--set test_list={tmp_path}/two.txt --crf oaa --set crf_scale=0.2"
+    record = json.loads(jsws(*given, own, "--absent zero").out)
+    assert {"miou", "mae", "max_f", "mae_crf", "max_f_crf"} <= set(record)
+    named = [record[key] for key in ("protocol", "crf", "crf_scale", "absent")]
+    assert named == ["toolbox", "oaa", 0.2, "zero"]
+    target = json.loads(jsws(*given).out)
+    assert target["absent"] == "target" and "mae_crf" not in target
+    assert record["miou"] < target["miou"]  # eight images hold few of 21 classes
+    lists = mini_data / "VOCdevkit/VOC2012/ImageSets/Segmentation"
+    jsws(*given, "--test-sets all").refuses("--test-sets all: none is whole")
+    jsws(*given, "--test-sets SOD,ECSSD").refuses("SOD is not whole", "0 of 300")
+    jsws(*given, "--test-sets DUTS-TR").refuses("no test set is called 'DUTS-TR'")
+    there = (replace(one, holds={k: 1 for k in one.holds}) for one in sources().values())
+    known = {one.name: one for one in there}
+    monkeypatch.setattr("data_utils.real.download.sources", lambda: known)
+    sets = json.loads(jsws(*given, "--test-sets all").out)
+    assert sets["test_sets"] == {"ECSSD": {key: target[key] for key in ("mae", "max_f")}}
+    assert sets["miou"] == target["miou"] and "max_f" not in sets
+    jsws(*given, "--set val_list=mine").refuses(lists / "mine.txt")
+    jsws(*given, "--set test_list=mine.txt").refuses(mini_data / "mine.txt")
+    jsws(*given, f"--set test_images={tmp_path}").refuses("no picture", tmp_path)
+
+
+@pytest.mark.parametrize("names", [("sheep", "cat"), ("sheep", "unicorn")])
+def test_a_network_of_two_categories_on_voc_masks(jsws, mini_data, tmp_path, names):
+    """Whatever is asked for, category and mask are compared by name, or refused."""
+    torch.manual_seed(0)
+    net = build_ssnet(1, backbone="densenet_mini", size=64, recipe=STEADY, categories=2)
+    known = {"backbone": "densenet_mini", "profile": "mini", "seed": 0, "history": []}
+    known |= {"recipe": recipe_fields(STEADY), "setting": "M", "run": "none"}
+    file = tmp_path / "two.safetensors"
+    save_weights(file, net, describe(net, **known, categories=list(names)))
+    voc = mini_data / "VOCdevkit/VOC2012"
+    given = ("evaluate network --json --checkpoint", file, "--data", mini_data)
+    by_network = json.loads(jsws(*given).out)
+    assert "sheep" not in by_network["unknown"] and "cow" in by_network["unknown"]
+    ids = voc / "ImageSets/Segmentation/val.txt"
+    words = ("predict", voc / "JPEGImages", "--plain --checkpoint", file, "--list", ids)
+    truth = ("--absent target --gt", voc / "SegmentationClass", "--list", ids)
+    for numbers in ("own", "voc"):
+        made = jsws(*words, "--out", tmp_path / numbers, "--numbers", numbers)
+        if "unicorn" in names and numbers == "voc":
+            made.refuses("VOC has no category 'unicorn'")
+            continue
+        pred = ("evaluate segmentation --pred", tmp_path / numbers / "segmentation")
+        record = json.loads(jsws(*pred, *truth, "--json").out)
+        assert record["miou"] == pytest.approx(by_network["miou"], abs=1e-4)
+        lost = ", ".join(by_network["unknown"])
+        told = f"{lost}: not known to the network" in jsws(*pred, *truth).out
+        assert told is (numbers == "own")  # VOC's numbers say nothing of the network
+        values = np.unique([np.asarray(Image.open(f)) for f in pred[1].glob("*")])
+        assert set(values) <= ({0, 1, 2} if numbers == "own" else {0, 8, 17})
+        assert (tmp_path / numbers / "categories.csv").exists() is (numbers == "own")
+
+
+def test_bad_input_of_predict(jsws, checkpoint, mini_data, tmp_path):
+    photo = min((mini_data / "ECSSD/images").glob("*.jpg"))
+    cut, half = tmp_path / "cut.jpg", tmp_path / "half.safetensors"
+    cut.write_bytes(photo.read_bytes()[:700])
+    half.write_bytes(checkpoint.read_bytes()[:-100])
+
+    def predict(picture, net, *more):
+        return jsws("predict", picture, "--checkpoint", net, *more, "--out", tmp_path / "o")
+
+    predict(tmp_path / "no.jpg", checkpoint).refuses("no.jpg")
+    predict(cut, checkpoint).refuses("cut.jpg", "cannot be decoded")
+    predict(photo, checkpoint, "--backbone vgg16").refuses("densenet_mini", "vgg16")
+    predict(photo, checkpoint, "--crf-scale 1").refuses("--crf")
+    predict(photo, checkpoint, "--crf readme --crf-scale 0").refuses("crf_scale is 0.0")
+    predict(photo, half).refuses("half.safetensors")
+    predict(photo, photo).refuses(photo, "safetensors")
+    predict(photo, tmp_path / "no.safetensors").refuses("no.safetensors")
+    (tmp_path / "empty").mkdir()
+    predict(tmp_path / "empty", checkpoint).refuses(tmp_path / "empty")
+
+
+def test_no_saliency_map_of_a_network_that_saw_no_mask(jsws, mini_data, tmp_path):
+    picture = min((mini_data / "ECSSD/images").glob("*.jpg"))
+    s = ROOT / "checkpoints/mini_S.safetensors"
+    words = ("predict", picture, "--checkpoint", s, "--out", tmp_path / "out")
+    assert "setting S saw no saliency mask" in jsws(*words).out
+    names = {path.name for path in (tmp_path / "out").iterdir()}
+    assert names == {f"{picture.stem}.png", f"{picture.stem}_overlay.png"}
+    jsws(*words, "--plain")
+    assert not (tmp_path / "out/saliency").exists()
+    jsws(*words, "--crf readme").refuses(s, "no saliency map to refine")
+
+
+def test_the_crf_of_predict_has_the_scale_of_the_training(jsws, mini_data, tmp_path):
+    picture = min((mini_data / "ECSSD/images").glob("*.jpg"))
+    mm = ROOT / "checkpoints/mini_MM.safetensors"
+    words = ("predict", picture, "--crf readme --checkpoint", mm, "--out")
+    assert "scale 0.192" in jsws(*words, tmp_path / "a").out
+    assert "scale 1" in jsws(*words, tmp_path / "b", "--crf-scale 1").out
+    one, two = (tmp_path / x / f"{picture.stem}_saliency.png" for x in "ab")
+    assert one.read_bytes() != two.read_bytes()
+
+
+def test_predict_a_list_and_refine(jsws, checkpoint, mini_data, tmp_path):
+    folder, ids = mini_data / "ECSSD/images", tmp_path / "ids.txt"
+    name = min(path.stem for path in folder.glob("*.jpg"))
+    ids.write_text(f"{name}\n")
+
+    def predict(out, *more):
+        given = ("--plain --checkpoint", checkpoint, "--list", ids, "--out", tmp_path / out)
+        return jsws("predict", *more, *given)
+
+    assert "1 picture " in predict("raw", folder).out
+    result = predict("crf", folder, "--crf readme --crf-scale 0.2")
+    assert "preset readme, scale 0.2" in result.out, result.err
+    for kind, same in (("segmentation", True), ("saliency", False)):
+        raw, crf = (tmp_path / out / f"{kind}/{name}.png" for out in ("raw", "crf"))
+        assert (raw.read_bytes() == crf.read_bytes()) is same
+    predict("no", folder, folder).refuses("--list", "one folder")
+    ids.write_text(f"{name}\nabsent\n")
+    predict("no", folder).refuses(ids, "absent.jpg")
+    assert not (tmp_path / "no").exists()
+
+
+@pytest.mark.parametrize("plain", ["", "--plain"])
+def test_predict_overwrites_neither_a_picture_nor_a_result(
+    jsws, checkpoint, tmp_path, plain
+):
+    folder, other = (tmp_path / x / ("saliency" if plain else "") for x in "ab")
+    cat, again = folder / "cat.png", other / "cat.jpg"
+    for path in (cat, again, folder / "cat_overlay.png"):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.new("RGB", (20, 20)).save(path)
+    before = cat.read_bytes()
+    given = ("--checkpoint", checkpoint, plain, "--out")
+    there = tmp_path / "x" / ".." / "a"  # the same folder by another name
+    jsws("predict", cat, *given, there).refuses("overwrite", cat)
+    assert cat.read_bytes() == before
+    out = tmp_path / "out"
+    jsws("predict", cat, again, *given, out).refuses("cat.png", "both")
+    if not plain:
+        words = ("predict", cat, folder / "cat_overlay.png", *given, out)
+        jsws(*words).refuses(out / "cat_overlay.png", "both")
+    assert not out.exists()
+
+
+def test_a_fault_of_ours_is_one_sentence_with_what_to_report(jsws, monkeypatch, tmp_path):
+    def broken(**_):
+        raise RuntimeError("two\nlines")
+
+    monkeypatch.setattr(cli, "app", broken)
+    monkeypatch.setattr(cli.tempfile, "gettempdir", lambda: str(tmp_path))
+    done = jsws("doctor")
+    (file,), (line,) = tmp_path.iterdir(), done.err
+    assert done.status == 1 and str(file) in line and "RuntimeError: two lines" in line
+    assert "in broken" in file.read_text()

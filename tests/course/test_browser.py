@@ -1,0 +1,107 @@
+"""A notebook in JupyterLab in a real browser: opened, run and moved by its controls.
+
+The cells are few and quick; that every notebook runs and that each control changes its
+picture, nbval sees under JSWS_STRICT=1 without a browser.
+"""
+
+import contextlib
+import os
+import socket
+import subprocess
+import sys
+import time
+import urllib.request
+
+import nbformat
+import pytest
+from nbformat.v4 import new_code_cell, new_notebook
+
+pytestmark = [pytest.mark.browser, pytest.mark.slow]
+CELL = """
+from jsws_lib.course.widgets import explore
+
+def draw(fig, height, kind, grid):
+    ax = fig.subplots()
+    (ax.bar if kind == "bar" else ax.scatter)([0], [height])
+    ax.set(ylim=(0, 3), title=f"{kind} {height}")
+    ax.grid(grid)
+
+explorer = explore(
+    draw, strip=[{"height": 1.0, "kind": "bar", "grid": False}], alt="A bar.",
+    height=(0.5, 3.0, 0.5), kind=["bar", "dot"], grid=False)
+"""
+
+
+@pytest.fixture
+def page(chromium):
+    """A page of a headless Chromium."""
+    page = chromium.new_page(viewport={"width": 1300, "height": 900})
+    page.set_default_timeout(120_000)
+    yield page
+    page.close()
+
+
+@pytest.fixture
+def lab(root, tmp_path):
+    """The address of a JupyterLab that serves one notebook."""
+    (tmp_path / "work").mkdir()
+    cells = [new_code_cell(source) for source in ("%matplotlib inline", CELL)]
+    kernel = {"name": "python3", "display_name": "Python 3", "language": "python"}
+    notebook = new_notebook(cells=cells, metadata={"kernelspec": kernel})
+    nbformat.write(notebook, tmp_path / "work" / "bars.ipynb")
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    own = {"JUPYTER_CONFIG_DIR": str(tmp_path / "config"), "PYTHONPATH": str(root)}
+    env = {k: v for k, v in os.environ.items() if not k.startswith(("JSWS_", "MPLBACKEND"))}
+    options = (
+        f"--no-browser --allow-root --port={port} --IdentityProvider.token= "
+        "--ServerApp.password= --LabApp.expose_app_in_browser=True --LabApp.news_url=None"
+    )
+    command = [sys.executable, "-m", "jupyterlab", *options.split()]
+    log = open(tmp_path / "log.txt", "w")
+    server = subprocess.Popen(
+        command, cwd=tmp_path / "work", env=env | own, stdout=log, stderr=log
+    )
+    address = f"http://127.0.0.1:{port}"
+    try:
+        for _ in range(240):
+            with contextlib.suppress(OSError):
+                urllib.request.urlopen(f"{address}/api/status", timeout=5)
+                break
+            assert server.poll() is None, (tmp_path / "log.txt").read_text()
+            time.sleep(0.5)
+        yield address
+    finally:
+        server.terminate()
+        server.wait(30)
+        log.close()
+
+
+def test_every_kind_of_control_redraws_the_picture(page, lab):
+    page.goto(f"{lab}/lab/tree/bars.ipynb?reset")
+    page.wait_for_selector(".jp-Notebook .jp-Cell")
+    page.wait_for_function(
+        "() => window.jupyterapp?.shell.currentWidget?.sessionContext?.session?.kernel"
+    )
+    page.evaluate("() => window.jupyterapp.commands.execute('notebook:run-all-cells')")
+    explorer = page.locator(".jp-OutputArea-output .widget-vbox:has(img.widget-image)")
+    explorer.wait_for()
+    picture = explorer.locator("img.widget-image")
+    seen = [picture.get_attribute("src")]
+
+    def redrawn():
+        page.wait_for_function(
+            "([image, before]) => image.src !== before",
+            arg=[picture.element_handle(), seen[-1]],
+        )
+        seen.append(picture.get_attribute("src"))
+
+    explorer.locator(".widget-slider .noUi-handle").press("End")
+    redrawn()
+    explorer.locator(".widget-dropdown select").select_option("dot")
+    redrawn()
+    explorer.locator(".widget-checkbox input").click()
+    redrawn()
+    words = picture.get_attribute("title")  # what a screen reader says
+    assert words == "height 3, kind dot, grid yes. dot 3.0"

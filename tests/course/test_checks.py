@@ -1,0 +1,189 @@
+"""Checks: each passes the solution and nothing else, and tells its mistakes apart."""
+
+import contextlib
+import importlib
+import io
+import pkgutil
+import re
+from pathlib import Path
+
+import matplotlib
+import nbformat
+import numpy as np
+import pytest
+import torch
+from torch.nn.functional import logsigmoid, pad
+
+from jsws_lib.course import checks
+from jsws_lib.course.checks import Either, Wrong, array_of, ask, check, either, judge
+from jsws_lib.course.checks.backbone import check_conv
+from jsws_lib.course.checks.evaluation import check_mae, check_mean_iou
+from jsws_lib.course.checks.losses import check_soft_dial
+from jsws_lib.course.checks.pseudo_labels import check_repaired
+from jsws_lib.course.exercises import unsolved
+from jsws_lib.losses import LogPair
+
+SOLUTIONS = Path(__file__).resolve().parents[2] / "notebooks" / "solutions"
+PATHS = sorted(SOLUTIONS.glob("*.ipynb"))
+
+
+def run(source, namespace):
+    """Run one cell; return what it prints."""
+    source = re.sub(r"^( *)[%!].*$", r"\1pass", source, flags=re.M)  # for IPython alone
+    printed = io.StringIO()
+    with contextlib.redirect_stdout(printed):
+        exec(source, namespace)
+    return printed.getvalue()
+
+
+@pytest.fixture
+def judged(monkeypatch):
+    """What the checks hand to `judge`: the right answer, the mistakes, the settings."""
+    seen = []
+
+    def spy(got, want, mistakes, **how):
+        seen.append((want, mistakes, how))
+        judge(got, want, mistakes, **how)
+
+    for found in pkgutil.iter_modules(checks.__path__, f"{checks.__name__}."):
+        monkeypatch.setattr(importlib.import_module(found.name), "judge", spy)
+    return seen
+
+
+def not_told(judged):
+    """Sentences whose mistake passes for right, or for another one, on every input."""
+    told = {}
+    for want, mistakes, how in judged:
+        for words, mistake in mistakes.items():
+            values = mistake.values if isinstance(mistake, Either) else (mistake,)
+            for value in values:
+                if value is None or isinstance(value, bool | np.bool_):
+                    continue  # a condition on the answer, which no value stands for
+                kind = re.sub(r"[\d.,]+", "#", words)
+                told.setdefault(kind, False)
+                try:
+                    judge(value, want, mistakes, **how)
+                except Wrong as wrong:
+                    told[kind] |= words in str(wrong)
+    return [words for words, ever in told.items() if not ever]
+
+
+@pytest.mark.parametrize("path", PATHS, ids=lambda path: path.stem)
+def test_checks_pass_the_solution_and_nothing_else(path, monkeypatch, judged):
+    monkeypatch.chdir(SOLUTIONS)
+    monkeypatch.delenv("JSWS_TRAIN", raising=False)
+    monkeypatch.setenv("JSWS_STATIC", "1")
+    matplotlib.use("agg")
+    namespace, solved, wrong, pending = {"__name__": "solutions"}, 0, 0, None
+    cells = nbformat.read(path, as_version=4).cells
+    for cell in (c for c in cells if c.cell_type == "code"):
+        tags = cell.metadata.get("tags", ())
+        stored = "".join(o.get("text", "") for o in cell.outputs)
+        if "solution" in tags:
+            pending = cell.source
+        elif "check" in tags:
+            with contextlib.suppress(Exception):  # an unsolved cell may not even run
+                run(unsolved(pending), namespace)
+            said = run(cell.source, namespace)
+            assert "✗" in said and "✓" not in said, f"unsolved passes: {cell.source}"
+            run(pending, namespace)
+            judged.clear()
+            said = run(cell.source, namespace)
+            assert "✓" in said and "✗" not in said, said
+            assert "✓" in stored and not not_told(judged), cell.source
+            solved += 1
+        elif "wrong" in tags:
+            said = run(cell.source, namespace)
+            assert "✗" in said and "✓" not in said, f"wrong passes: {cell.source}"
+            assert "it stopped with" not in said and "is still there" not in said, said
+            assert said == stored, "other words are stored in the solutions"
+            wrong += 1
+            run(pending, namespace)  # later cells build on the right answer
+        else:
+            run(cell.source, namespace)
+    assert wrong >= solved >= 3
+
+
+def test_a_check_says_what_is_wrong_in_words(capsys):
+    @check
+    def check_half(answer):
+        """Half of four and of two."""
+        got = array_of(ask(answer, np.array([4.0, 2])), (2,))
+        mistakes = {
+            "that is the double": [8, 4],
+            "that is the same": either((4, 2), (2, 4)),
+            "cannot show": None,
+            "nothing is negative": (got < 0).any(),
+        }
+        judge(got, (2, 1), mistakes, where="of 4: ", otherwise="no half")
+        return "Two."
+
+    def spoil(x):
+        x /= 2
+        return x
+
+    for answer, words in [
+        (lambda x: x / 2, "✓ Right. Two."),
+        (lambda x: 2 * x, "✗ Not yet: of 4: that is the double"),
+        (lambda x: torch.tensor([2, 4]), "of 4: that is the same"),
+        (lambda x: -x, "of 4: nothing is negative"),
+        (lambda x: x + 1, "of 4: no half"),
+        (spoil, "changes its arguments"),
+        (lambda x: None, "✗ Not yet: the result is missing"),
+        (lambda x: [1, 2, 3], "has shape (3,), not (2,)"),
+        (lambda x: [float("nan"), 0], "holds NaN"),
+        (lambda x: "two", "is a str, not an array of numbers"),
+        (lambda x: 1 // 0, "it stopped with ZeroDivisionError"),
+        (..., "the ... is still there"),
+    ]:
+        state = torch.get_rng_state()
+        check_half(answer)
+        assert words in capsys.readouterr().out
+        assert torch.equal(state, torch.get_rng_state())
+    with pytest.raises(Wrong):
+        check_half.__wrapped__(lambda x: x)
+
+
+def kept(labels):
+    return np.concatenate([[1], labels])[:, None, None]
+
+
+def softmax(x):
+    e = np.exp(x - x.max(0))
+    return e / e.sum(0)
+
+
+def without_absent(matrix):
+    keep = matrix.sum(1) > 0
+    m = matrix[np.ix_(keep, keep)]
+    return (m.diagonal() / (m.sum(0) + m.sum(1) - m.diagonal())).mean()
+
+
+def narrow_border(x, weight, rate):
+    padded, (h, w) = pad(x, (rate,) * 4), x.shape
+    taps = np.ndindex(*weight.shape)
+    return sum(weight[i, j] * padded[i * rate :, j * rate :][:h, :w] for i, j in taps)
+
+
+def with_background(out, rate):
+    evidence = (rate * out.seg_logits_low.flatten(2)).logsumexp(2) / rate
+    return LogPair(logsigmoid(evidence), logsigmoid(-evidence))
+
+
+SLIPS = [
+    (check_repaired, lambda x, t: (softmax(x) * kept(t)).argmax(0), "✓ Right"),
+    (check_repaired, lambda x, t: (x + 100 * (kept(t) - 1)).argmax(0), "which number"),
+    (check_repaired, lambda x, t: np.where(kept(t), x, -900).argmax(0), "-1000 on all"),
+    (check_repaired, lambda x, t: (np.exp(x) * kept(t)).argmax(0), "infinities or zeros"),
+    (check_mae, lambda s, y: np.abs(s / 255 - y / 255).mean(), "divided by 255 as well"),
+    (check_mae, lambda s, y: np.abs(s - y).mean() / 255, "have no sign: print"),
+    (check_mean_iou, without_absent, "drop no column"),
+    (check_conv, narrow_border, "is rate · (k - 1) / 2 away"),
+    (check_soft_dial, with_background, "the background has no t-hat"),
+]
+
+
+@pytest.mark.parametrize(("check_it", "answer", "words"), SLIPS)
+def test_a_slip_is_called_by_its_own_name(check_it, answer, words, capsys):
+    check_it(answer)
+    assert words in capsys.readouterr().out

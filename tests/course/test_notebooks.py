@@ -1,0 +1,333 @@
+"""Notebooks and extras: their frame, stored outputs and code shared with the library."""
+
+import ast
+import base64
+import json
+import re
+import statistics
+import subprocess
+import symtable
+import sys
+from functools import cache
+from pathlib import Path
+
+import nbformat
+import pytest
+from nbformat.v4 import new_code_cell, new_notebook, new_output
+
+from jsws_lib.course.figures.method import PARTS
+from jsws_lib.course.measured import MIME, Measured
+from tools.stamp import read_stamp
+
+ROOT = Path(__file__).resolve().parents[2]
+NOTEBOOKS = {
+    "01_data": "data",
+    "02_backbone": "backbone",
+    "03_saliency_aggregation": "sam",
+    "04_losses": "losses",
+    "05_stage1": "stage1",
+    "06_pseudo_labels": "pseudo_labels",
+    "07_stage2": "stage2",
+    "08_evaluation": "evaluation",
+}
+BEFORE = [
+    "What you will learn",
+    "Before you start",
+    "Where we are",
+    "What you will see if it works",
+]
+AFTER = ["Paper, released code, and what we do", "Exercises", "Try it", "Summary", "Next"]
+CHECKED = "nbval-check-output"
+
+START = "00_start"  # without exercises, and so without their frame
+EXTRAS = [f"extras/{p.stem}" for p in sorted((ROOT / "notebooks/extras").glob("*.ipynb"))]
+every_notebook = pytest.mark.parametrize("name", NOTEBOOKS)
+every_file = pytest.mark.parametrize("name", [START, *NOTEBOOKS, *EXTRAS])
+# Not shortened yet; empty this, then delete it.
+LONG = {"03_saliency_aggregation", "04_losses"}
+
+
+@cache
+def read(name):
+    notebook = nbformat.read(ROOT / "notebooks" / f"{name}.ipynb", as_version=4)
+    nbformat.validate(notebook)
+    return notebook
+
+
+def code_cells(name):
+    return [c for c in read(name).cells if c.cell_type == "code"]
+
+
+def prose(name):
+    return [c.source for c in read(name).cells if c.cell_type == "markdown"]
+
+
+def tags(cell):
+    return set(cell.metadata.get("tags", ()))
+
+
+def kinds(cell):
+    return {output.output_type for output in cell.outputs}
+
+
+def pictures(cell):
+    return [o for o in cell.outputs if "image/png" in o.get("data", {})]
+
+
+def test_there_are_a_start_and_eight():
+    found = {p.stem for p in (ROOT / "notebooks").glob("*.ipynb")}
+    assert found == {START, *NOTEBOOKS}
+    assert set(NOTEBOOKS.values()) == set(PARTS)
+
+
+# --- frame ---------------------------------------------------------------------------
+
+
+@every_notebook
+def test_headings_and_the_way_to_the_next(name):
+    lines = "\n".join(re.sub(r"```.*?```", "", p, flags=re.S) for p in prose(name))
+    (title,) = re.findall(r"^# (.+)$", lines, re.M)
+    assert title.startswith(f"{int(name[:2])}. ") and prose(name)[0].startswith("# ")
+    headings = [h.strip() for h in re.findall(r"^## (.+)$", lines, re.M)]
+    assert (headings[:4], headings[-5:]) == (BEFORE, AFTER)
+    assert len(headings) > 8  # a body
+    following = [*NOTEBOOKS, START][list(NOTEBOOKS).index(name) + 1]
+    assert f"({following}.ipynb" in lines.split("\n## Next")[1]
+
+
+@every_file
+def test_one_first_cell(name):
+    first = code_cells(name)[0]
+    assert first.source == read_stamp().cell, "run make stamp"
+    assert len(first.source.splitlines()) <= 8
+    assert "nbval-ignore-output" in tags(first)
+
+
+@every_notebook
+def test_place_in_the_method(name):
+    first, *others = code_cells(name)
+    (place,) = [c for c in others if "show_method(" in c.source]
+    assert place.source.splitlines()[-1] == f'show_method("{NOTEBOOKS[name]}")'
+    order = [c.id for c in read(name).cells]
+    (where,) = [c.id for c in read(name).cells if c.source.startswith("## Where we are")]
+    assert order.index(place.id) > order.index(where) > order.index(first.id)
+
+
+@pytest.mark.parametrize("name", [name for name in NOTEBOOKS if name not in LONG])
+def test_it_is_read_in_an_hour(name):
+    assert len(read(name).cells) <= 65
+    assert len(" ".join(prose(name)).split()) <= 2800
+    exercises = re.findall(r"^### Exercise ", "\n".join(prose(name)), re.M)
+    assert 1 <= len(exercises) <= 4
+    assert sum("report(" in cell.source for cell in code_cells(name)) <= 6
+
+
+def test_the_start_is_short_and_leads_on():
+    assert len(read(START).cells) <= 16
+    assert prose(START)[0].startswith("# 0. ")
+    assert all(f"({name}.ipynb)" in prose(START)[-1] for name in NOTEBOOKS)
+
+
+@every_file
+def test_relative_links_resolve(name):
+    for target in re.findall(r"\]\(([^)\s]+)\)", "\n".join(prose(name))):
+        if not re.match(r"https?:|mailto:|#|attachment:", target):
+            path = (ROOT / "notebooks" / name).parent / target.split("#")[0]
+            assert path.exists(), f"{name} links to {target}"
+
+
+@every_file
+def test_cells_are_short(name):
+    lengths = []
+    for cell in code_cells(name)[1:]:
+        lines = cell.source.splitlines()
+        own = (line for line in lines if line and not line.startswith(("import", "from")))
+        lengths.append(sum(1 for _ in own))
+        assert len(lines) <= 25, f"{name} {cell.id} has {len(lines)} lines"
+        assert max(map(len, lines)) <= 88, f"{name} {cell.id} has a long line"
+    assert statistics.median(lengths) <= (14 if name == START else 10)
+
+
+@every_notebook
+def test_questions_mistakes_and_controls(name):
+    question = r"\*\*Predict\.\*\* .*?<details><summary>Answer</summary>"
+    assert len(re.findall(question, "\n".join(prose(name)), re.S)) >= 2
+    assert any("raises-exception" in tags(cell) for cell in code_cells(name))
+    controls = [c for c in code_cells(name) if "explore(" in c.source]
+    assert controls and all(map(pictures, controls))  # the strip is stored
+
+
+def symbols(formula):
+    """The symbols of a formula without their indices, such as `s` of `s_m^n`."""
+    formula = re.sub(r"\\(text\w*|operatorname\*?)\{[^}]*\}", " ", formula)
+    found = set()
+    for part in (r"\\mathcal\{?\w\}?_\{?\w+\}?", r"\\hat t", r"\\(?:lambda|eta)\b"):
+        found |= {re.sub(r"[{} ]", "", symbol) for symbol in re.findall(part, formula)}
+        formula = re.sub(part, " ", formula)
+    formula = re.sub(r"[_^](\{[^}]*\}|\\?\w)", " ", formula)
+    return found | set(re.findall(r"[A-Za-z]", re.sub(r"\\[A-Za-z]+", " ", formula)))
+
+
+@pytest.mark.parametrize("name", ["03_saliency_aggregation", "04_losses"])
+def test_symbols_of_formulas_are_in_the_table(name):
+    assert symbols(r"-\frac1{N_s}\sum_n y_m^n\log s_m^n + \hat t_i") == {*"Nys", r"\hatt"}
+    cells = [c for c in read(name).cells if c.cell_type == "markdown"]
+    text = "\n\n".join(c.source for c in cells if "exercise" not in tags(c))
+    rows = re.findall(r"^\| (.*?) \| .* \|$", text, re.M)
+    known = {s for row in rows for f in re.findall(r"\$(.+?)\$", row) for s in symbols(f)}
+    formulas = re.findall(r"\$\$(.+?)\$\$", text, re.S)
+    assert len(formulas) >= 5
+    for formula in formulas:
+        assert symbols(formula) <= known, formula
+
+
+# --- stored outputs ------------------------------------------------------------------
+
+
+@every_file
+def test_everything_was_executed_and_only_mistakes_fail(name):
+    for cell in code_cells(name):
+        assert cell.execution_count is not None, f"{name} {cell.id} was not run"
+        assert ("error" in kinds(cell)) == ("raises-exception" in tags(cell)), cell.id
+
+
+@every_notebook
+def test_outputs_to_compare_and_to_look_at(name):
+    checked = [c for c in code_cells(name) if CHECKED in tags(c)]
+    assert len(checked) >= 5
+    for cell in checked:
+        assert cell.outputs, f"{name} {cell.id} is compared but shows nothing"
+        assert "report(" not in cell.source
+    shown = [output for cell in code_cells(name) for output in pictures(cell)]
+    assert len(shown) >= 2
+    for output in shown:
+        assert base64.b64decode(output.data["image/png"]).startswith(b"\x89PNG")
+        assert len(output.metadata.get("image/png", {}).get("alt", "")) >= 20
+
+
+@every_notebook
+def test_reported_numbers_are_as_expected(name):
+    shown = [output.get("data", {}) for c in code_cells(name) for output in c.outputs]
+    reported = [Measured.from_json(data[MIME]) for data in shown if MIME in data]
+    assert reported
+    for measured in reported:
+        assert measured.ok, measured
+
+
+@every_file
+def test_the_file_is_small_and_names_no_machine(name):
+    path = ROOT / "notebooks" / f"{name}.ipynb"
+    assert path.stat().st_size < 1_000_000
+    metadata = read(name).metadata
+    assert "widgets" not in metadata and metadata.kernelspec.name == "python3"
+    text = json.dumps([[c.source, c.get("outputs")] for c in read(name).cells])
+    text = re.sub(r'"image/png": "[^"]*"', "", text)
+    for folder in ("/wo" + "rk/", "/ho" + "me/", "/ro" + "ot/", "/t" + "mp/"):
+        assert folder not in text
+
+
+@pytest.mark.slow
+def test_nbval_compares_what_carries_its_tag(tmp_path):
+    output = new_output("stream", text="0.513\n")
+    stored = {"outputs": [output], "execution_count": 1, "metadata": {"tags": [CHECKED]}}
+    cells = [new_code_cell(f"print({number})", **stored) for number in (0.513, 0.514)]
+    nbformat.write(new_notebook(cells=cells), tmp_path / "two.ipynb")
+    command = [sys.executable, "-m", "pytest", "-q", "--nbval-lax", "--nbval-current-env"]
+    done = subprocess.run(
+        [*command, "two.ipynb"], cwd=tmp_path, capture_output=True, text=True
+    )
+    assert "1 failed, 1 passed" in done.stdout, done.stdout + done.stderr
+
+
+# --- code ----------------------------------------------------------------------------
+
+
+def bound(tree):
+    """Names that a cell binds at its top level, functions and loop variables included."""
+    names, todo = set(), list(tree.body)
+    own_scope = ast.Lambda | ast.ListComp | ast.SetComp | ast.DictComp | ast.GeneratorExp
+    while todo:
+        node = todo.pop()
+        if isinstance(node, ast.FunctionDef | ast.ClassDef):
+            names.add(node.name)
+        elif isinstance(node, ast.Import | ast.ImportFrom):
+            names |= {(alias.asname or alias.name).split(".")[0] for alias in node.names}
+        elif isinstance(node, ast.Name):
+            names |= {node.id} if isinstance(node.ctx, ast.Store) else set()
+        elif not isinstance(node, own_scope):
+            todo += ast.iter_child_nodes(node)
+    return names
+
+
+def needed(table):
+    """For each function or lambda of a cell, the globals that it reads when called."""
+    comprehensions = {"listcomp", "setcomp", "dictcomp", "genexpr"}
+    if table.get_type() == "function" and table.get_name() not in comprehensions:
+        read_names = (s for s in table.get_symbols() if s.is_global() and s.is_referenced())
+        yield table.get_name(), {s.get_name() for s in read_names}
+    for child in table.get_children():
+        yield from needed(child)
+
+
+def clashes(cells):
+    """(name, function) where a cell binds what a function of an earlier cell reads."""
+    found, readers = [], {}
+    for source in cells:
+        source = re.sub(r"^[%!].*$", "", source, flags=re.M)
+        for name in bound(ast.parse(source)) & readers.keys():
+            found += [(name, function) for function in readers[name]]
+        for function, names in needed(symtable.symtable(source, "cell", "exec")):
+            for name in names:
+                readers.setdefault(name, set()).add(function)
+    return found
+
+
+def test_clashes_are_seen():
+    draw = "def draw(fig):\n    return belief(3) + n"
+    assert clashes([draw, "for k, n in enumerate(x):\n    pass"]) == [("n", "draw")]
+    assert clashes([draw, "belief = 3"]) == [("belief", "draw")]
+    assert clashes(["f = lambda: n", "with a as n:\n    pass"]) == [("n", "lambda")]
+    assert clashes(["n = 1", draw, "print([n for n in x])\ndef g(n):\n    n = 2"]) == []
+
+
+@every_file
+def test_no_cell_changes_what_an_earlier_function_reads(name):
+    """Else a slider or an exercise fails after the whole notebook has run."""
+    assert clashes([cell.source for cell in code_cells(name)[1:]]) == []
+
+
+def definitions(source):
+    """Top-level functions and classes by name, as text without docstrings."""
+    found, defining = {}, ast.FunctionDef | ast.ClassDef
+    for node in ast.parse(re.sub(r"^\s*[%!].*$", "", source, flags=re.M)).body:
+        if isinstance(node, defining):
+            for inner in ast.walk(node):
+                if isinstance(inner, defining) and ast.get_docstring(inner) is not None:
+                    inner.body = inner.body[1:] or [ast.Pass()]
+            found[node.name] = ast.unparse(node)
+    return found
+
+
+@cache
+def library():
+    found = {}
+    for folder in ("jsws_lib", "data_utils"):
+        for path in sorted((ROOT / folder).glob("*.py")):
+            for name, text in definitions(path.read_text()).items():
+                found.setdefault(name, {})[text] = path.name
+    return found
+
+
+@every_file
+def test_what_a_notebook_defines_is_what_the_library_runs(name):
+    for cell in code_cells(name)[1:]:
+        for defined, text in definitions(cell.source).items():
+            same = library().get(defined, {text: ""})
+            assert text in same, f"{defined} in {cell.id} is not that of {same.values()}"
+
+
+def test_the_comparison_of_code_notices_a_changed_constant():
+    one = definitions('def f(x):\n    """Doc."""\n    return x + 1\n')
+    assert one == definitions("def f(x):\n    # a comment\n    return x + 1\n")
+    assert one != definitions("def f(x):\n    return x + 2\n")
+    assert "class_loss" in library() and "SSNet" in library()

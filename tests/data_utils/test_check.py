@@ -1,0 +1,208 @@
+"""`jsws data check`: every fault is found, and named."""
+
+import json
+import shutil
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from data_utils.errors import JswsError
+from data_utils.real import check as module
+from data_utils.real.check import check, picture_hash
+from data_utils.real.download import sources
+from data_utils.voc import image_labels, read_ids, write_palette_png
+
+COUNTS = {"DUTS-TR": 24, "ECSSD": 8, "VOC2012 train_aug": 24, "VOC2012 val": 8}
+
+
+@pytest.fixture
+def root(own_data, monkeypatch):
+    """The embedded data, whose numbers are taken as the published ones."""
+    sets = {
+        name: replace(one, holds=dict.fromkeys(one.holds, COUNTS.get(name, 0)))
+        for name, one in sources().items()
+    }
+    lists = {"train_aug": (24, False, True), "val": (8, True, False)}
+    monkeypatch.setattr(module, "sources", lambda: sets)
+    monkeypatch.setattr(module, "VOC_LISTS", lists)
+    return own_data
+
+
+def found(root):
+    return {v.name: v for v in check(root, workers=0)}
+
+
+def test_whole_sets_are_ok(root):
+    verdicts = found(root)
+    assert {name: v.pairs for name, v in verdicts.items()} == COUNTS
+    assert {v.state for v in verdicts.values()} == {"ok"}
+    assert verdicts["ECSSD"].words() == ["ok    ECSSD: 8 of 8"]
+
+
+def files(root, name):
+    images, masks = sources()[name].holds
+    return sorted((root / images).iterdir()), sorted((root / masks).iterdir())
+
+
+def spoil_mask(root, change, name="ECSSD", k=2):
+    path = files(root, name)[1][k]
+    change(Image.open(path).convert("L")).save(path)
+    return path
+
+
+@pytest.mark.parametrize(
+    "kind, change",
+    [
+        ("grey", lambda m: m.resize((32, 32)).resize(m.size)),
+        ("empty", lambda m: Image.new("L", m.size)),
+        ("refused", lambda m: m.point(lambda v: v // 2)),
+        ("refused", lambda m: Image.merge("RGB", (m, Image.new("L", m.size), m))),
+        ("refused", lambda m: m.resize((10, 10))),
+    ],
+)
+def test_masks(root, kind, change):
+    path = spoil_mask(root, change)
+    verdict = found(root)["ECSSD"]
+    (said,) = verdict.findings[kind]
+    assert path.name in said
+    assert verdict.state == ("FAIL" if kind == "refused" else "warn")
+    assert path.name in "\n".join(verdict.words())
+
+
+def test_zero_and_one_are_black_and_white(root):
+    spoil_mask(root, lambda m: Image.fromarray((np.asarray(m) > 0).astype(np.uint8)))
+    assert found(root)["ECSSD"].state == "ok"
+
+
+def test_missing_and_broken_files(root):
+    images, masks = files(root, "DUTS-TR")
+    images[0].unlink()
+    masks[1].unlink()
+    images[2].write_bytes(images[2].read_bytes()[:200])
+    masks[3].write_bytes(b"no picture")
+    verdict = found(root)["DUTS-TR"]
+    assert verdict.state == "FAIL" and verdict.pairs == 22
+    assert verdict.findings["no image"] == [masks[0].name]
+    assert verdict.findings["no mask"] == [images[1].name]
+    said = verdict.findings["refused"]
+    assert images[2].name in said[0] and masks[3].name in said[1]
+    assert "count" in verdict.findings
+
+
+def test_voc(root):
+    voc = root / "VOCdevkit" / "VOC2012"
+    masks = sorted((voc / "SegmentationClass").iterdir())
+    Image.open(masks[0]).convert("RGB").save(masks[0])
+    masks[1].unlink()
+    annotation = sorted((voc / "Annotations").glob("mini_0*.xml"))[0]
+    annotation.write_text("<annotation>")
+    verdicts = found(root)
+    (said,) = verdicts["VOC2012 val"].findings["refused"]
+    assert f"{masks[0].name} is a RGB picture" in said
+    assert len(verdicts["VOC2012 val"].findings["no mask"]) == 1
+    assert verdicts["VOC2012 train_aug"].findings["labels"] == [annotation.stem]
+
+
+def change_masks(root, change, count=None):
+    folder = root / "VOCdevkit/VOC2012/SegmentationClass"
+    paths = sorted(folder.iterdir())[:count]
+    for path in paths:
+        with Image.open(path) as mask:
+            changed = change(np.asarray(mask))
+        write_palette_png(path, changed.astype(np.uint8))
+    return [path.name for path in paths]
+
+
+@pytest.mark.parametrize(
+    ("kind", "change", "state"),
+    [
+        ("void", lambda m: np.where(m > 0, 255, 0), "warn"),
+        ("labels and mask", lambda m: np.where(m > 0, 1, 0), "warn"),
+        ("labels and mask", lambda m: np.where(m == 255, 255, 0), None),  # it is void
+        ("labels and mask", lambda m: m * 0, "warn"),
+    ],
+)
+def test_class_masks_and_labels(root, kind, change, state):
+    """A mask of 0 and 255, of one category whatever is labelled, and of none."""
+    names = change_masks(root, change, 3)
+    verdict = found(root)["VOC2012 val"]
+    wrong = set(verdict.findings.get(kind, ()))
+    assert verdict.state == "warn" and wrong <= set(names) and bool(wrong) == bool(state)
+
+
+@pytest.mark.parametrize("value", [0, 255])
+def test_a_list_without_any_category(root, value):
+    change_masks(root, lambda m: np.where(m > 0, value, 0))
+    verdict = found(root)["VOC2012 val"]
+    assert verdict.state == "FAIL" and "nothing" in verdict.findings
+    assert "there is nothing to measure or learn" in "\n".join(verdict.words())
+
+
+def test_a_palette_that_was_sorted_anew(root):
+    """Some programs keep the colours of a mask and change its numbers."""
+    path = sorted((root / "VOCdevkit/VOC2012/SegmentationClass").iterdir())[3]
+    with Image.open(path) as mask:
+        mask.convert("RGB").quantize(4).save(path)
+    verdict = found(root)["VOC2012 val"]
+    assert path.name in verdict.findings["palette"] and verdict.state == "warn"
+
+
+def test_pseudo_labels(root, pseudo, tmp_path):
+    def looked(folder):
+        return check(root, pseudo_labels=folder, workers=0)[-1]
+
+    assert looked(pseudo).state == "ok"
+    folder = shutil.copytree(pseudo, tmp_path / "labels")
+    paths = sorted(folder.iterdir())
+    labels = image_labels(root / f"VOCdevkit/VOC2012/Annotations/{paths[0].stem}.xml")
+    write_palette_png(paths[0], np.full((64, 64), 1 + labels.argmin(), np.uint8))
+    write_palette_png(paths[1], np.full((9, 9), 0, np.uint8))
+    paths[2].unlink()
+    verdict = looked(folder)
+    assert verdict.state == "FAIL" and verdict.findings["foreign"] == [paths[0].name]
+    assert "is 9 x 9 px" in verdict.findings["refused"][0]
+    assert verdict.findings["no mask"] == [f"{paths[2].stem}.jpg"]
+
+
+def test_a_test_picture_that_is_trained_on(root):
+    train, test = files(root, "DUTS-TR"), files(root, "ECSSD")
+    copy = Image.open(train[0][5])
+    copy.save(test[0][1], quality=95)
+    Image.open(train[1][5]).save(test[1][1])
+    (name,) = found(root)["ECSSD"].findings["both"]
+    assert name == f"{test[0][1].name} is {train[0][5].name} of DUTS-TR"
+    assert "both" not in found(root)["DUTS-TR"].findings
+
+
+def test_the_hash_tells_pictures_apart(root):
+    images = [Image.open(p) for p in files(root, "DUTS-TR")[0]]
+    assert len({picture_hash(i) for i in images}) == len(images)
+    assert picture_hash(Image.new("RGB", (50, 40), "blue")) is None
+
+
+def test_the_command(root, tmp_path, capsys, monkeypatch):
+    from jsws_lib.cli.main import app
+
+    monkeypatch.setattr(module, "in_parallel", lambda work, jobs, workers: map(work, jobs))
+
+    def jsws(*words):
+        with pytest.raises(SystemExit) as stop:
+            app(["data", "check", "--data", *map(str, words)], standalone_mode=True)
+        return stop.value.code, capsys.readouterr().out
+
+    status, said = jsws(root)
+    assert status == 0 and said.count("ok") == 4
+    shutil.rmtree(root / "DUTS-TR" / "DUTS-TR-Mask")
+    status, said = jsws(root, "--json")
+    assert status == 1
+    verdicts = {v["name"]: v for v in json.loads(said)}
+    categories = verdicts["VOC2012 val"]["categories"]
+    ids = read_ids(root / "VOCdevkit/VOC2012/ImageSets/Segmentation/val.txt")
+    labels = [image_labels(root / f"VOCdevkit/VOC2012/Annotations/{i}.xml") for i in ids]
+    assert [*categories.values()] == sum(labels).astype(int).tolist()
+    states = {name: v["state"] for name, v in verdicts.items()}
+    assert states["DUTS-TR"] == "FAIL" and states["ECSSD"] == "ok"
+    with pytest.raises(JswsError, match="no data set under"):
+        app(["data", "check", "--data", str(tmp_path / "x")], standalone_mode=False)

@@ -1,0 +1,326 @@
+"""The decoded file: the same crops within a tolerance, whole or absent, never stale."""
+
+import errno
+import os
+import pickle
+import signal
+import subprocess
+import sys
+import time
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from data_utils import decoded as module
+from data_utils.datasets import Augmentation, ClassificationSet, SaliencySet
+from data_utils.decoded import Decoded
+from data_utils.errors import JswsError
+from data_utils.voc import write_palette_png
+from jsws_lib.config import STEADY, get_profile
+from jsws_lib.engine.runs import Run
+from jsws_lib.training import training_sets
+
+SEVERAL = module.in_parallel
+
+
+@pytest.fixture(autouse=True)
+def one_process(monkeypatch):
+    """Twelve pictures are decoded sooner than two processes have started."""
+    monkeypatch.setattr(module, "in_parallel", lambda work, jobs, workers: map(work, jobs))
+
+
+@pytest.fixture(scope="module")
+def photographs(tmp_path_factory):
+    """Twelve pictures of about 500 px with fine texture, and masks with sharp edges."""
+    root = tmp_path_factory.mktemp("photographs")
+    rng = np.random.default_rng(0)
+    for name in ("images", "masks"):
+        (root / name).mkdir()
+    for k in range(12):
+        w, h = [(500, 375), (375, 500), (400, 300)][k % 3]
+        rough = rng.uniform(0, 255, (h // 25, w // 25, 3)).astype(np.uint8)
+        image = Image.fromarray(rough).resize((w, h), Image.Resampling.BICUBIC)
+        pixels = np.asarray(image) + rng.normal(0, 6, (h, w, 3))
+        yy, xx = np.mgrid[:h, :w]
+        cx, cy = rng.uniform(0.3, 0.7, 2) * (w, h)
+        inside = ((xx - cx) / (w / 5)) ** 2 + ((yy - cy) / (h / 4)) ** 2 < 1
+        pixels[inside] = pixels[inside] * 0.3 + 150
+        picture = Image.fromarray(pixels.clip(0, 255).astype(np.uint8))
+        picture.save(root / f"images/{k:02}.jpg", quality=95)
+        Image.fromarray(inside.astype(np.uint8) * 255).save(root / f"masks/{k:02}.png")
+    return root
+
+
+def saliency(root, cache, **augmentation):
+    return SaliencySet(
+        root / "images",
+        root / "masks",
+        cache=cache,
+        seed=5,
+        augmentation=Augmentation(256, **augmentation),
+    )
+
+
+@pytest.mark.parametrize("rotate", [0.0, 10.0])
+def test_crops_are_those_of_the_direct_path(photographs, rotate):
+    """The same draw gives the same place within half a pixel, and much the same values."""
+    direct, fast = (saliency(photographs, c, rotate=rotate) for c in ("none", "decoded"))
+    grey, mask = [], []
+    for k in range(12):
+        for draw in (k, k + 100):
+            one, two = direct[k, draw], fast[k, draw]
+            assert one["image"].shape == two["image"].shape == (3, 256, 256)
+            assert two["image"].is_contiguous() and two["sal_mask"].dtype == torch.uint8
+            assert set(two["sal_mask"].unique().tolist()) <= {0, 1, 255}
+            grey.append((one["image"].float() - two["image"].float()).abs().mean())
+            mask.append((one["sal_mask"] == two["sal_mask"]).float().mean())
+    # Texture of 25 px with noise: a shift by one pixel costs more than 4 levels.
+    shifted = torch.roll(one["image"], 1, 2).float() - one["image"].float()
+    assert np.mean(grey) < 0.8 * shifted.abs().mean(), (np.mean(grey), shifted.abs().mean())
+    assert np.mean(mask) > 0.99, np.mean(mask)
+
+
+def test_at_whole_pixels_only_the_resampling_differs(photographs, monkeypatch):
+    """Resize and crop against crop and resize, without the half pixel of the draw."""
+    direct, fast = (saliency(photographs, cache) for cache in ("none", "decoded"))
+    grey = []
+    for k in range(12):
+        draw = (np.array([2 * (k % 14), 28 - k]) / 28, 0.0, False)
+        monkeypatch.setattr(Augmentation, "_draw", lambda self, rng, draw=draw: draw)
+        one, two = direct[k, 0]["image"].float(), fast[k, 0]["image"].float()
+        grey.append((one - two).abs().mean())
+    assert np.mean(grey) < 2, np.mean(grey)  # of 255
+
+
+def test_all_offsets_occur_and_mirrors_too(photographs):
+    augmentation = Augmentation(256)
+    assert augmentation.side == 284  # 9/10 of it is 256 to the pixel
+    square = np.zeros((284, 284, 3), np.uint8)
+    square[..., 0], square[..., 1] = np.arange(284) // 2, np.arange(284)[:, None] // 2
+    seen = set()
+    for draw in range(400):
+        (image,) = augmentation.cut(np.random.default_rng(draw), square, (500, 375))
+        left, right = int(image[0, 0, 0]), int(image[0, 0, -1])
+        seen.add((min(left, right), int(image[1, 0, 0]), left > right))
+    assert len({x for x, *_ in seen}) == 15 and len({y for _, y, _ in seen}) == 15
+    assert {mirror for *_, mirror in seen} == {True, False}
+
+
+def test_class_samples_with_pseudo_labels(own_data, tmp_path, monkeypatch):
+    monkeypatch.setattr(module, "in_parallel", SEVERAL)
+    voc = own_data / "VOCdevkit/VOC2012"
+    plain = ClassificationSet(voc, augmentation=Augmentation(64))
+    for i in plain.ids:
+        labels = np.full((64, 64), 7, np.uint8)
+        labels[:, 32:] = 255
+        write_palette_png(tmp_path / f"{i}.png", labels)
+    data = ClassificationSet(
+        voc, augmentation=Augmentation(64), cache="decoded", pseudo_labels=tmp_path
+    )
+    for k in (0, 5):
+        sample = data[k, k]
+        np.testing.assert_array_equal(sample["labels"], plain[k, k]["labels"])
+        assert sample["pseudo_label"].dtype == torch.int64
+        assert set(sample["pseudo_label"].unique().tolist()) == {7, 255}
+
+
+def test_it_is_built_once_and_again_when_a_source_changes(own_data):
+    voc = own_data / "VOCdevkit/VOC2012"
+    one = ClassificationSet(voc, augmentation=Augmentation(64), cache="decoded")
+    (file,) = (voc / ".decoded").glob("*[0-9a-f].npy")
+    date = file.stat().st_mtime_ns
+    ClassificationSet(voc, augmentation=Augmentation(64), cache="decoded")
+    assert file.stat().st_mtime_ns == date
+    changed = voc / "JPEGImages" / f"{one.ids[4]}.jpg"
+    Image.new("RGB", (64, 64), (9, 200, 9)).save(changed)
+    two = ClassificationSet(voc, augmentation=Augmentation(64), cache="decoded")
+    assert abs(int(two[4, 0]["image"][1].float().mean()) - 200) <= 2
+    assert not file.exists() and len(list((voc / ".decoded").glob("*[0-9a-f].npy"))) == 1
+
+
+def test_sets_that_share_a_list_do_not_take_each_others_files(own_data, tmp_path):
+    """Stage 1 and two students with labels of their own, one beside the other."""
+    voc = own_data / "VOCdevkit/VOC2012"
+
+    def made(labels=None):
+        return ClassificationSet(
+            voc, augmentation=Augmentation(64), cache="decoded", pseudo_labels=labels
+        )
+
+    plain = made()
+    for value in (3, 7):
+        for i in plain.ids:
+            labels = np.full((64, 64), value, np.uint8)
+            write_palette_png(tmp_path / f"{value}/{i}.png", labels)
+    students = {value: made(tmp_path / f"{value}") for value in (3, 7)}
+    files = {p: p.stat().st_mtime_ns for p in (voc / ".decoded").iterdir()}
+    assert len(files) == 3
+    for value, student in students.items():
+        assert set(
+            pickle.loads(pickle.dumps(student))[0, 0]["pseudo_label"].flatten().tolist()
+        ) == {value}
+    assert pickle.loads(pickle.dumps(plain))[0, 0]["image"].shape == (3, 64, 64)
+    made(), made(tmp_path / "3")
+    assert {p: p.stat().st_mtime_ns for p in (voc / ".decoded").iterdir()} == files
+
+
+def test_a_moved_data_root_keeps_its_file(own_data, tmp_path):
+    def made(root):
+        return ClassificationSet(
+            root / "VOCdevkit/VOC2012", cache="decoded", augmentation=Augmentation(64)
+        )
+
+    name = made(own_data)._decoded.path.name
+    assert made(own_data.rename(tmp_path / "moved"))._decoded.path.name == name
+    (tmp_path / "link").symlink_to(tmp_path / "moved")
+    assert made(tmp_path / "link")._decoded.path.name == name
+
+
+@pytest.mark.parametrize("left", [0, 100, None])
+def test_what_a_power_cut_left(photographs, monkeypatch, tmp_path, left):
+    monkeypatch.setenv("JSWS_CACHE", str(tmp_path))
+    whole = saliency(photographs, "decoded")
+    expected = whole[11, 0]["image"]
+    broken = whole._decoded.path
+    data = broken.read_bytes()
+    broken.unlink()  # the whole one stays mapped
+    if left is not None:
+        broken.write_bytes(data[:left])
+    assert torch.equal(saliency(photographs, "decoded")[11, 0]["image"], expected)
+    assert broken.read_bytes() == data
+    assert torch.equal(whole[11, 0]["image"], expected)
+
+
+def test_what_other_programs_keep_in_the_folder_stays(photographs, tmp_path, monkeypatch):
+    monkeypatch.setenv("JSWS_CACHE", str(tmp_path))
+    (tmp_path / ".session.tmp").mkdir()
+    others = [tmp_path / name for name in (".thesis.tmp", "images_284_notes.npy")]
+    for other in others:
+        other.write_text("mine")
+    for other in (*others, tmp_path / ".session.tmp"):
+        os.utime(other, (1, 1))
+    saliency(photographs, "decoded")
+    assert all(other.read_text() == "mine" for other in others)
+
+
+def test_a_folder_that_can_only_be_read(photographs, tmp_path, monkeypatch):
+    """There, deleting a file that does not exist is an error, too."""
+    monkeypatch.setenv("JSWS_CACHE", str(tmp_path))
+    saliency(photographs, "decoded")
+
+    def refuse(*given, **_):
+        raise OSError(errno.EROFS, "Read-only file system")
+
+    real = np.lib.format.open_memmap  # also reads
+
+    def only_read(file, mode, *more, **given):
+        return (refuse if mode == "w+" else real)(file, mode, *more, **given)
+
+    monkeypatch.setattr(module.np.lib.format, "open_memmap", only_read)
+    monkeypatch.setattr(module.Path, "unlink", refuse)
+    saliency(photographs, "decoded")  # it is there already
+    with pytest.raises(JswsError, match="cannot be written to .*Read-only.*JSWS_CACHE"):
+        saliency(photographs, "decoded", crop=0.8)
+
+
+def test_a_disk_that_fills_up_is_no_sudden_death(photographs, tmp_path, monkeypatch):
+    """Two builds side by side, each of which saw room for itself alone."""
+    monkeypatch.setenv("JSWS_CACHE", str(tmp_path))
+    asked = []
+
+    def full(number, start, length):
+        asked.append(length)
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(module.os, "posix_fallocate", full)
+    with pytest.raises(JswsError, match="cannot be written to .*No space left.*JSWS_CACHE"):
+        saliency(photographs, "decoded")
+    assert asked[0] > 12 * 284 * 284 * 4 and not list(tmp_path.iterdir())
+
+
+def test_loading_processes_get_the_name_not_the_pixels(photographs):
+    data = saliency(photographs, "decoded")
+    before = data[3, 3]["image"]
+    sent = pickle.dumps(data)
+    assert len(sent) < 20_000
+    assert torch.equal(pickle.loads(sent)[3, 3]["image"], before)
+
+
+KILLED = """
+import sys, time
+from pathlib import Path
+from data_utils import datasets, decoded
+slow = decoded.decode
+def decode(files, *, side):
+    time.sleep(.2)
+    print("one", flush=True)
+    return slow(files, side=side)
+decoded.decode = decode
+decoded.in_parallel = lambda work, jobs, workers: map(work, jobs)
+root = Path(sys.argv[1])
+datasets.SaliencySet(root / "images", root / "masks", cache="decoded",
+                     augmentation=datasets.Augmentation(64))
+"""
+
+
+def test_a_killed_build_leaves_nothing_that_is_read(photographs, tmp_path, root):
+    for name in ("images", "masks"):
+        (tmp_path / name).symlink_to(photographs / name)
+    command = [sys.executable, "-c", KILLED, str(tmp_path)]
+    work = subprocess.Popen(command, cwd=root, stdout=subprocess.PIPE, text=True)
+    for _ in range(3):
+        work.stdout.readline()
+    work.send_signal(signal.SIGKILL)
+    work.wait(30)
+    (left,) = (tmp_path / ".decoded").glob(".*.tmp")
+    assert not list((tmp_path / ".decoded").glob("*[0-9a-f].npy"))
+    os.utime(left, (time.time() - 2 * module.ABANDONED,) * 2)
+    data = SaliencySet(
+        tmp_path / "images",
+        tmp_path / "masks",
+        cache="decoded",
+        augmentation=Augmentation(64),
+    )
+    assert data[11, 0]["image"].float().std() > 10 and not left.exists()
+
+
+def test_what_goes_wrong_is_one_clear_error(photographs, tmp_path, monkeypatch):
+    for name in ("images", "masks"):
+        (tmp_path / name).mkdir()
+    for k in range(3):
+        name = f"{k:02}"
+        (tmp_path / f"images/{name}.jpg").write_bytes(
+            (photographs / f"images/{name}.jpg").read_bytes()
+        )
+        Image.new("1", (9, 9)).save(tmp_path / f"masks/{name}.png")
+    with pytest.raises(JswsError, match="00.png is 9 x 9 px but its image is 500 x 375"):
+        saliency(tmp_path, "decoded")
+    assert list((tmp_path / ".decoded").iterdir()) == []
+    monkeypatch.setattr(module.shutil, "disk_usage", lambda _: type("", (), {"free": 10}))
+    with pytest.raises(JswsError, match=r"0.0 GB are free; make room.*JSWS_CACHE"):
+        saliency(tmp_path, "decoded")
+    with pytest.raises(JswsError, match="cache 'ram': choose from none, memory, decoded"):
+        saliency(tmp_path, "ram")
+    monkeypatch.undo()
+    (tmp_path / "file").write_text("")
+    monkeypatch.setenv("JSWS_CACHE", str(tmp_path / "file"))
+    with pytest.raises(JswsError, match="cannot be written to .*file"):
+        saliency(photographs, "decoded")
+
+
+def test_another_folder(photographs, tmp_path, monkeypatch):
+    monkeypatch.setenv("JSWS_CACHE", str(tmp_path / "elsewhere"))
+    saliency(photographs, "decoded")
+    assert len(list((tmp_path / "elsewhere").glob("images_284_*.npy"))) == 1
+
+
+def test_decoded_runs_have_a_name_of_their_own(tiny):
+    plain = Run("M", tiny, STEADY).name
+    assert Run("M", replace(tiny, cache="none"), STEADY).name == plain
+    assert Run("M", replace(tiny, cache="decoded"), STEADY).name != plain
+    assert get_profile("paper").cache == "decoded"
+    (data,) = training_sets(("L_c",), replace(tiny, cache="decoded"), STEADY)
+    assert isinstance(data._decoded, Decoded) and len(data._decoded) == len(data)

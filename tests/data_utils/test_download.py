@@ -1,0 +1,518 @@
+"""Fetching data sets: against a server that drops, truncates, lies and redirects."""
+
+import hashlib
+import io
+import json
+import os
+import tarfile
+import threading
+import zipfile
+from dataclasses import replace
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from urllib.parse import urlparse
+
+import numpy as np
+import pytest
+from scipy.io import savemat
+
+from data_utils.errors import JswsError
+from data_utils.pictures import read_class_mask
+from data_utils.real import archives
+from data_utils.real import download as module
+from data_utils.real.download import (
+    Archive,
+    Source,
+    download,
+    fetch,
+    missing,
+    sources,
+    unpack,
+    verify,
+)
+from data_utils.voc import write_palette_png
+
+NOISE = np.random.default_rng(0).bytes(300_000)
+
+
+def zipped(files):
+    data = io.BytesIO()
+    with zipfile.ZipFile(data, "w") as archive:
+        for name, content in files.items():
+            archive.writestr(name, content)
+    return data.getvalue()
+
+
+def tarred(files, *, links=(), kind=tarfile.SYMTYPE):
+    data = io.BytesIO()
+    with tarfile.open(fileobj=data, mode="w:gz") as archive:
+        for name, content in files.items():
+            member = tarfile.TarInfo(name)
+            member.size = len(content)
+            archive.addfile(member, io.BytesIO(content))
+        for name, target in links:
+            member = tarfile.TarInfo(name)
+            member.type, member.linkname = kind, target
+            archive.addfile(member)
+    return data.getvalue()
+
+
+PICTURES = zipped({"set/images/1.jpg": NOISE, "set/images/2.jpg": b"2"})
+
+
+class Handler(BaseHTTPRequestHandler):
+    """`/<behaviour>/<name>`; the server counts the requests and remembers ranges."""
+
+    def log_message(self, *_):
+        pass
+
+    def do_GET(self):
+        server, behaviour = self.server, urlparse(self.path).path.split("/")[1]
+        wanted = self.headers.get("Range")
+        server.asked.append((behaviour, wanted))
+        if behaviour == "redirect":
+            self.send_response(302)
+            self.send_header("Location", "/good/x.zip")
+            self.end_headers()
+            return
+        if behaviour == "loop":
+            self.send_response(302)
+            self.send_header("Location", self.path)
+            self.end_headers()
+            return
+        if behaviour == "no-http":
+            self.wfile.write(b"220 ready for FTP\r\n")
+            return
+        if behaviour == "chunks":  # of which the second never comes
+            self.send_response(200)
+            self.send_header("Transfer-Encoding", "chunked")
+            self.end_headers()
+            self.wfile.write(b"5\r\nhello\r\nffff\r\n")
+            return
+        if behaviour.isdigit():
+            self.send_error(int(behaviour))
+            return
+        if behaviour == "busy-once" and len(server.asked) == 1:
+            self.send_error(503)
+            return
+        data = server.data[::-1] if behaviour == "corrupt" else server.data
+        start = 0
+        if wanted and behaviour != "no-ranges":
+            start = int(wanted.removeprefix("bytes=").removesuffix("-"))
+            if start >= len(data):
+                self.send_error(416)
+                return
+        self.send_response(206 if start else 200)
+        if start:
+            place = start + 1 if behaviour == "elsewhere" else start
+            self.send_header("Content-Range", f"bytes {place}-{len(data) - 1}/{len(data)}")
+        if behaviour != "no-length":
+            self.send_header("Content-Length", str(len(data) - start))
+        self.end_headers()
+        drop = behaviour in ("drop", "no-ranges") and len(server.asked) == 1
+        drop |= behaviour == "always-drop"
+        end = start + (len(data) - start) // 2 if drop else len(data)
+        self.wfile.write(data[start:end])
+
+
+@pytest.fixture
+def server(monkeypatch):
+    monkeypatch.setattr(module, "WAIT", 0)
+    for name in ("http_proxy", "HTTP_PROXY", "all_proxy", "ALL_PROXY"):
+        monkeypatch.delenv(name, raising=False)
+    found = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    found.data, found.asked = PICTURES, []
+    found.url = f"http://127.0.0.1:{found.server_port}"
+    thread = threading.Thread(target=found.serve_forever, daemon=True)
+    thread.start()
+    yield found
+    found.shutdown()
+    found.server_close()
+    thread.join()
+
+
+def archive(server, *behaviours, **more):
+    urls = tuple(f"{server.url}/{behaviour}/x.zip" for behaviour in behaviours)
+    return Archive("x.zip", urls, **more)
+
+
+def source(*archives, holds=None):
+    holds = holds or {"set/images": 2}
+    return Source("SET", "A set", "the page", "free", "us", holds, 1e-6, archives)
+
+
+KNOWN = {
+    "bytes": len(PICTURES),
+    "md5": hashlib.md5(PICTURES).hexdigest(),
+    "sha256": hashlib.sha256(PICTURES).hexdigest(),
+}
+
+
+# --- fetching ------------------------------------------------------------------------
+
+
+BAD_DAYS = ["good", "redirect", "drop", "no-ranges", "busy-once"]
+
+
+@pytest.mark.parametrize("behaviour", BAD_DAYS)
+@pytest.mark.parametrize("known", [KNOWN, {}], ids=["published", "unpublished"])
+def test_a_server_with_a_bad_day(server, tmp_path, behaviour, known):
+    path = fetch(archive(server, behaviour, **known), tmp_path)
+    assert path.read_bytes() == PICTURES
+    assert [p.name for p in tmp_path.iterdir()] == ["x.zip"]
+    if behaviour == "drop":  # taken up where it stopped
+        assert server.asked[1][1] == f"bytes={len(PICTURES) // 2}-"
+
+
+def test_a_partial_file_of_yesterday_is_taken_up(server, tmp_path):
+    (tmp_path / "x.zip.part").write_bytes(PICTURES[:1000])
+    assert fetch(archive(server, "good", **KNOWN), tmp_path).read_bytes() == PICTURES
+    assert server.asked == [("good", "bytes=1000-")]
+    fetch(archive(server, "good", **KNOWN), tmp_path)  # there already: nothing is asked
+    assert len(server.asked) == 1
+
+
+def test_a_server_that_goes_on_elsewhere_is_not_believed(server, tmp_path):
+    (tmp_path / "x.zip.part").write_bytes(PICTURES[:1000])
+    two = archive(server, "elsewhere", "good")
+    assert fetch(two, tmp_path).read_bytes() == PICTURES
+
+
+def test_a_server_without_end_is_left(server, tmp_path, monkeypatch):
+    assert fetch(archive(server, "no-length"), tmp_path).read_bytes() == PICTURES
+    monkeypatch.setattr(module, "MOST", len(PICTURES) // 2)
+    (tmp_path / "x.zip").unlink()
+    with pytest.raises(JswsError, match="sends more than"):
+        fetch(archive(server, "no-length"), tmp_path)
+
+
+def test_what_remains_of_a_longer_file_is_thrown_away(server, tmp_path):
+    (tmp_path / "x.zip.part").write_bytes(bytes(2 * len(PICTURES)))
+    for known in (KNOWN, {}):
+        assert fetch(archive(server, "good", **known), tmp_path).read_bytes() == PICTURES
+        (tmp_path / "x.zip").rename(tmp_path / "x.zip.part")
+        (tmp_path / "x.zip.part").write_bytes(bytes(2 * len(PICTURES)))
+
+
+@pytest.mark.parametrize(
+    "first", ["404", "503", "corrupt", "always-drop", "loop", "no-http", "chunks"]
+)
+def test_the_next_mirror_is_tried(server, tmp_path, first):
+    path = fetch(archive(server, first, "good", **KNOWN), tmp_path)
+    assert path.read_bytes() == PICTURES
+    assert server.asked[0][0] == first and server.asked[-1][0] == "good"
+
+
+def test_all_mirrors_fail_with_reasons_and_a_way_out(server, tmp_path):
+    with pytest.raises(JswsError) as error:
+        fetch(archive(server, "404", "corrupt", "503", **KNOWN), tmp_path, page="the page")
+    words = str(error.value)
+    for part in ("404", "sha256", "503", "--from PATH", "the page"):
+        assert part in words
+    assert not (tmp_path / "x.zip").exists()
+    (tmp_path / "x.zip.part").unlink(missing_ok=True)
+    with pytest.raises(JswsError, match="offers .* bytes instead of 7"):
+        fetch(archive(server, "good", bytes=7), tmp_path)
+    with pytest.raises(JswsError, match="press the button.*--from PATH"):
+        fetch(Archive("y.zip", click="press the button"), tmp_path)
+
+
+def test_verify_compares_size_and_sum(tmp_path):
+    path = tmp_path / "x.zip"
+    path.write_bytes(PICTURES)
+    verify(Archive("x.zip"), path)
+    verify(Archive("x.zip", **KNOWN), path)
+    for wrong, words in (
+        ({"bytes": 7}, "bytes, not 7"),
+        ({"md5": "0"}, "has md5"),
+        ({"sha256": "0"}, "has sha256"),
+    ):
+        with pytest.raises(JswsError, match=words):
+            verify(Archive("x.zip", **wrong), path)
+
+
+# --- unpacking -----------------------------------------------------------------------
+
+
+HOSTILE = [
+    zipped({"../evil": b"1"}),
+    zipped({"/evil": b"1"}),
+    zipped({"a/../../evil": b"1"}),
+    zipped({"C:/evil": b"1"}),
+    zipped({"a\\..\\..\\evil": b"1"}),
+    tarred({"../evil": b"1"}),
+    tarred({}, links=[("out", "/etc")]),
+    tarred({}, links=[("out", "../..")]),
+    tarred({"in/evil": b"1"}, links=[("in", "../..")]),
+    tarred({}, links=[("evil", "../../../secret")], kind=tarfile.LNKTYPE),
+    tarred({}, links=[("d" * 240 + f"/{k}", "../..") for k in "ab"]),
+    tarred({}, links=[("evil", "")], kind=tarfile.FIFOTYPE),
+    tarred({"evil" * 100: b"1"}),
+    tarred({"evil": bytes(3_000_000)}),
+]
+
+
+# Not by their bytes, which hold the time: every process has to name them alike.
+@pytest.mark.parametrize("data", HOSTILE, ids=range(len(HOSTILE)))
+def test_a_hostile_archive_leaves_nothing(tmp_path, data, monkeypatch):
+    monkeypatch.setattr(archives, "SLACK", 1_000_000)
+    (tmp_path / "secret").write_text("mine")
+    path = tmp_path / "a" / "b" / "x"
+    path.parent.mkdir(parents=True)
+    path.write_bytes(data)
+    with pytest.raises(
+        JswsError, match="not to be trusted|damaged|room for its|a shorter name"
+    ):
+        unpack(path, path.parent / "out")
+    assert (tmp_path / "secret").read_text() == "mine"
+    assert not list(tmp_path.rglob("evil*"))
+    assert not list((path.parent / "out").iterdir())
+
+
+def test_a_link_in_a_zip_is_refused(tmp_path):
+    link = zipfile.ZipInfo("out")
+    link.external_attr = 0o120777 << 16
+    with zipfile.ZipFile(tmp_path / "x.zip", "w") as file:
+        file.writestr(link, "/etc")
+    with pytest.raises(JswsError, match="not to be trusted: it holds 'out', a link"):
+        unpack(tmp_path / "x.zip", tmp_path / "out")
+
+
+@pytest.mark.parametrize("make", [zipped, tarred])
+def test_a_damaged_archive_leaves_nothing(tmp_path, make):
+    data = bytearray(make({"set/1": NOISE, "set/2": NOISE}))
+    data[5000:5400] = bytes(400)
+    (tmp_path / "x").write_bytes(data)
+    with pytest.raises(JswsError, match="damaged"):
+        unpack(tmp_path / "x", tmp_path / "out")
+    assert not list((tmp_path / "out").iterdir())
+    (tmp_path / "x").write_bytes(b"<html>404</html>")
+    with pytest.raises(JswsError, match="neither a tar nor a zip"):
+        unpack(tmp_path / "x", tmp_path / "out")
+
+
+def encrypted():
+    """A zip whose member says that it is."""
+    data = bytearray(zipped({"a": b"1"}))
+    data[data.index(b"PK\1\2") + 8] |= 1
+    data[6] |= 1
+    return bytes(data)
+
+
+def strange():
+    """A zip compressed as Windows does it for large files: Deflate64."""
+    data = bytearray(zipped({"a": b"1"}))
+    data[data.index(b"PK\1\2") + 10] = data[8] = 9
+    return bytes(data)
+
+
+@pytest.mark.parametrize("make", [encrypted, strange])
+def test_an_archive_that_another_program_has_to_unpack(tmp_path, make):
+    (tmp_path / "x.zip").write_bytes(make())
+    with pytest.raises(JswsError, match="x.zip cannot be unpacked .*zip it again"):
+        unpack(tmp_path / "x.zip", tmp_path / "out")
+    assert not list((tmp_path / "out").iterdir())
+
+
+def test_places_that_take_no_files(tmp_path, monkeypatch):
+    (tmp_path / "x.zip").write_bytes(PICTURES)
+    (tmp_path / "set").touch()  # where the archive has a folder
+    with pytest.raises(JswsError, match="cannot be unpacked into .*another place: --data"):
+        unpack(tmp_path / "x.zip", tmp_path)
+    with pytest.raises(JswsError, match="cannot be unpacked into .*another place: --data"):
+        unpack(tmp_path / "x.zip", tmp_path / "set")
+    assert not list(tmp_path.glob(".unpack*"))
+    with pytest.raises(JswsError, match="cannot write to .*choose another --data"):
+        download(source(Archive("x.zip")), tmp_path / "set" / "root")
+
+
+def test_what_a_killed_unpacking_left_goes(tmp_path):
+    (tmp_path / "x.zip").write_bytes(PICTURES)
+    for name in (".unpack-1", ".unpack-2"):
+        (tmp_path / "out" / name / "set").mkdir(parents=True)
+    os.utime(tmp_path / "out/.unpack-1", (1, 1))
+    unpack(tmp_path / "x.zip", tmp_path / "out")
+    names = {p.name for p in (tmp_path / "out").iterdir()}
+    assert names == {"set", ".unpack-2"}  # the second may be at work
+
+
+def test_unpacking_joins_what_is_there(tmp_path):
+    for name, make in (("a", zipped), ("b", tarred)):
+        (tmp_path / name).write_bytes(
+            make({f"set/images/{name}.jpg": b"1", "__MACOSX/set/._x": b"2"})
+        )
+        unpack(tmp_path / name, tmp_path / "out")
+    found = {p.name for p in (tmp_path / "out" / "set" / "images").iterdir()}
+    assert found == {"a.jpg", "b.jpg"}
+
+
+# --- a data set ----------------------------------------------------------------------
+
+
+def test_a_set_is_brought_once(server, tmp_path):
+    wanted = source(archive(server, "good", **KNOWN))
+    assert missing(wanted, tmp_path) == ["set/images: 0 of 2 files"]
+    assert download(wanted, tmp_path) is True
+    assert (tmp_path / "set" / "images" / "1.jpg").read_bytes() == NOISE
+    assert [p.name for p in tmp_path.iterdir()] == ["set"]  # no archive, no rubbish
+    assert download(wanted, tmp_path) is False and len(server.asked) == 1
+
+
+def test_an_archive_that_was_fetched_by_hand(tmp_path):
+    by_hand = tmp_path / "downloads" / "x.zip"
+    by_hand.parent.mkdir()
+    by_hand.write_bytes(PICTURES)
+    wanted = source(Archive("x.zip", click="press"))
+    for k, given in enumerate((by_hand, by_hand.parent)):
+        root = tmp_path / f"root {k}"
+        assert download(wanted, root, given=given) is True
+        assert not missing(wanted, root) and by_hand.is_file()  # it is not ours to delete
+    for given in (tmp_path / "nothing", tmp_path):
+        with pytest.raises(JswsError, match=r"expected x.zip, or a folder"):
+            download(wanted, tmp_path / "other", given=given)
+    other = source(Archive("x.zip", md5="0"))
+    with pytest.raises(JswsError, match="not the published"):
+        download(other, tmp_path / "other", given=by_hand)
+    assert by_hand.is_file()
+
+
+def test_a_set_that_is_not_whole_says_so(server, tmp_path):
+    wanted = source(archive(server, "good"), holds={"set/images": 3})
+    with pytest.raises(JswsError, match="not whole: set/images: 2 of 3 files"):
+        download(wanted, tmp_path)
+
+
+def test_a_full_disk_is_noticed_before(server, tmp_path):
+    wanted = replace(source(archive(server, "good")), gigabytes=1e9)
+    with pytest.raises(JswsError, match="SET needs about .* GB .* are free"):
+        download(wanted, tmp_path)
+    assert not server.asked
+
+
+def test_voc_and_sbd_make_train_aug(tmp_path):
+    lists = tmp_path / "VOCdevkit" / "VOC2012" / "ImageSets" / "Segmentation"
+    sbd = tmp_path / "benchmark_RELEASE" / "dataset"
+    for folder, names in (
+        (lists, {"train": "a b", "val": "c d"}),
+        (sbd, {"train": "b e c", "val": "d f"}),
+    ):
+        folder.mkdir(parents=True)
+        for name, ids in names.items():
+            (folder / f"{name}.txt").write_text("\n".join(ids.split()))
+    (sbd / "cls").mkdir()
+    masks, values = lists.parents[1] / "SegmentationClass", {}
+    for k, name in enumerate("bef"):
+        values[name] = np.full((4, 3 + k), 20 - k, np.uint8)
+        cell = {"Segmentation": values[name], "Boundaries": np.zeros(1)}
+        savemat(sbd / "cls" / f"{name}.mat", {"GTcls": cell})
+    write_palette_png(masks / "b.png", values["b"] * 0)  # VOC's own is kept
+    found_set = replace(sources()["SBD"], holds={"benchmark_RELEASE/dataset/cls": 1})
+    assert download(found_set, tmp_path) is False
+    assert (lists / "train_aug.txt").read_text().split() == ["a", "b", "e", "f"]
+    assert {path.stem for path in masks.iterdir()} == {"b", "e", "f"}
+    assert not np.asarray(read_class_mask(masks / "b.png")).any()
+    for name in "ef":
+        found = read_class_mask(masks / f"{name}.png")
+        np.testing.assert_array_equal(found, values[name])
+    for damage in (b"", b"no MATLAB", None):
+        (masks / "f.png").unlink(missing_ok=True)
+        if damage is None:
+            savemat(sbd / "cls/f.mat", {"GTcls": {"Segmentation": values["f"] + 9}})
+        else:
+            (sbd / "cls/f.mat").write_bytes(damage)
+        with pytest.raises(JswsError, match=r"f\.mat is no annotation of SBD .* again"):
+            download(found_set, tmp_path)
+        assert not (masks / "f.png").exists()
+
+
+# --- the manifest and the command ----------------------------------------------------
+
+
+def test_the_manifest_is_complete():
+    found = sources()
+    assert set(found) == {
+        "VOC2012",
+        "SBD",
+        "DUTS-TR",
+        "DUTS-TE",
+        "ECSSD",
+        "PASCAL-S",
+        "HKU-IS",
+        "DUT-OMRON",
+        "SOD",
+    }
+    for one in found.values():
+        assert one.title and one.page.startswith("http") and one.licence and one.cite
+        assert one.holds and all(count > 0 for count in one.holds.values())
+        for part in one.archives:
+            assert bool(part.urls) != bool(part.click)
+            assert all(url.startswith("http") for url in part.urls)
+            assert part.md5 is None or len(part.md5) == 32
+    counts = {name: max(one.holds.values()) for name, one in found.items()}
+    assert counts["DUTS-TR"] == 10_553 and counts["DUTS-TE"] == 5_019
+    assert counts["ECSSD"] == 1_000 and counts["PASCAL-S"] == 850
+    assert counts["HKU-IS"] == 4_447 and counts["DUT-OMRON"] == 5_168
+
+
+def test_profiles_look_where_downloads_go():
+    from jsws_lib.config import PROFILES
+
+    paper, held = PROFILES["paper"], {}
+    for one in sources().values():
+        held |= one.holds
+    assert {
+        f"{paper.voc}/JPEGImages",
+        paper.saliency_images,
+        paper.saliency_masks,
+        paper.test_images,
+        paper.test_masks,
+    } <= held.keys()
+
+
+def test_the_command(server, tmp_path, monkeypatch, capsys):
+    from jsws_lib.cli.main import app
+
+    manifest = tmp_path / "sources.toml"
+    manifest.write_text(
+        '[SET]\ntitle = "A set"\npage = "http://page"\nlicence = "free"\ncite = "us"\n'
+        'gigabytes = 1e-6\nholds = { "set/images" = 2, "set" = 1 }\n[[SET.archives]]\n'
+        f'name = "x.zip"\nurls = ["{server.url}/good/x.zip"]\n'
+    )
+    monkeypatch.setattr(module, "SOURCES", manifest)
+    root = tmp_path / "a root"
+
+    def jsws(*words):
+        with pytest.raises(SystemExit) as stop:
+            app([*map(str, words)], standalone_mode=True)
+        return stop.value.code, capsys.readouterr().out
+
+    assert jsws("data", "download", "SET", "--data", root)[0] == 0
+    status, said = jsws("data", "download", "SET", "--data", root)
+    assert status == 0 and "is there already" in said and "us" in said
+    status, said = jsws("data", "list", "--data", root, "--json")
+    assert json.loads(said)[0]["missing"] == []
+    with pytest.raises(JswsError, match="unknown data set 'XYZ'; choose from SET"):
+        app(["data", "download", "XYZ", "--data", str(root)], standalone_mode=False)
+    assert os.listdir(root) == ["set"]
+    # One that cannot be had stops no other.
+    text = manifest.read_text()
+    gone = text.replace("[SET", "[GONE")
+    manifest.write_text(gone.replace("/good/", "/404/").replace("set/", "gone/") + text)
+    both = ["data", "download", "GONE", "SET", "--data", str(tmp_path / "new")]
+    with pytest.raises(JswsError, match="not fetched: GONE, for the reasons above"):
+        app(both, standalone_mode=False)
+    assert (tmp_path / "new/set/images/1.jpg").is_file()
+    assert "FAIL: " in capsys.readouterr().out
+    (tmp_path / "drawn").mkdir()
+    (tmp_path / "drawn/mini.json").touch()
+    with pytest.raises(JswsError, match="drawn holds the embedded drawings; name another"):
+        app([*both[:-1], str(tmp_path / "drawn")], standalone_mode=False)
+
+
+@pytest.mark.parametrize("make", [zipped, tarred])
+def test_the_same_archive_twice_is_the_same_data(tmp_path, make):
+    """Dates identify data; those of unpacking would make them other data each time."""
+    (tmp_path / "x").write_bytes(make({"set/1": b"1"}))
+    for folder in "ab":
+        unpack(tmp_path / "x", tmp_path / folder)
+    dates = {(tmp_path / folder / "set/1").stat().st_mtime_ns for folder in "ab"}
+    assert len(dates) == 1

@@ -1,0 +1,388 @@
+"""The embedded data: what is on disk, what is drawn, and what must never leak."""
+
+import hashlib
+import json
+import os
+import shutil
+import subprocess
+import sys
+import xml.etree.ElementTree as ET
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from data_utils.embedded import mini, openmoji, scenes
+from data_utils.embedded.mini import image_id, make_mini, pretraining_images, render
+from data_utils.embedded.scenes import RARELY_SALIENT, Item, class_scene
+from data_utils.errors import JswsError
+from data_utils.voc import (
+    NUM_CLASSES,
+    VOC_CLASSES,
+    image_labels,
+    palette,
+    read_ids,
+    write_palette_png,
+)
+
+TINY = dict(size=64, n_class=30, n_saliency=14, n_val=12, n_test=4, progress=False)
+
+
+def contents(root):
+    return {
+        str(p.relative_to(root)): p.read_bytes() for p in root.rglob("*") if p.is_file()
+    }
+
+
+@pytest.fixture(scope="module")
+def root(tmp_path_factory):
+    return make_mini(tmp_path_factory.mktemp("mini") / "data", workers=1, **TINY)
+
+
+@pytest.fixture(scope="module")
+def class_scenes():
+    return [render(0, "train_aug", k, size=64) for k in range(250)]
+
+
+@pytest.fixture(scope="module")
+def saliency_scenes():
+    return [render(0, "saliency", k, size=64) for k in range(250)]
+
+
+# --- files ---------------------------------------------------------------------------
+
+
+def test_workers_do_not_change_a_byte(root, tmp_path):
+    other = make_mini(tmp_path / "two", workers=2, **TINY)
+    assert contents(other) == contents(root)
+
+
+def test_an_image_depends_on_seed_split_and_k_only():
+    first = render(3, "train_aug", 7, size=64)
+    render(3, "saliency", 1, size=64)
+    again = render(3, "train_aug", 7, size=64)
+    np.testing.assert_array_equal(first.image, again.image)
+    others = [(4, "train_aug", 7), (3, "train_aug", 8), (3, "val", 7)]
+    for other in others:
+        assert (render(*other, size=64).image != first.image).any()
+    pair = [render(3, split, 7, size=64).image for split in ("saliency", "test")]
+    assert (pair[0] != pair[1]).any()
+
+
+def test_the_recipe_names_what_is_drawn():
+    """Scenes that change must change `RECIPE`, or older data would stay in use."""
+    drawn = hashlib.sha256()
+    for split in ("train_aug", "val", "saliency", "test"):
+        for k in range(12):
+            scene = render(0, split, k, size=64)
+            drawn.update(repr([item[:2] for item in scene.items]).encode())
+            drawn.update(f"{scene.image.mean() / 8:.0f}".encode())  # on every platform
+    assert (mini.RECIPE, drawn.hexdigest()[:8]) == ("9f6185cbadaf", "b8dacdfc")
+
+
+def test_layout(root):
+    voc = root / "VOCdevkit/VOC2012"
+    lists = voc / "ImageSets/Segmentation"
+    train, val = read_ids(lists / "train_aug.txt"), read_ids(lists / "val.txt")
+    assert (len(train), len(val)) == (30, 12)
+    assert not set(train) & set(val)
+    stems = {p.stem for p in (voc / "JPEGImages").glob("*.jpg")}
+    assert stems == {p.stem for p in (voc / "Annotations").glob("*.xml")}
+    assert stems == set(train) | set(val)
+    assert read_ids(lists / "val.txt", image_dir=voc / "JPEGImages") == val
+    for images, masks, n in (
+        ("DUTS-TR/DUTS-TR-Image", "DUTS-TR/DUTS-TR-Mask", 14),
+        ("ECSSD/images", "ECSSD/ground_truth_mask", 4),
+    ):
+        ids = sorted(p.stem for p in (root / images).glob("*.jpg"))
+        assert len(ids) == n
+        assert ids == sorted(p.stem for p in (root / masks).glob("*.png"))
+        with Image.open(root / masks / f"{ids[0]}.png") as mask:
+            assert mask.mode == "L" and mask.size == (64, 64)
+            assert set(np.unique(mask)) == {0, 255}
+    with Image.open(voc / f"JPEGImages/{train[0]}.jpg") as image:
+        assert (image.format, image.mode, image.size) == ("JPEG", "RGB", (64, 64))
+    assert "CC BY-SA 4.0" in (root / "README.txt").read_text()
+    assert json.loads((root / "mini.json").read_text())["parameters"]["seed"] == 0
+
+
+def test_training_images_have_no_mask_on_disk(root):
+    voc = root / "VOCdevkit/VOC2012"
+    masks = {p.stem for p in voc.rglob("*.png")}
+    assert masks == set(read_ids(voc / "ImageSets/Segmentation/val.txt"))
+    for split in ("train_aug", "val"):
+        # a bounding box would be more than an image label, too
+        xml = ET.parse(voc / f"Annotations/{image_id(split, 0)}.xml").getroot()
+        assert {child.tag for child in xml.find("object")} == {"name"}
+
+
+def test_masks_agree_with_annotations(root):
+    voc = root / "VOCdevkit/VOC2012"
+    for name in read_ids(voc / "ImageSets/Segmentation/val.txt"):
+        with Image.open(voc / f"SegmentationClass/{name}.png") as image:
+            assert image.mode == "P"
+            assert image.getpalette()[: 21 * 3] == palette()[:21].ravel().tolist()
+            mask = np.array(image)
+        assert mask.shape == (64, 64)
+        values = set(np.unique(mask).tolist())
+        assert values <= {*range(21), 255} and 255 in values
+        labels = image_labels(voc / f"Annotations/{name}.xml")
+        assert values - {0, 255} == set((np.flatnonzero(labels) + 1).tolist())
+
+
+def test_void_is_one_pixel_of_background_around_objects():
+    mask = np.zeros((7, 7), np.uint8)
+    mask[2:5, 3] = 9
+    ringed = mini.with_void(mask)
+    np.testing.assert_array_equal(ringed == 9, mask == 9)
+    assert (ringed == 255).sum() == 8
+    assert ringed[3, 1] == 0 and ringed[1, 2] == 0
+
+
+def test_same_parameters_are_a_no_op_others_regenerate(tmp_path):
+    few = dict(size=48, n_class=2, n_saliency=1, n_val=1, n_test=1, workers=1)
+    root = make_mini(tmp_path / "data", progress=False, **few)
+    before = (root / "mini.json").stat()
+    cache = root / "VOCdevkit/VOC2012/.decoded/x.npy"
+    cache.parent.mkdir()
+    cache.touch()
+    make_mini(root, progress=False, **few)
+    assert (root / "mini.json").stat() == before and cache.exists()
+    neighbour, killed = tmp_path / ".data.old", tmp_path / ".data-making-1"
+    for folder in (neighbour, killed):
+        folder.mkdir()
+        (folder / "thesis.txt").touch()
+    os.utime(killed, (1, 1))
+    make_mini(root, progress=False, **{**few, "n_class": 3})
+    assert not cache.exists()
+    assert len(list(root.rglob("Annotations/*.xml"))) == 4
+    shutil.rmtree(neighbour)
+    assert [p.name for p in tmp_path.iterdir()] == ["data"]  # nothing left behind
+
+
+def test_foreign_folders_and_impossible_settings_are_refused(tmp_path):
+    (tmp_path / "thesis.txt").touch()
+    with pytest.raises(JswsError, match=r"no mini\.json"):
+        make_mini(tmp_path, progress=False)
+    assert (tmp_path / "thesis.txt").exists()
+    few = dict(size=48, n_class=1, n_saliency=1, n_val=1, n_test=1, workers=1)
+    root = make_mini(tmp_path / "data", progress=False, **few)
+    for place in ("thesis.txt", "ECSSD/images/me.jpg", "VOCdevkit/VOC2012/mini_000000.jpg"):
+        (root / place).touch()
+        with pytest.raises(JswsError, match=f"holds {place}, which make-mini did not"):
+            make_mini(root, progress=False, **{**few, "n_class": 2})
+        (root / place).unlink()
+    (tmp_path / "file").touch()
+    with pytest.raises(JswsError, match="cannot be written to .*file/x"):
+        make_mini(tmp_path / "file/x", progress=False, **few)
+    (root / "mini.json").write_text('{"parameters": {"seed": 0}}')
+    with pytest.raises(JswsError, match="mini.json does not say how the data were drawn"):
+        make_mini(root, progress=False, **few)
+    with pytest.raises(JswsError, match="0 images for val"):
+        make_mini(tmp_path / "x", n_val=0)
+    with pytest.raises(JswsError, match="size=8"):
+        make_mini(tmp_path / "x", size=8)
+    with pytest.raises(JswsError, match="split='val'"):
+        pretraining_images(3, split="val")
+
+
+@pytest.mark.parametrize("stdin", [True, False])
+def test_scripts_without_a_main_guard(tmp_path, stdin):
+    script = tmp_path / "script.py"
+    script.write_text(
+        "from data_utils.embedded.mini import pretraining_images\n"
+        "print(len(pretraining_images(50, size=32, workers=2, progress=False)[1]))\n"
+    )
+    command = [sys.executable, "-" if stdin else str(script)]
+    done = subprocess.run(
+        command,
+        input=script.read_text(),
+        capture_output=True,
+        text=True,
+        cwd=Path(mini.__file__).parents[2],
+        env={**os.environ, "PYTHONPATH": str(Path(mini.__file__).parents[2])},
+    )
+    if stdin:
+        assert done.stdout == "50\n", done.stderr
+    else:
+        assert "put the work of" in done.stderr
+
+
+def test_an_interrupted_run_leaves_nothing(tmp_path, monkeypatch):
+    def fail(*args):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(mini, "_write_one", fail)
+    with pytest.raises(KeyboardInterrupt):
+        make_mini(tmp_path / "data", workers=1, **TINY)
+    assert not list(tmp_path.iterdir())
+
+
+# --- drawings ------------------------------------------------------------------------
+
+
+def test_every_drawing_is_in_the_font_and_drawn_once():
+    tables = [a + b for a, b in openmoji.VOC_DRAWINGS.values()]
+    tables += openmoji.OUTSIDE_DRAWINGS.values()
+    characters = "".join(tables)
+    assert len(set(characters)) == len(characters) >= 300
+    for character in characters:
+        glyph = openmoji.render_glyph(character)
+        solid = np.asarray(glyph)[..., 3] >= 128
+        assert max(glyph.size) > 50 and solid.mean() > 0.1, character
+    with pytest.raises(JswsError, match=r"U\+0F00"):
+        openmoji.render_glyph("\u0f00")
+    with pytest.raises(JswsError, match="yeti"):
+        openmoji.drawings("yeti")
+
+
+def test_tables_cover_voc_and_reach_beyond():
+    assert tuple(openmoji.VOC_DRAWINGS) == VOC_CLASSES[1:]
+    assert len(openmoji.OUTSIDE_DRAWINGS) >= 40
+    assert not set(openmoji.OUTSIDE_DRAWINGS) & set(VOC_CLASSES)
+    for training, held_out in openmoji.VOC_DRAWINGS.values():
+        assert training
+        assert bool(held_out) == (len(training + held_out) >= 3)
+
+
+def test_held_out_drawings_appear_in_validation_only(class_scenes, saliency_scenes):
+    held_out = {c for _, kept in openmoji.VOC_DRAWINGS.values() for c in kept}
+    test = [render(0, "test", k, size=64) for k in range(50)]
+    for scene in (*class_scenes, *saliency_scenes, *test):
+        assert not held_out & {item.character for item in scene.items}
+    val = [render(0, "val", k, size=64) for k in range(60)]
+    seen = {item.character for scene in val for item in scene.items}
+    assert len(seen & held_out) >= 5
+    assert seen - held_out
+
+
+def test_pretraining_pictures(monkeypatch):
+    asked = []
+    monkeypatch.setattr(
+        "data_utils.embedded.scenes.drawings",
+        lambda category, **options: (
+            asked.append((category, options)) or openmoji.drawings(category, **options)
+        ),
+    )
+    images, targets = pretraining_images(60, size=48, workers=1, progress=False)
+    assert (images.shape, images.dtype) == ((60, 48, 48, 3), np.uint8)
+    assert targets.dtype == np.int64
+    assert [openmoji.CATEGORIES[t] for t in targets] == [name for name, _ in asked]
+    assert not any(options.get("held_out") for _, options in asked)
+    assert len(set(targets.tolist())) > 30
+    other, _ = pretraining_images(
+        60, size=48, split="pretrain_val", workers=1, progress=False
+    )
+    assert (other != images).any(axis=(1, 2, 3)).all()
+
+
+# --- scenes --------------------------------------------------------------------------
+
+
+def test_class_scenes_look_like_voc(class_scenes):
+    labels = np.stack([scene.labels for scene in class_scenes])
+    assert (labels.sum(0) > 0).all(), "every category occurs"
+    assert labels.sum(0).argmax() == VOC_CLASSES.index("person") - 1
+    several = (labels.sum(1) > 1).mean()
+    assert 0.2 < several < 0.5
+    assert (labels.sum(1) >= 1).all()
+
+
+def test_what_is_labelled_is_what_shows(class_scenes):
+    for scene in class_scenes:
+        assert scene.labels.shape == (NUM_CLASSES,)
+        present = np.flatnonzero(np.bincount(scene.class_mask.ravel(), minlength=21))
+        assert set(present) - {0} == set(np.flatnonzero(scene.labels) + 1)
+        for name in {item.category for item in scene.items}:
+            pixels = (scene.class_mask == VOC_CLASSES.index(name)).sum()
+            shown = sum(i.visible for i in scene.items if i.category == name)
+            assert pixels == shown > 0
+
+
+def test_training_mask_is_the_mask_of_the_image_on_disk(root):
+    k = 4
+    voc = root / "VOCdevkit/VOC2012"
+    name = image_id("train_aug", k)
+    mask = mini.render_training_mask(0, k, size=64)
+    labels = image_labels(voc / f"Annotations/{name}.xml")
+    assert set(np.unique(mask)) - {0} == set(np.flatnonzero(labels) + 1)
+    with Image.open(voc / f"JPEGImages/{name}.jpg") as image:
+        error = np.abs(np.int16(image) - render(0, "train_aug", k, size=64).image)
+    assert error.mean() < 8  # JPEG
+
+
+def test_hidden_objects_are_neither_drawn_nor_labelled():
+    def layer(rows):
+        alpha = np.zeros((96, 96), np.float32)
+        alpha[rows, 20:60] = 1
+        return scenes._Layer("dog", "🐕", np.zeros((96, 96, 3)), alpha, 0.5, False)
+
+    back, front = layer(slice(40, 52)), layer(slice(43, 80))
+    shown = scenes._visible([back, front], 96)
+    assert [layer for layer, _ in shown] == [front]  # a quarter of `back` is seen
+    shown = scenes._visible([layer(slice(38, 52)), front], 96)
+    assert [int(seen.sum()) for _, seen in shown] == [5 * 40, 37 * 40]
+    counts = [len(class_scene(np.random.default_rng(k), 64).items) for k in range(120)]
+    assert min(counts) >= 1 and max(counts) == 3
+
+
+def test_salient_objects_are_large_and_the_others_are_not(saliency_scenes):
+    others: list[Item] = []
+    for scene in saliency_scenes:
+        salient = [item for item in scene.items if item.salient]
+        assert 1 <= len(salient) <= 2
+        assert scene.saliency_mask.sum() == sum(item.visible for item in salient)
+        others += [item for item in scene.items if not item.salient]
+        rest = (scene.class_mask > 0) & ~scene.saliency_mask
+        voc = [i for i in scene.items if not i.salient and i.category in VOC_CLASSES]
+        assert rest.sum() == sum(item.visible for item in voc)
+    assert len(others) > 100
+    rare = np.mean([item.category in RARELY_SALIENT for item in others])
+    assert rare > 0.7
+    salient = [i for s in saliency_scenes for i in s.items if i.salient]
+    assert np.mean([item.category in RARELY_SALIENT for item in salient]) < 0.08
+    outside = {i.category for i in salient} - set(VOC_CLASSES)
+    assert len(outside) >= 40
+    sizes = [np.median([i.visible for i in group]) for group in (salient, others)]
+    assert sizes[0] > 3 * sizes[1]
+
+
+# --- VOC's files ---------------------------------------------------------------------
+
+
+def test_palette_is_vocs():
+    colours = palette()
+    assert (colours.shape, colours.dtype) == ((256, 3), np.uint8)
+    assert colours[1].tolist() == [128, 0, 0]
+    assert colours[15].tolist() == [192, 128, 128]
+    assert colours[20].tolist() == [0, 64, 128]
+    assert colours[255].tolist() == [224, 224, 192]
+
+
+def test_bad_voc_files(tmp_path):
+    with pytest.raises(JswsError, match="is no file"):
+        image_labels(tmp_path / "a.xml")
+    bad = tmp_path / "b.xml"
+    bad.write_text("<annotation><object>")
+    with pytest.raises(JswsError, match=r"b\.xml.*not valid XML"):
+        image_labels(bad)
+    bad.write_text("<annotation><object><name>zebra</name></object></annotation>")
+    with pytest.raises(JswsError, match="'zebra'"):
+        image_labels(bad)
+    bad.write_text("<annotation/>")
+    with pytest.raises(JswsError, match="no <object>"):
+        image_labels(bad)
+    with pytest.raises(JswsError, match="is no file"):
+        read_ids(tmp_path / "list.txt")
+    ids = tmp_path / "list.txt"
+    ids.write_text("\n")
+    with pytest.raises(JswsError, match="empty"):
+        read_ids(ids)
+    ids.write_text("2007_000032\n/JPEGImages/2007_000039.jpg /x/2007_000039.png\n")
+    assert read_ids(ids) == ["2007_000032", "2007_000039"]
+    with pytest.raises(JswsError, match=r"2 missing image.*2007_000032\.jpg"):
+        read_ids(ids, image_dir=tmp_path)
+    with pytest.raises(JswsError, match="uint8"):
+        write_palette_png(tmp_path / "x.png", np.zeros((4, 4)))
+    assert not (tmp_path / "x.png").exists()

@@ -1,0 +1,713 @@
+"""`jsws data adopt`: other pictures, labels and categories, and the whole way with them."""
+
+import csv
+import json
+import os
+import pickle
+import re
+import shlex
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image, ImageDraw, ImageOps
+
+from data_utils.categories import all_labels, categories
+from data_utils.datasets import Augmentation, ClassificationSet
+from data_utils.decoded import Decoded
+from data_utils.errors import JswsError
+from data_utils.pictures import read_class_mask, read_image
+from data_utils.real.adopt import adopt, read_table
+from data_utils.real.check import check
+from data_utils.voc import VOC_CLASSES, palette, read_ids
+from jsws_lib.cli import main as cli
+from jsws_lib.config import PROFILES, STEADY
+from jsws_lib.engine import checkpoints, runs
+from jsws_lib.engine.checkpoints import load_ssnet, read_weights
+from jsws_lib.engine.evaluation import evaluate
+from jsws_lib.engine.runs import Run, train_or_load
+from jsws_lib.experiments.pages import confusion_page, write_pages
+from jsws_lib.metrics import ConfusionMatrix
+from jsws_lib.ssnet import build_ssnet
+
+NAMES = ("cross", "disc", "frame")  # sorted, as a table of names sorts them
+INKS = {"cross": (40, 60, 230), "disc": (230, 50, 40), "frame": (30, 190, 60)}
+SIZE = 56
+TRAIN, VAL = 30, 6
+
+
+def draw(k: int) -> tuple[Image.Image, list[str], np.ndarray]:
+    """Picture k, its labels, and its categories (SIZE, SIZE) uint8."""
+    rng = np.random.default_rng(k)
+    noise = rng.normal(0, 9, (SIZE, SIZE, 3)) + rng.integers(90, 170, 3)
+    picture = Image.fromarray(noise.clip(0, 255).astype(np.uint8))
+    truth = Image.new("L", picture.size)
+    names = [NAMES[k % 3]] + ([NAMES[(k // 3) % 3]] if k % 4 == 0 else [])
+    for at, name in enumerate(dict.fromkeys(names)):
+        x, y = int(rng.integers(3, 9)) + 26 * at, int(rng.integers(4, 28))
+        box, ink = (x, y, x + 20, y + 20), INKS[name]
+        for canvas, colour in ((picture, ink), (truth, NAMES.index(name) + 1)):
+            pen = ImageDraw.Draw(canvas)
+            if name == "disc":
+                pen.ellipse(box, fill=colour)
+            elif name == "frame":
+                pen.rectangle(box, outline=colour, width=6)
+            else:
+                pen.rectangle((x + 7, y, x + 13, y + 20), fill=colour)
+                pen.rectangle((x, y + 7, x + 20, y + 13), fill=colour)
+    return picture, list(dict.fromkeys(names)), np.asarray(truth)
+
+
+def make_folder(root: Path) -> Path:
+    """`photos`, `labels.csv`, `masks` and `truth`, as somebody might have them."""
+    for name in ("photos", "masks", "truth"):
+        (root / name).mkdir(parents=True)
+    lines = ["file,labels"]
+    for k in range(TRAIN + VAL):
+        picture, labels, truth = draw(k)
+        name = f"IMG {k:02d}" + (".PNG" if k == 1 else ".JPG" if k == 2 else ".jpg")
+        picture.save(root / "photos" / name, quality=95)
+        Image.fromarray((truth > 0).astype(np.uint8) * 255).save(
+            root / "masks" / f"IMG {k:02d}.png"
+        )
+        if k < TRAIN:
+            lines.append(f"{name},{';'.join(labels)}")
+        else:
+            Image.fromarray(truth).save(root / "truth" / f"IMG {k:02d}.png")
+    (root / "labels.csv").write_text("\n".join(lines) + "\n")
+    return root
+
+
+@pytest.fixture(scope="module")
+def world(tmp_path_factory) -> Path:
+    """The folder, and what was adopted from it in `data/mine`."""
+    root = make_folder(tmp_path_factory.mktemp("own"))
+    take(root)
+    return root
+
+
+@pytest.fixture
+def folder(tmp_path) -> Path:
+    """A folder of its own, that a test may damage."""
+    return make_folder(tmp_path)
+
+
+def take(root: Path, **more):
+    given = dict(saliency_masks=root / "masks", class_masks=root / "truth") | more
+    return adopt(root / "photos", root / "labels.csv", root / "data" / "mine", **given)
+
+
+@pytest.fixture
+def small(world):
+    """Return the mini profile on adopted data: 48 px, few steps."""
+    return replace(
+        PROFILES["mini"],
+        name="small",
+        data=world / "data/mine",
+        size=48,
+        steps=(3, 3),
+        batch_class=4,
+        batch_saliency=4,
+    )
+
+
+# --- the whole way -------------------------------------------------------------------
+
+SMALL = {
+    "train stage1": "--profile mini --size 48 --steps 60 --batch 8",
+    "train stage2": "--profile mini --size 48 --steps 6 --batch 4",
+    "pseudo-label": "--profile mini --processes 0",
+}
+
+
+def commands() -> list[list[str]]:
+    """What docs/own_data.md says to type, with the settings of a test."""
+    page = Path(__file__).parents[2] / "docs" / "own_data.md"
+    blocks = "".join(re.findall(r"^```sh\n(.*?)^```", page.read_text(), re.S | re.M))
+    lines = [
+        re.sub(r"  +# .*", "", line) for line in blocks.replace("\\\n", " ").splitlines()
+    ]
+    found = []
+    for line in filter(None, lines):
+        for start, more in SMALL.items():
+            if line.startswith(f"jsws {start} "):
+                line = line.replace("--profile laptop", more)
+        found.append(shlex.split(line))
+    return found
+
+
+@pytest.fixture(scope="module")
+def walked(tmp_path_factory):
+    """Every command of the page has run in one folder; give that and what they said."""
+    root = make_folder(tmp_path_factory.mktemp("page"))
+    said = {}
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(root)
+        patch.setenv("JSWS_RUNS", str(root / "runs"))
+        patch.setenv("TQDM_DISABLE", "1")
+        for name in ("JSWS_PROFILE", "JSWS_DATA", "JSWS_TRAIN"):
+            patch.delenv(name, raising=False)
+        for words in commands():
+            patch.setattr(sys, "argv", words)
+            said[" ".join(words[1:3])] = run(words[1:])
+    return root, said
+
+
+def run(words: list[str]) -> str:
+    """One command in this process; what it printed."""
+    from typer.testing import CliRunner
+
+    done = CliRunner().invoke(cli.app, words)
+    assert done.exit_code == 0, (words, done.output, done.exception)
+    return done.stdout
+
+
+def test_the_page_has_the_whole_way():
+    starts = [" ".join(words[1:3]) for words in commands()]
+    assert starts[:2] == ["data adopt", "train stage1"]
+    assert {"train stage2", "evaluate segmentation"} < set(starts)
+    assert any("pseudo-label" in one for one in starts)
+
+
+def test_adopting_says_what_there_is(walked):
+    _, said = walked
+    assert f"{TRAIN} pictures to train on, {VAL} to measure on" in said["data adopt"]
+    assert f"saliency masks: {TRAIN} and {VAL}" in said["data adopt"]
+    rows = re.findall(r"^ +(\d) (\w+): (\d+)$", said["data adopt"], re.M)
+    assert [row[:2] for row in rows] == [("1", "cross"), ("2", "disc"), ("3", "frame")]
+    labels = [name for k in range(TRAIN) for name in draw(k)[1]]
+    assert [int(row[2]) for row in rows] == [labels.count(name) for name in NAMES]
+
+
+def test_check_looks_at_adopted_data(folder):
+    take(folder)
+    data = folder / "data/mine"
+    found = {verdict.name: verdict for verdict in check(data, workers=0)}
+    assert set(found) == {"DUTS-TR", "ECSSD", "VOC2012 train_aug", "VOC2012 val"}
+    assert all(v.state == "ok" and v.published is None for v in found.values())
+    labels = [name for k in range(TRAIN) for name in draw(k)[1]]
+    count = {name: labels.count(name) for name in NAMES}
+    assert found["VOC2012 train_aug"].categories == count
+    assert not found["VOC2012 val"].categories  # measured on; nobody labelled it
+    assert found["VOC2012 val"].words() == ["ok    VOC2012 val: 6"]
+    voc = data / "VOCdevkit/VOC2012"
+    mask = next((voc / "SegmentationClass").iterdir())
+    one = read_ids(voc / "ImageSets/Segmentation/train_aug.txt")[0]
+    note = json.loads((voc / "categories.json").read_text())
+    del note["labels"][one]
+    (voc / "categories.json").write_text(json.dumps(note))
+    mask.unlink()  # a link
+    Image.new("L", (SIZE, SIZE), 4).save(mask)  # there are three
+    found = {verdict.name: verdict for verdict in check(data, workers=0)}
+    (said,) = found["VOC2012 val"].findings["refused"]
+    assert f"{mask.name} holds the value 4" in said
+    assert found["VOC2012 train_aug"].findings == {"labels": [one]}
+
+
+def test_networks_have_three_categories(walked):
+    root, _ = walked
+    for stage, name in ((1, "M"), (2, "MM")):
+        net, story = load_ssnet(root / f"runs/mine-{name}/weights.safetensors")
+        assert story["categories"] == list(NAMES) and net.stage == stage
+        pixels = torch.zeros(2, 3, 48, 48, dtype=torch.uint8)
+        with torch.inference_mode():
+            out = net(pixels)
+        assert out.log_probs.shape == (2, 4, 48, 48)
+        assert out.sal_logits.shape == (2, 3)
+
+
+def test_it_learns(walked):
+    """Both losses fall, and pseudo labels find more than half of what is there."""
+    root, _ = walked
+    history = read_weights(root / "runs/mine-M/weights.safetensors")[1]["history"]
+    for loss in ("L_c", "L_s1"):
+        start, end = (
+            np.mean([r[loss] for r in part]) for part in (history[:5], history[-5:])
+        )
+        assert end < 0.6 * start, (loss, start, end)
+    right = np.zeros(2)
+    for k in range(TRAIN):
+        path = root / f"runs/mine-pseudo/IMG_{k:02d}.png"
+        made = np.asarray(read_class_mask(path, names=NAMES))
+        _, names, truth = draw(k)
+        assert set(np.unique(made)) <= {0, *(NAMES.index(n) + 1 for n in names)}
+        right += (made == truth)[truth > 0].sum(), (truth > 0).sum()
+    assert right[0] > 0.5 * right[1], right
+
+
+def test_predictions_carry_the_names(walked):
+    root, said = walked
+    ids = read_ids(root / "data/mine/VOCdevkit/VOC2012/ImageSets/Segmentation/val.txt")
+    assert ids == [f"IMG_{k}" for k in range(TRAIN, TRAIN + VAL)]
+    plain = root / "predictions"
+    for name in ids:
+        made = read_class_mask(plain / f"segmentation/{name}.png", names=NAMES)
+        assert made.size == (SIZE, SIZE)
+    for k in range(TRAIN + VAL):  # whatever the case of their suffix
+        for kind in ("", "_saliency", "_overlay"):
+            assert (root / f"pictures/IMG {k:02d}{kind}.png").is_file()
+    rows = list(csv.reader((plain / "categories.csv").open()))
+    assert [" ".join(row[:2]) for row in rows] == [
+        "value category",
+        *(f"{k} {name}" for k, name in enumerate(("background", *NAMES))),
+    ]
+    assert rows[2][2] == "#{:02x}{:02x}{:02x}".format(*palette()[1])
+    words = said["evaluate segmentation"]
+    assert [line.split()[0] for line in words.splitlines()[:4]] == ["background", *NAMES]
+    assert "aeroplane" not in words
+    assert "miou" in said["evaluate network"] and "max_f" in said["evaluate network"]
+
+
+def test_json_of_evaluate_segmentation(walked, monkeypatch):
+    root, _ = walked
+    truth = root / "data/mine/VOCdevkit/VOC2012/SegmentationClass"
+    words = ["evaluate", "segmentation", "--pred", truth, "--gt", truth, "--json"]
+    record = json.loads(run([*map(str, words)]).splitlines()[-1])
+    assert record["categories"] == ["background", *NAMES]
+    assert record["iou"] == [1, 1, 1, 1] and record["miou"] == 1
+    # Masks that lie elsewhere: the categories are asked for.
+    words = ["evaluate", "segmentation", "--pred", truth, "--gt", "elsewhere"]
+    monkeypatch.chdir(root)
+    (root / "elsewhere").mkdir()
+    for path in truth.glob("*.png"):
+        (root / "elsewhere" / path.name).write_bytes(path.read_bytes())
+    words[-1:] = ["elsewhere", "--categories", truth.parent]
+    assert "frame" in run([*map(str, words)])
+    assert "frame" not in run([*map(str, words[:-2])])
+
+
+# --- the folders ---------------------------------------------------------------------
+
+
+def test_the_layout(world):
+    root = world / "data/mine"
+    voc = root / "VOCdevkit/VOC2012"
+    assert categories(voc) == NAMES
+    ids = read_ids(
+        voc / "ImageSets/Segmentation/train_aug.txt", image_dir=voc / "JPEGImages"
+    )
+    assert ids == [f"IMG_{k:02d}" for k in range(TRAIN)]
+    labels = all_labels(voc, ids)
+    assert labels.shape == (TRAIN, 3) and labels.dtype == np.float32
+    for k, row in enumerate(labels):
+        assert {NAMES[i] for i in np.flatnonzero(row)} == set(draw(k)[1])
+    assert {p.stem for p in (root / "DUTS-TR/DUTS-TR-Image").iterdir()} == set(ids)
+    assert {p.stem for p in (root / "DUTS-TR/DUTS-TR-Mask").iterdir()} == set(ids)
+    held = {f"IMG_{k}" for k in range(TRAIN, TRAIN + VAL)}
+    for name in ("ECSSD/images", "ECSSD/ground_truth_mask"):
+        assert {p.stem for p in (root / name).iterdir()} == held
+    assert {p.stem for p in (voc / "SegmentationClass").iterdir()} == held
+    assert not any(p.suffix == ".tmp" for p in root.rglob("*"))
+    assert not list((world / "data").glob(".mine*"))
+
+
+def test_pictures_are_what_they_were(world):
+    """JPEGs are linked, bit by bit; a PNG is written as a JPEG that looks the same."""
+    images = world / "data/mine/VOCdevkit/VOC2012/JPEGImages"
+    for k in (0, 2, TRAIN):
+        source = next((world / "photos").glob(f"IMG {k:02d}.*"))
+        assert (images / f"IMG_{k:02d}.jpg").read_bytes() == source.read_bytes()
+    with Image.open(images / "IMG_01.jpg") as made:
+        assert made.format == "JPEG"
+        close = np.abs(np.asarray(made).astype(int) - np.asarray(draw(1)[0]))
+    assert close.mean() < 4  # of noise, which JPEG likes least
+
+
+def test_pseudo_labels_of_other_data_are_refused(world, tmp_path):
+    voc = world / "data/mine/VOCdevkit/VOC2012"
+    for name in read_ids(voc / "ImageSets/Segmentation/train_aug.txt"):
+        Image.new("L", (SIZE, SIZE), 4).save(tmp_path / f"{name}.png")
+    data = ClassificationSet(voc, augmentation=Augmentation(32), pseudo_labels=tmp_path)
+    words = "holds the value 4; a VOC mask holds 0 to 3"
+    with pytest.raises(JswsError, match=words):
+        data[0, 0]
+    # The cache of squares names its readers, and hands them to other processes.
+    again = pickle.loads(pickle.dumps([data._files(k) for k in range(3)]))
+    with pytest.raises(JswsError, match=words):
+        Decoded(again, name="x", side=36, folder=tmp_path / "cache", workers=0)
+    assert again[0][1][1].__name__ == "read_class_mask"
+
+
+def test_a_camera_held_sideways(folder):
+    """A picture that says it lies on its side is read upright, as its mask is drawn."""
+    path = folder / "photos/IMG 00.jpg"
+    picture = Image.new("RGB", (60, 40), "grey")
+    picture.paste("red", (0, 0, 20, 40))
+    exif = picture.getexif()
+    exif[0x0112] = 6
+    picture.save(path, exif=exif, quality=95)
+    with pytest.raises(JswsError, match="00.png is 56 x 56 px but its image is 40 x 60"):
+        take(folder)
+    Image.new("L", (40, 60), 255).save(folder / "masks/IMG 00.png")
+    take(folder)
+    for made in (folder / "data/mine").rglob("IMG_00.jpg"):
+        upright = ImageOps.exif_transpose(Image.open(path))
+        np.testing.assert_array_equal(read_image(made), upright)
+
+
+def test_another_saliency_set(folder, tmp_path):
+    """D_s need not show the categories: its own pictures, its own masks."""
+    (tmp_path / "other").mkdir()
+    (tmp_path / "other masks").mkdir()
+    for k in range(3):
+        Image.new("RGB", (20, 30), "white").save(tmp_path / f"other/{k}.png")
+        Image.new("RGB", (20, 30), "white").save(tmp_path / f"other masks/{k}.jpg")
+    made = take(
+        folder, saliency_images=tmp_path / "other", saliency_masks=tmp_path / "other masks"
+    )
+    assert made.saliency == 3 and made.saliency_test == 0
+    masks = sorted((folder / "data/mine/DUTS-TR/DUTS-TR-Mask").iterdir())
+    assert [p.name for p in masks] == ["0.png", "1.png", "2.png"]
+    with Image.open(masks[0]) as mask:
+        assert mask.mode == "L"
+    assert not (folder / "data/mine/ECSSD").exists()
+
+
+def test_labels_alone(folder):
+    made = adopt(
+        folder / "photos",
+        folder / "labels.csv",
+        folder / "out",
+        class_masks=folder / "truth",
+    )
+    assert (made.train, made.val, made.saliency) == (TRAIN, VAL, 0)
+    assert not (folder / "out/DUTS-TR").exists()
+
+
+def test_files_are_copied_where_links_are_impossible(folder, monkeypatch):
+    def no_links(*_, **__):
+        raise OSError("another file system")
+
+    monkeypatch.setattr(os, "link", no_links)
+    take(folder)
+    path = folder / "data/mine/VOCdevkit/VOC2012/JPEGImages/IMG_00.jpg"
+    assert path.read_bytes() == (folder / "photos/IMG 00.jpg").read_bytes()
+    assert path.stat().st_nlink == 1
+
+
+# --- runs and checkpoints ------------------------------------------------------------
+
+
+def test_the_run_knows_its_labels(folder, small):
+    """Other labels or masks of the same pictures are another run."""
+    take(folder)
+    profile = replace(small, data=folder / "data/mine")
+    first = Run("M", profile, STEADY).name
+    note = profile.data / profile.voc / "categories.json"
+    kept = note.read_text()
+    table = (folder / "labels.csv").read_text()
+    for damage in ("labels", "masks"):
+        (folder / "data/mine").rename(folder / f"before {damage}")
+        if damage == "labels":
+            text = table.replace("IMG 00.jpg,cross", "IMG 00.jpg,disc")
+            assert text != table
+            (folder / "labels.csv").write_text(text)
+        else:
+            (folder / "labels.csv").write_text(table)
+            Image.new("L", (SIZE, SIZE), 255).save(folder / "masks/IMG 04.png")
+        take(folder)
+        assert note.read_text() != kept
+        assert Run("M", profile, STEADY).name != first
+    assert Run("M", PROFILES["mini"], STEADY).name.startswith("mini-")
+
+
+def test_a_network_of_other_categories_is_refused(small, world, tmp_path, monkeypatch):
+    monkeypatch.setattr(runs, "ROOT", tmp_path)
+    net = build_ssnet(1, backbone="densenet_mini", size=48, recipe=STEADY)
+    story = checkpoints.describe(
+        net,
+        setting="M",
+        backbone="densenet_mini",
+        seed=0,
+        profile="mini",
+        run="none",
+        recipe=checkpoints.recipe_fields(STEADY),
+        history=[],
+    )
+    path = checkpoints.save_weights(tmp_path / "voc.safetensors", net, story)
+    words = r"voc.safetensors was trained on 20 categories \(aeroplane to tvmonitor\), but "
+    words += r"the data have 3 \(cross to frame\); choose another checkpoint or other data"
+    with pytest.raises(JswsError, match=words):
+        train_or_load(Run("MM", small, STEADY, teacher=path, out=tmp_path / "x"))
+    with pytest.raises(JswsError, match="knows 20 categories, .* has 3; choose another"):
+        evaluate(net, profile=small, recipe=STEADY)
+    monkeypatch.setenv("TQDM_DISABLE", "1")
+    monkeypatch.delenv("JSWS_DATA", raising=False)
+    data = str(world / "data/mine")
+    none = r"20 categories \(aeroplane to tvmonitor\) were predicted, and the data have 3"
+    for command, refused in (("pseudo-label", words), ("evaluate network", none)):
+        words_given = [*command.split(), "--checkpoint", str(path), "--data", data]
+        monkeypatch.setattr(sys, "argv", ["jsws", *words_given])
+        with pytest.raises(JswsError, match=refused):
+            cli.app(standalone_mode=False)
+    with pytest.raises(JswsError, match=words):
+        write_pages(
+            small.data / small.voc / "JPEGImages",
+            ["IMG_00"],
+            {"M": path},
+            tmp_path / "page.png",
+        )
+    other = checkpoints.save_weights(
+        tmp_path / "other.safetensors",
+        build_ssnet(1, backbone="densenet_mini", size=48, recipe=STEADY, categories=3),
+        story | {"categories": ["cross", "ring", "frame"]},
+    )
+    with pytest.raises(JswsError, match="number 2 is 'ring' there, but 'disc' in the data"):
+        load_ssnet(other, expect={"categories": NAMES})
+    assert load_ssnet(path)[1]["categories"] == list(VOC_CLASSES[1:])  # it does not say
+
+
+@pytest.mark.parametrize("count", [1, 254])
+def test_any_number_of_categories(count):
+    net = build_ssnet(
+        2, backbone="densenet_mini", size=48, recipe=STEADY, weights=None, categories=count
+    ).eval()
+    with torch.inference_mode():
+        out = net(torch.zeros(1, 3, 48, 48, dtype=torch.uint8))
+    assert out.probs.shape == (1, count + 1, 48, 48)
+    assert out.class_saliency.shape == (1, count)
+
+
+def test_tables_and_figures_have_the_names(tmp_path):
+    matrix = ConfusionMatrix(3, names=("background", "a cat", "a dog"))
+    matrix.update(np.array([0, 1, 2, 2]), np.array([0, 1, 2, 1]))
+    assert [line.split("  ")[0] for line in str(matrix).splitlines()[:3]] == [
+        "background",
+        "a cat",
+        "a dog",
+    ]
+    fig = confusion_page(matrix)
+    shown = [label.get_text() for label in fig.axes[0].get_xticklabels()]
+    assert shown == ["background", "a cat", "a dog"]
+    twenty = [f"kind {k}" for k in range(20)]  # as many as VOC has, but others
+    matrix = ConfusionMatrix(21, names=("background", *twenty))
+    matrix.update(np.array([3]), np.array([3]))
+    assert "kind 2" in str(matrix) and "bird" not in str(matrix)
+
+
+def test_a_page_has_the_names(world, tmp_path, monkeypatch):
+    from jsws_lib.experiments import pages
+
+    voc, asked = world / "data/mine/VOCdevkit/VOC2012", []
+    gallery = pages.gallery
+    monkeypatch.setattr(
+        pages,
+        "gallery",
+        lambda *a, names, **k: asked.append(names) or gallery(*a, names=names, **k),
+    )
+    masks = voc / "SegmentationClass"
+    write_pages(
+        voc / "JPEGImages", ["IMG_30"], {"truth": masks}, tmp_path / "a.png", masks=masks
+    )
+    assert tuple(asked[0]) == ("background", *NAMES)
+
+
+# --- tables of labels ----------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "file,labels\na.jpg,cat;dog\nb.jpg,dog\n",
+        "file;labels\na.jpg;cat;dog\nb.jpg;dog\n",  # a spreadsheet's semicolons
+        'file;labels\na.jpg;"cat;dog"\nb.jpg;dog\n',
+        "file\tlabels\na.jpg\tcat;dog\nb.jpg\tdog\n",
+        "\ufefffile,labels\r\na.jpg,cat;dog\r\nb.jpg,dog\r\n",
+        "file,labels\ra.jpg,cat;dog\rb.jpg,dog",
+        "file,cat,dog\na.jpg,1,1\nb.jpg,0,1\n",
+        "file;cat;dog\na.jpg;1;1\nb.jpg;;1\n",
+        "\ufeffFile,cat,dog\r\na.jpg,1.0,1.0\r\n\r\nb.jpg,0.0,1.0\r\n",
+        " file , Labels ,\n A.JPG , cat ; dog ,\n b.png ,dog;dog\n",
+    ],
+)
+def test_tables_that_say_the_same(tmp_path, text):
+    path = tmp_path / "labels.csv"
+    path.write_bytes(text.encode())
+    table = read_table(path)
+    assert table.categories == ("cat", "dog")
+    assert table.labels == {"a": ["cat", "dog"], "b": ["dog"]}
+
+
+@pytest.mark.parametrize(
+    ("names", "expected"),
+    [
+        ("12;1;2", "1 2 12"),
+        ("b10;B2;a", "a B2 b10"),
+        ("Zebra;ape;10 x;9 x", "9 x;10 x;ape;Zebra"),
+    ],
+)
+def test_names_are_sorted_as_people_do(tmp_path, names, expected):
+    (tmp_path / "labels.csv").write_text(f"file,labels\na.jpg,{names}\n")
+    found = read_table(tmp_path / "labels.csv").categories
+    assert list(found) == expected.split(";" if ";" in expected else None)
+
+
+def test_columns_keep_their_order(tmp_path):
+    path = tmp_path / "labels.csv"
+    path.write_text('file,zebra,"cat, big",Äpfel\na.jpg,1,1,1\n', encoding="utf-8")
+    assert read_table(path).categories == ("zebra", "cat, big", "Äpfel")
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("", "the first line must be a header"),
+        ("a.jpg,cat\n", "the first line must be a header"),
+        ("file\na.jpg\n", "line 1: no category"),
+        ("file,labels\n", "has a header, but no picture"),
+        ("file,labels\na.jpg,cat\nb.jpg,\n", "line 3: 'b.jpg' has no label"),
+        ("file,cat,dog\na.jpg,1,0\nb.jpg,0,0\n", "line 3: 'b.jpg' has no label"),
+        ("file,labels\na.jpg,cat;;dog\n", "line 2: an empty label"),
+        ("file,labels\na.jpg,cat;\n", "line 2: an empty label"),
+        (
+            "file,labels\na.jpg,cat\nb.jpg,cat\na.jpg,dog\n",
+            "line 4: 'a.jpg' stands in line 2, too",
+        ),
+        (
+            "file,cat,dog\na.jpg,1,yes\n",
+            "line 2: column 'dog' holds 'yes'; expected 1 or 0",
+        ),
+        ("file,cat,dog\na.jpg,1,0,1\n", "line 2: 4 fields, but the header has 3"),
+        ("file,labels\na.jpg,Cat\nb.jpg,cat\n", "'Cat' and 'cat' differ in no letter"),
+        ("file,cat,cat\na.jpg,1,0\n", "'cat' and 'cat' differ in no letter"),
+        ("file,labels\na.jpg,background\n", "'background' is no name of a category"),
+        ("file,cat,,dog\na.jpg,1,0,1\n", "'' is no name of a category"),
+        (
+            "file,labels\n" + "".join(f"{k}.jpg,{k}\n" for k in range(255)),
+            "has 255 categories; 254 is the most",
+        ),
+        ('file,labels\na.jpg,"cat\n', "line 2: unexpected end of data"),
+        ('file,labels\na.jpg,"cat\nb.jpg,dog\nc.jpg,"cat"\n', "line 4: "),
+        ('file,labels\na.jpg,"cat\nb.jpg,dog"\nc.jpg,cat\n', "line 3: a line break within"),
+    ],
+)
+def test_bad_tables_are_named(tmp_path, text, words):
+    path = tmp_path / "labels.csv"
+    path.write_text(text)
+    with pytest.raises(JswsError, match=re.escape(words)) as caught:
+        read_table(path)
+    assert str(path) in str(caught.value)
+
+
+def test_tables_that_cannot_be_read(tmp_path):
+    with pytest.raises(JswsError, match="is no file"):
+        read_table(tmp_path / "nowhere.csv")
+    (tmp_path / "latin.csv").write_bytes("file,labels\na.jpg,Bär\n".encode("latin-1"))
+    with pytest.raises(JswsError, match="is not UTF-8 text; save it"):
+        read_table(tmp_path / "latin.csv")
+
+
+# --- mistakes in folders -------------------------------------------------------------
+
+
+def add_line(folder, line):
+    with (folder / "labels.csv").open("a") as table:
+        table.write(line + "\n")
+
+
+def flat(place, *, mode="L", size=(SIZE, SIZE), value=0):
+    """A mistake: a picture of one value at this place."""
+    return lambda folder: Image.new(mode, size, value).save(folder / place)
+
+
+def same_id(folder):
+    for place in ("photos/IMG_00.png", "masks/IMG_00.png"):
+        flat(place)(folder)
+    add_line(folder, "IMG_00.png,disc")
+
+
+def deep(folder):
+    pixels = np.full((SIZE, SIZE), 300, np.uint16)
+    Image.fromarray(pixels).save(folder / "photos/IMG 01.PNG")
+
+
+def never_seen(folder):
+    """All training pictures with a frame go, and a measured one has it."""
+    lines = (folder / "labels.csv").read_text().splitlines()
+    for line in [line for line in lines if "frame" in line]:
+        (folder / "photos" / line.partition(",")[0]).unlink()
+        lines.remove(line)
+    (folder / "labels.csv").write_text("\n".join([*lines, "IMG 32.jpg,frame"]))
+
+
+def cut(folder):
+    path = folder / "photos/IMG 03.jpg"
+    path.write_bytes(path.read_bytes()[:300])
+
+
+def only_void(folder):
+    """What a program of one category writes: 255 on it."""
+    for path in (folder / "truth").iterdir():
+        mask = np.asarray(Image.open(path))
+        Image.fromarray(np.where(mask, 255, 0).astype(np.uint8)).save(path)
+
+
+def no_photos(folder):
+    for path in (folder / "photos").iterdir():
+        path.unlink()
+
+
+MISTAKES = {
+    "labels.csv, line 32: there is no picture 'nowhere.jpg' in ": lambda folder: add_line(
+        folder, "nowhere.jpg,disc"
+    ),
+    "more.jpg has no line in ": flat("photos/more.jpg"),
+    "IMG 05.jpg has no saliency mask in ": lambda f: (f / "masks/IMG 05.png").unlink(),
+    "masks/IMG 05.png is 9 x 9 px but its image is 56": flat(
+        "masks/IMG 05.png", size=(9, 9)
+    ),
+    "truth/IMG 31.png is 9 x 9 px but its image is 56": flat(
+        "truth/IMG 31.png", size=(9, 9)
+    ),
+    "IMG 31.png holds the value 4; a VOC mask holds 0 to 3 and 255": flat(
+        "truth/IMG 31.png", value=4
+    ),
+    "IMG 05.png holds the values 15, as masks of": flat("masks/IMG 05.png", value=15),
+    "IMG 31.png is a RGB picture": flat("truth/IMG 31.png", mode="RGB"),
+    "IMG 99.png has no picture in ": flat("truth/IMG 99.png"),
+    "IMG 03.jpg cannot be decoded": cut,
+    "have the same name but for suffix and case": flat("photos/img 00.png"),
+    "would both be called IMG_00": same_id,
+    "IMG 01.PNG has 16 bits a pixel, but no value above 300": deep,
+    "no training picture has the label 'frame'": never_seen,
+    "truth has a category: 1 to 3 are categories, 255 is void": only_void,
+    "no picture in ": no_photos,
+}
+
+
+@pytest.mark.parametrize("words", MISTAKES)
+def test_mistakes_are_named_and_leave_nothing(folder, words):
+    MISTAKES[words](folder)
+    with pytest.raises(JswsError, match=re.escape(words)):
+        take(folder)
+    assert not (folder / "data/mine").exists()
+    assert not (folder / "data").exists() or not any((folder / "data").iterdir())
+
+
+def test_nothing_is_overwritten(world, folder):
+    with pytest.raises(JswsError, match="exists already; choose another folder"):
+        take(world)
+    with pytest.raises(JswsError, match="no such folder"):
+        take(folder, saliency_masks=folder / "nowhere")
+    with pytest.raises(JswsError, match="need their masks, too"):
+        take(folder, saliency_masks=None, saliency_images=folder / "photos")
+
+
+def test_a_broken_note(folder):
+    take(folder)
+    voc = folder / "data/mine/VOCdevkit/VOC2012"
+    note = json.loads((voc / "categories.json").read_text())
+    for damage, words in (
+        ("{", "categories.json cannot be used"),
+        (json.dumps(note | {"categories": []}), "0 categories"),
+        (json.dumps({"labels": {}}), "it has no .categories"),
+        (json.dumps(note | {"categories": ["cross"]}), "has the unknown label"),
+        (json.dumps(note | {"labels": {}}), "has no label"),
+    ):
+        (voc / "categories.json").write_text(damage)
+        with pytest.raises(JswsError, match=words) as caught:
+            all_labels(voc, ["IMG_00", "IMG_01"])
+        assert "categories.json" in str(caught.value)

@@ -1,0 +1,127 @@
+"""Checkpoints: whole, described, and refused in one line."""
+
+import json
+import os
+from pathlib import Path
+
+import pytest
+import torch
+from helpers import network, same, state
+from safetensors.torch import save
+
+from data_utils.errors import JswsError
+from jsws_lib.backbones import MINI_WEIGHTS
+from jsws_lib.config import STEADY
+from jsws_lib.engine.checkpoints import (
+    SHIPPED,
+    describe,
+    find,
+    load_ssnet,
+    read_weights,
+    recipe_fields,
+    save_weights,
+    write_bytes,
+)
+
+
+@pytest.fixture
+def saved(tmp_path):
+    net = network().eval()
+    story = describe(
+        net, setting="M", backbone="densenet_mini", seed=0, recipe=recipe_fields(STEADY)
+    )
+    return save_weights(tmp_path / "net.safetensors", net, story), net
+
+
+def test_a_checkpoint_rebuilds_its_network(saved):
+    path, net = saved
+    again, story = load_ssnet(path, expect={"backbone": "densenet_mini", "stage": 1})
+    assert same(state(net), state(again)) and not again.training
+    assert story["torch"] and story["setting"] == "M"
+
+
+def test_half_precision_keeps_batch_norm_statistics(tmp_path):
+    net = network()
+    with torch.no_grad():
+        net.backbone.features.norm0.running_var.fill_(1e6)  # float16 ends at 65504
+    path = save_weights(tmp_path / "half.safetensors", net, {"a": 1}, half=True)
+    read, _ = read_weights(path)
+    assert read["backbone.features.norm0.running_var"][0] == 1e6
+    assert all(t.dtype != torch.float16 for t in read.values())
+    full = save_weights(tmp_path / "full.safetensors", net, {"a": 1})
+    assert path.stat().st_size < 0.6 * full.stat().st_size
+
+
+def test_broken_checkpoints_are_one_line_each(saved, tmp_path):
+    path, net = saved
+    whole, story, weights = path.read_bytes(), read_weights(path)[1], net.state_dict()
+    nan = weights | {"sam.conv.bias": torch.full_like(weights["sam.conv.bias"], torch.nan)}
+    broken = "is not a whole safetensors file"
+    strange, other = "was not written by `jsws train`", "does not hold the network"
+    files = {
+        "cut": (whole[: len(whole) // 2], broken),
+        "nothing": (b"", broken),
+        "empty": (save({"a": torch.zeros(1)}), strange),
+        "torn": (save(weights, {"story": "{"}), f"{strange}: its header cannot"),
+        "nan": (save(nan, {"story": json.dumps(story)}), "sam.conv.bias .* not finite"),
+    }
+    for name, header, words in (
+        ("a list", [], strange),
+        ("a seed alone", {"seed": 0}, other),
+        ("another setting", {**story, "setting": "XX"}, other),
+        ("no setting", {k: v for k, v in story.items() if k != "setting"}, other),
+        ("a setting that is a list", {**story, "setting": []}, strange),
+        ("a stage that is a text", {**story, "stage": "1"}, strange),
+        ("another stage", {**story, "setting": "MM"}, other),
+        ("another architecture", {**story, "setting": "MM", "stage": 2}, other),
+        ("size 0", {**story, "size": 0}, ""),
+        ("a size no stride divides", {**story, "size": 63}, ""),
+        ("a recipe that is a text", {**story, "recipe": "steady"}, strange),
+        ("a recipe in colour", {**story, "recipe": {"colour": "red"}}, other),
+        ("odd", {**story, "recipe": {**story["recipe"], "class_evidence": 3}}, ""),
+        ("numbers as categories", {**story, "categories": [1, 2]}, strange),
+        ("no categories", {**story, "categories": []}, strange),
+        ("numbers as history", {**story, "history": [1]}, strange),
+    ):
+        files[name] = save(weights, {"story": json.dumps(header)}), words
+    for name, (content, words) in files.items():
+        file = tmp_path / f"{name}.safetensors"
+        file.write_bytes(content)
+        with pytest.raises(JswsError, match=f"{name}.safetensors.*{words}") as caught:
+            load_ssnet(file)
+        assert "\n" not in str(caught.value)
+    with pytest.raises(JswsError, match="no checkpoint at .*jsws train"):
+        load_ssnet(tmp_path / "missing.safetensors")
+    with pytest.raises(JswsError, match="backbone = densenet_mini, but vgg16 is asked"):
+        load_ssnet(path, expect={"backbone": "vgg16"})
+
+
+def test_a_shipped_network_is_found_by_its_name(tmp_path, monkeypatch):
+    assert load_ssnet("mini")[1]["setting"] == "MM"
+    assert find("mini_S") == SHIPPED / "mini_S.safetensors"
+    with pytest.raises(JswsError, match="no checkpoint at minis; .* photos"):
+        load_ssnet("minis")
+    monkeypatch.chdir(tmp_path)
+    Path("mini").touch()  # a file of this name comes first
+    with pytest.raises(JswsError, match="mini is not a whole safetensors file"):
+        load_ssnet("mini")
+
+
+def test_the_shipped_backbone_is_read_and_is_no_ssnet():
+    assert read_weights(MINI_WEIGHTS)[1]["categories"] == 187  # kinds of drawing
+    with pytest.raises(JswsError, match="densenet_mini.* holds a backbone, no SSNet"):
+        load_ssnet(MINI_WEIGHTS)
+
+
+def test_interrupted_writes_leave_nothing(tmp_path, monkeypatch):
+    path = tmp_path / "weights.safetensors"
+    write_bytes(path, b"old")
+
+    def fail(*_):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(os, "replace", fail)
+    with pytest.raises(KeyboardInterrupt):
+        write_bytes(path, b"new, and half of it")
+    assert [p.name for p in tmp_path.iterdir()] == [path.name]
+    assert path.read_bytes() == b"old"

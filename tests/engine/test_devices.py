@@ -1,0 +1,372 @@
+"""Devices and processes: precision, parts of a batch, two processes that equal one."""
+
+import json
+import os
+import subprocess
+import sys
+from dataclasses import replace
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+import torch
+from helpers import network, same, state
+from torch import nn
+
+from data_utils.datasets import Draws, batches
+from data_utils.errors import JswsError
+from data_utils.parallel import is_main, process_share
+from jsws_lib.config import PROFILES, ROOT, STEADY
+from jsws_lib.engine import devices
+from jsws_lib.engine.devices import (
+    pick_device,
+    pick_precision,
+    recompute_stages,
+    share_batch_norm,
+)
+from jsws_lib.engine.loop import Loop
+from jsws_lib.engine.resume import read_log
+from jsws_lib.engine.runs import Run
+from jsws_lib.experiments import memory
+from jsws_lib.experiments.memory import Kept, parts_that_fit, random_batches, step_bytes
+from jsws_lib.ssnet import build_ssnet
+from jsws_lib.training import (
+    Objective,
+    learning_rate,
+    make_optimizer,
+    seed_everything,
+    train,
+    training_sets,
+)
+
+BOTH = ("L_c", "L_s1")
+
+
+# --- several processes ---------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def two_and_one(mini_data, tmp_path_factory):
+    """The same small ablation by two processes and by one: both stages and measures."""
+    words = "-m jsws_lib.cli ablate --profile mini --size 64 --batch 4 --steps 3,2"
+    command = [*words.split(), "--seeds", "1", "--settings", "S,MM,M", "--data", mini_data]
+    launch = ["-m", "torch.distributed.run", "--nproc_per_node", "2"]
+    found = []
+    for name, start in (("two", launch), ("one", [])):
+        runs = tmp_path_factory.mktemp(name)
+        env = os.environ | {"JSWS_RUNS": str(runs), "OMP_NUM_THREADS": "1"}
+        if torch.cuda.is_available():  # which two cannot share
+            env["JSWS_DEVICE"] = "cpu"
+        args = [sys.executable, *start, *command, "--out", runs / "out.json"]
+        if name == "one":
+            args += ["--jobs", "1"]
+        done = subprocess.run(list(map(str, args)), env=env, capture_output=True, text=True)
+        assert done.returncode == 0, done.stderr[-2000:]
+        found.append((runs, done.stdout))
+    return found
+
+
+@pytest.mark.slow
+def test_two_processes_have_the_losses_of_one(two_and_one):
+    two, one = (
+        {f.parent.name: read_log(f) for f in runs.glob("*/log.csv")}
+        for runs, _ in two_and_one
+    )
+    assert two.keys() == one.keys() and len(two) == 5  # three settings, two contrasts
+    for name, records in one.items():
+        for theirs, ours in zip(two[name], records, strict=True):
+            assert theirs == pytest.approx(ours, rel=1e-3), name
+
+
+@pytest.mark.slow
+def test_two_processes_measure_what_one_measures(two_and_one):
+    two, one = (json.loads((runs / "out.json").read_text()) for runs, _ in two_and_one)
+    for setting, record in one["settings"].items():
+        theirs = two["settings"][setting]
+        for key in ("miou", "mae", "max_f"):
+            if key in record:
+                assert theirs[key] == pytest.approx(record[key], abs=0.02), (setting, key)
+
+
+@pytest.mark.slow
+def test_two_processes_write_once(two_and_one):
+    (two, said), (one, _) = two_and_one
+    names = [
+        sorted(str(f.relative_to(runs)) for f in runs.rglob("*")) for runs in (two, one)
+    ]
+    assert names[0] == names[1]
+    assert any(name.endswith(".png") and "pseudo_labels" in name for name in names[0])
+    assert said.count("figures in") == 1
+
+
+@pytest.mark.parametrize("ranks", [1, 2, 4])
+def test_processes_share_every_batch_without_duplicates(ranks):
+    whole = list(Draws(10, start=8, stop=40, seed=3))
+    parts = [
+        list(Draws(10, start=8, stop=40, seed=3, batch=8, share=(rank, ranks)))
+        for rank in range(ranks)
+    ]
+    own = 8 // ranks
+    for step in range(4):
+        taken = [draw for part in parts for draw in part[step * own : (step + 1) * own]]
+        assert taken == whole[step * 8 : (step + 1) * 8]
+
+
+def test_a_batch_that_cannot_be_shared_is_refused():
+    with pytest.raises(JswsError, match="batch of 6 cannot be shared by 4.*--batch 8"):
+        batches(range(9), 6, steps=1, share=(0, 4))
+
+
+def test_shared_batch_norm_is_batch_norm(monkeypatch):
+    """With one process the mean over all is the mean; gradients and statistics too."""
+    monkeypatch.setattr(torch.distributed, "all_reduce", lambda x: x)
+    torch.manual_seed(0)
+    x = torch.randn(4, 3, 5, 5, dtype=torch.float64)
+    found = []
+    for share in (False, True):
+        layer = nn.BatchNorm2d(3).double()
+        net = nn.Sequential(layer)
+        if share:
+            share_batch_norm(net)
+            assert type(layer) is not nn.BatchNorm2d
+        inputs = x.clone().requires_grad_()
+        out = net(inputs)
+        (out**3).sum().backward()
+        statistics = (layer.running_var, layer.running_mean)
+        found.append([out, inputs.grad, layer.weight.grad, *statistics, net.eval()(x)])
+    for plain, shared in zip(*found, strict=True):
+        torch.testing.assert_close(plain, shared)
+
+
+def test_a_batch_norm_of_another_kind_is_named():
+    class Own(nn.BatchNorm2d):
+        pass
+
+    with pytest.raises(JswsError, match="0 is a Own, which several processes cannot"):
+        share_batch_norm(nn.Sequential(Own(3)))
+
+
+# --- precision, parts, checkpointing: the same lesson ----------------------------------
+
+
+def losses(profile, steps=6, **changes):
+    net = network()
+    profile = replace(profile, **changes)
+    history = train(net, BOTH, profile=profile, recipe=STEADY, steps=steps, loop=Loop())
+    return np.array([[record[name] for name in BOTH] for record in history]), net
+
+
+def plain_losses(profile, steps):
+    """The same lesson the plain way: one memory format, both graphs at once, one Adam."""
+    net, recipe = network().train(), STEADY
+    optimizer = make_optimizer(net, profile.schedules[0], sam_rate=recipe.sam_rate)
+    objective, sets = Objective(net, BOTH, recipe), training_sets(BOTH, profile, recipe)
+    loaders = [iter(batches(data, 4, steps=steps, seed=k)) for k, data in enumerate(sets)]
+    found = []
+    for step in range(steps):
+        for group in optimizer.param_groups:
+            group["lr"] = group["scale"] * learning_rate(profile.schedules[0], step, steps)
+        labelled, masked = (next(loader) for loader in loaders)
+        values = objective(labelled) | objective(masked)
+        optimizer.zero_grad()
+        sum(values.values()).backward()
+        optimizer.step()
+        found.append([values[name].item() for name in BOTH])
+    return np.array(found)
+
+
+def test_the_fast_step_learns_what_a_plain_one_learns(tiny):
+    fast, _ = losses(tiny, 8)
+    np.testing.assert_allclose(fast, plain_losses(tiny, 8), rtol=5e-3)
+
+
+def test_bf16_learns_what_float32_learns(tiny):
+    (plain, _), (half, net) = losses(tiny, steps=2), losses(tiny, 2, precision="bf16")
+    assert not np.array_equal(plain, half)
+    np.testing.assert_allclose(half, plain, rtol=0.03)
+    assert all(p.dtype == torch.float32 for p in net.parameters())
+    again, _ = losses(tiny, steps=2)  # two precisions in one process do not mix
+    np.testing.assert_array_equal(again, plain)
+
+
+def test_checkpointing_changes_nothing_but_memory(tiny):
+    (plain, net), (twice, other) = losses(tiny, 2), losses(tiny, 2, checkpointing=True)
+    np.testing.assert_array_equal(plain, twice)
+    assert same(state(net), state(other))  # running statistics as well
+
+    def kept(checkpointing):
+        objective = Objective(network().train(), ("L_c",), STEADY)
+        recompute_stages(objective.net, checkpointing)
+        with Kept(objective) as counter:
+            sum(objective(random_batches(1, 4, 64)[1]).values()).backward()
+        return counter.peak
+
+    assert kept(True) < 0.75 * kept(False)
+
+
+def test_parts_add_up_to_the_batch(tiny):
+    """But for batch norm, which sees smaller batches: here it is switched off."""
+
+    def gradients(parts):
+        net = network().eval()
+        net.train = lambda mode=True: net
+        profile = replace(tiny, accumulate=parts)
+        train(net, BOTH, profile=profile, recipe=STEADY, steps=1, loop=Loop())
+        return {name: p.grad for name, p in net.named_parameters()}
+
+    whole, halves = gradients(1), gradients(2)
+    for name, grad in whole.items():
+        torch.testing.assert_close(halves[name], grad, rtol=1e-3, atol=1e-5)
+    with pytest.raises(JswsError, match="4 images .* into 3 equal parts.*accumulate"):
+        gradients(3)
+    with pytest.raises(JswsError, match="accumulate is 0"):
+        replace(tiny, accumulate=0)
+
+
+def test_only_what_changes_a_step_names_another_run(tiny):
+    def name(**changes):
+        return Run("M", replace(tiny, **changes), STEADY).name
+
+    others = dict(precision="bf16", accumulate=2, checkpointing=True, compile=True)
+    assert len({name(), *(name(**{k: v}) for k, v in others.items())}) == 5
+
+
+def test_processes_that_do_not_find_each_other_are_told(monkeypatch):
+    """Two that were launched and train alone would each keep half of every batch."""
+    alone = SimpleNamespace(num_processes=1)
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    monkeypatch.setattr(devices, "PartialState", lambda cpu: alone)
+    with pytest.raises(JswsError, match="2 processes were launched, but Accelerate joins"):
+        pick_device()
+
+
+def test_precision_by_device(monkeypatch):
+    cpu, gpu = torch.device("cpu"), torch.device("cuda")
+    assert pick_precision("auto", cpu) == "float32"
+    for newer, wanted in ((True, "bf16"), (False, "fp16")):
+        monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda newer=newer, **k: newer)
+        assert pick_precision("auto", gpu) == wanted
+    with pytest.raises(JswsError, match="fp16 needs a GPU"):
+        pick_precision("fp16", cpu)
+    with pytest.raises(JswsError, match="precision is 'half'; give one of float32, bf16"):
+        replace(PROFILES["mini"], precision="half")
+
+
+def test_the_device_can_be_named(monkeypatch):
+    monkeypatch.setenv("JSWS_DEVICE", "cpu")
+    assert pick_device() == torch.device("cpu")
+    assert process_share() == (0, 1) and is_main()
+
+
+def test_compiling_is_tried_and_done_without(tiny, monkeypatch, capsys):
+    plain, _ = losses(tiny, 2)
+
+    def breaks(grad):
+        raise RuntimeError("no backward")
+
+    for fault, count in (("", 4), ("no forward", 1), ("no backward", 1)):
+        calls = []
+
+        def compile(function, fault=fault, calls=calls):
+            def compiled(*args):
+                calls.append(args)
+                if fault == "no forward":
+                    raise RuntimeError(fault)
+                values = function(*args)
+                if fault == "no backward":
+                    for value in values.values():
+                        value.register_hook(breaks)
+                return values
+
+            return compiled
+
+        monkeypatch.setattr(torch, "compile", compile)
+        same_again, _ = losses(tiny, 2, compile=True)
+        np.testing.assert_array_equal(same_again, plain)
+        said = "".join(capsys.readouterr())
+        assert len(calls) == count
+        assert fault in said and ("does not work" in said) == bool(fault)
+
+
+def test_tensorboard_gets_the_records(tiny, tmp_path):
+    pytest.importorskip("tensorboard")
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    how = {"profile": tiny, "recipe": STEADY, "steps": 3}
+    loop = Loop(folder=tmp_path, tracker="tensorboard")
+    history = train(network(), ("L_c",), loop=loop, **how)
+    (events,) = tmp_path.rglob("events.out.tfevents*")
+    seen = EventAccumulator(str(events)).Reload().Scalars("L_c")
+    assert [s.value for s in seen] == pytest.approx([r["L_c"] for r in history])
+    with pytest.raises(JswsError, match="'nosuch' is not installed"):
+        train(network(), ("L_c",), loop=Loop(folder=tmp_path, tracker="nosuch"), **how)
+
+
+# --- memory --------------------------------------------------------------------------
+
+
+class Small(Objective):
+    """Fits two images."""
+
+    def forward(self, batch):
+        if len(batch["image"]) > 2:
+            raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 9 GB")
+        return super().forward(batch)
+
+
+def test_out_of_memory_names_the_setting(tiny, monkeypatch):
+    monkeypatch.setattr("jsws_lib.training.Objective", Small)
+    with pytest.raises(JswsError, match=r"4 images at a time: ask for --set accumulate=2"):
+        train(network(), BOTH, profile=tiny, recipe=STEADY, loop=Loop())
+    halves = replace(tiny, accumulate=2)
+    train(network(), BOTH, profile=halves, recipe=STEADY, steps=1, loop=Loop())
+
+
+def test_parts_are_found_that_fit(tiny, monkeypatch):
+    assert parts_that_fit(1, tiny) == 1
+    monkeypatch.setattr(memory, "Objective", Small)
+    assert parts_that_fit(1, tiny) == 2
+    assert parts_that_fit(1, replace(tiny, batch_class=6, batch_saliency=6)) == 3
+    monkeypatch.setattr(Small, "forward", lambda *_: 1 / 0)
+    with pytest.raises(ZeroDivisionError):  # not taken for a lack of memory
+        parts_that_fit(1, tiny)
+
+    def never(self, batch):
+        raise torch.OutOfMemoryError("CUDA out of memory.")
+
+    monkeypatch.setattr(Small, "forward", never)
+    with pytest.raises(JswsError, match="not even 1 image.* of 64 px.*--size"):
+        parts_that_fit(1, tiny)
+
+
+def test_a_step_s_memory_grows_with_the_images(tiny):
+    one, two = step_bytes(1, tiny), step_bytes(1, replace(tiny, accumulate=2))
+    weights = sum(p.numel() for p in network().parameters())
+    assert one["fixed"] == 16 * weights
+    assert one["step"] == one["fixed"] + 4 * one["per_image"]
+    assert two["step"] == two["fixed"] + 2 * two["per_image"]
+
+
+def test_the_memory_table_is_of_these_profiles():
+    stored = json.loads(memory.FILE.read_text())["profiles"]
+    assert stored.keys() == PROFILES.keys()
+    now = step_bytes(1, PROFILES["mini"])
+    assert stored["mini"]["1"] == pytest.approx(now, rel=0.02)
+    table = memory.table({"profiles": stored})
+    assert table in (ROOT / "docs/many_gpus.md").read_text(encoding="utf-8")
+
+
+def test_the_page_knows_how_much_is_sent():
+    paper = PROFILES["paper"]
+    how = {"backbone": paper.backbone, "size": paper.size, "recipe": STEADY}
+    with torch.device("meta"):
+        net = build_ssnet(1, weights=None, **how)
+    parts = (net, net.sam, net.backbone)
+    sizes = [4 * sum(p.numel() for p in part.parameters()) for part in parts]
+    page = (ROOT / "docs/many_gpus.md").read_text(encoding="utf-8")
+    assert all(f" {size / 1e6:.0f} MB of" in page for size in sizes), sizes
+
+
+@pytest.fixture(autouse=True)
+def a_seed():
+    seed_everything(0)

@@ -1,0 +1,185 @@
+"""Measuring a network, and labelling the training images with it."""
+
+import shutil
+from copy import deepcopy
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from helpers import network
+from PIL import Image
+
+from data_utils.errors import JswsError
+from data_utils.pictures import read_image
+from data_utils.voc import VOC_CLASSES, image_labels, read_ids
+from jsws_lib.config import PROFILES, STEADY
+from jsws_lib.engine.evaluation import evaluate, measure_segmentation
+from jsws_lib.engine.labelling import make_pseudo_labels
+from jsws_lib.experiments.folders import (
+    evaluate_saliency_folder,
+    evaluate_segmentation_folder,
+)
+from jsws_lib.experiments.predictions import save_prediction
+from jsws_lib.inference import predict
+from jsws_lib.metrics import ConfusionMatrix
+from jsws_lib.ssnet import build_ssnet
+
+
+@pytest.fixture(scope="module")
+def net():
+    return network().eval()
+
+
+def test_evaluate_agrees_with_the_folders_it_would_write(net, tiny, mini_data, tmp_path):
+    figures = evaluate(net, profile=tiny, recipe=STEADY, crf=True).figures()
+    voc = mini_data / tiny.voc
+    for k, folder in enumerate((voc / "JPEGImages", mini_data / tiny.test_images)):
+        val = read_ids(voc / "ImageSets/Segmentation/val.txt")
+        ids = val if k == 0 else [f.stem for f in folder.glob("*.jpg")]
+        for name in ids:
+            image = read_image(folder / f"{name}.jpg")
+            out, prediction = tmp_path / str(k), predict(net, image)
+            save_prediction(prediction, image, out, name, plain=True)
+    seg = evaluate_segmentation_folder(
+        tmp_path / "0/segmentation",
+        voc / "SegmentationClass",
+        ids=val,
+        absent="target",
+        progress=False,
+    )
+    sal = evaluate_saliency_folder(
+        tmp_path / "1/saliency", mini_data / tiny.test_masks, progress=False
+    )
+    assert figures["miou"] == pytest.approx(seg.compute().miou, abs=1e-3)
+    assert figures["mae"] == pytest.approx(sal.mae, abs=1e-3)
+    assert figures["max_f"] == pytest.approx(sal.max_f, abs=1e-3)
+    assert set(figures) == {"miou", "mae", "max_f", "mae_crf", "max_f_crf"}
+    bare = evaluate(net, profile=tiny, recipe=STEADY, sam=False).figures()
+    assert bare["miou"] == figures["miou"] and bare["mae"] != figures["mae"]
+
+
+SOME = ("sheep", "unicorn", "person", "horse", "dog", "cow", "cat", "aeroplane")
+
+
+def test_a_network_of_other_categories_is_measured_by_their_names(
+    tiny, mini_data, tmp_path
+):
+    """Seven of VOC's in another order, and one that the data do not know."""
+    net = build_ssnet(
+        2, backbone="densenet_mini", size=64, recipe=STEADY, categories=len(SOME)
+    ).eval()
+    every = [*VOC_CLASSES, "unicorn"]
+    by_hand, voc = ConfusionMatrix(len(every)), mini_data / tiny.voc
+    ids = read_ids(voc / "ImageSets/Segmentation/val.txt")
+    for name in ids:
+        image = read_image(voc / f"JPEGImages/{name}.jpg")
+        prediction = predict(net, image)
+        save_prediction(prediction, image, tmp_path, name, names=SOME, plain=True)
+        made = np.zeros_like(prediction.segmentation)
+        for k, category in enumerate(SOME, 1):
+            made[prediction.segmentation == k] = every.index(category)
+        by_hand.update(np.asarray(Image.open(voc / f"SegmentationClass/{name}.png")), made)
+    assert len(np.flatnonzero(by_hand.matrix.sum(0))) > 3
+    folders = tmp_path / "segmentation", voc / "SegmentationClass"
+    for found in (
+        measure_segmentation(net, tiny, known=SOME),
+        evaluate_segmentation_folder(*folders, ids=ids, absent="target", progress=False),
+    ):
+        np.testing.assert_array_equal(found.matrix, by_hand.matrix)
+        unknown = found.unknown()
+        lost = [VOC_CLASSES.index(name) for name in unknown["unknown"]]
+        assert lost and not set(SOME) & set(unknown["unknown"])
+        share = by_hand.matrix[lost].sum() / by_hand.matrix.sum()
+        assert unknown["unknown_pixels"] == pytest.approx(share)
+        scores = found.compute()
+        assert (scores.iou[lost] == 0).all() and np.isnan(scores.iou[-1])
+        rest = np.nanmean(np.delete(scores.iou, lost))
+        assert unknown["miou_known"] == pytest.approx(rest) and rest > scores.miou
+    strange = [f"{name} of mine" for name in SOME]
+    with pytest.raises(JswsError, match="not one name is in both"):
+        measure_segmentation(net, tiny, known=strange)
+
+
+def test_evaluate_refuses_bad_masks(net, tiny, own_data):
+    profile = replace(tiny, data=own_data)
+    masks = own_data / tiny.voc / "SegmentationClass"
+    path = sorted(masks.glob("*.png"))[0]
+    for bad, words in (
+        (Image.new("L", (64, 64), 77), "value 77"),
+        (Image.new("L", (64, 60)), "64 x 60 px"),
+    ):
+        bad.save(path)
+        with pytest.raises(JswsError, match=rf"{path.name}.*{words}"):
+            evaluate(net, profile=profile, recipe=STEADY)
+
+
+def test_graded_masks_are_cut_by_the_protocol(net, tiny, own_data):
+    """`toolbox` calls a tenth of full scale salient; half of it is not asked for."""
+    profile = replace(tiny, data=own_data)
+    crisp = evaluate(net, profile=profile, recipe=STEADY).figures()
+    for path in (own_data / "ECSSD/ground_truth_mask").glob("*.png"):
+        mask = np.asarray(Image.open(path).convert("L"))
+        ramp = np.linspace(60, 250, mask.shape[1], dtype=np.uint8)
+        Image.fromarray((mask > 127) * ramp).save(path)
+    graded = evaluate(net, profile=profile, recipe=STEADY).figures()
+    assert crisp["max_f"] > 0
+    assert graded == crisp
+
+
+@pytest.fixture(scope="module")
+def written(net, mini_data, tmp_path_factory):
+    """Pseudo labels of 64 px images, made without processes."""
+    profile = replace(PROFILES["mini"], data=mini_data, size=64)
+    out = tmp_path_factory.mktemp("pseudo") / "out"
+    make_pseudo_labels(net, profile=profile, recipe=STEADY, out=out, workers=0)
+    return profile, out
+
+
+def test_pseudo_labels_are_palette_pngs_of_present_classes(written):
+    profile, out = written
+    voc = profile.data / profile.voc
+    ids = read_ids(voc / "ImageSets/Segmentation/train_aug.txt")
+    assert {p.name for p in out.iterdir()} == {f"{i}.png" for i in ids}
+    for name in ids:
+        with Image.open(out / f"{name}.png") as mask:
+            assert (mask.mode, mask.size) == ("P", (64, 64))
+            present = np.flatnonzero(image_labels(voc / f"Annotations/{name}.xml")) + 1
+            assert set(np.unique(mask)) <= {0, *present}
+
+
+def test_pseudo_labels_do_not_depend_on_workers(net, written, tmp_path):
+    profile, done = written
+    out = make_pseudo_labels(net, profile=profile, recipe=STEADY, out=tmp_path, workers=2)
+    assert {p.name for p in out.iterdir()} == {p.name for p in done.iterdir()}
+    for path in done.iterdir():
+        assert (out / path.name).read_bytes() == path.read_bytes()
+
+
+@pytest.fixture
+def copied(written, tmp_path):
+    """A copy of `written`, with the note of who made it beside it."""
+    profile, done = written
+    shutil.copy(done.with_name("out.source"), tmp_path / "labels.source")
+    return profile, shutil.copytree(done, tmp_path / "labels")
+
+
+def test_pseudo_labels_resume(net, copied):
+    profile, out = copied
+    files = sorted(out.iterdir())
+    for k, path in enumerate(files):
+        path.unlink() if k < 2 else path.write_bytes(b"there already")
+    make_pseudo_labels(net, profile=profile, recipe=STEADY, out=out, workers=0)
+    assert sorted(out.iterdir()) == files
+    kept = [path.read_bytes() == b"there already" for path in files]
+    assert kept == [k >= 2 for k in range(len(files))]
+
+
+def test_labels_of_another_network_or_crf_are_not_taken_for_these(net, copied):
+    profile, out = copied
+    kwargs = dict(profile=profile, out=out, workers=0)
+    with pytest.raises(JswsError, match="labels holds pseudo labels of another network"):
+        make_pseudo_labels(net, recipe=replace(STEADY, crf="deeplab"), **kwargs)
+    other = deepcopy(net)
+    other.sn.head.bias.data += 1e-3
+    with pytest.raises(JswsError, match="choose another folder, or delete this one"):
+        make_pseudo_labels(other, recipe=STEADY, **kwargs)

@@ -1,0 +1,117 @@
+"""A look at validation images while training: seen at once, and nothing changed by it."""
+
+import shutil
+from dataclasses import replace
+
+import pytest
+from helpers import network, same, state
+
+from jsws_lib.config import PROFILES, STEADY
+from jsws_lib.engine import live
+from jsws_lib.engine import loop as module
+from jsws_lib.engine.evaluation import evaluate
+from jsws_lib.engine.look import COLUMNS, Look
+from jsws_lib.engine.loop import Loop
+from jsws_lib.engine.resume import read_log
+from jsws_lib.engine.runs import Run
+from jsws_lib.training import train
+
+
+def trained(folder, profile, losses=("L_c", "L_s1"), on_step=None):
+    net = network()
+    loop = Loop(folder=folder, tag="a", on_step=on_step)
+    settings = {"profile": profile, "recipe": STEADY, "loop": loop}
+    return state(net), train(net, losses, **settings), net
+
+
+def test_a_look_changes_nothing_and_is_in_the_log(tiny, tmp_path, monkeypatch):
+    monkeypatch.setattr(module, "SAVE_EVERY", 1)
+    looking = replace(tiny, validate_every=2)
+    _, blind, first = trained(tmp_path / "blind", tiny)
+    _, seen, second = trained(tmp_path / "looking", looking)
+    assert blind == seen and same(state(first), state(second))
+
+    def stop(step, *_):
+        if step == 2:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        trained(tmp_path / "stopped", looking, on_step=stop)
+    _, resumed, third = trained(tmp_path / "stopped", looking)
+    assert resumed == blind and same(state(first), state(third))
+    texts = [(tmp_path / x / "log.csv").read_text() for x in ("looking", "stopped")]
+    assert texts[0] == texts[1]
+    rows = read_log(tmp_path / "looking/log.csv")
+    assert [row["step"] for row in rows if "val_miou" in row] == [1, 3]
+    assert set(COLUMNS) < set(rows[1]) and not set(COLUMNS) & set(rows[0])
+    assert not set(COLUMNS) & set(read_log(tmp_path / "blind/log.csv")[1])
+
+
+def test_the_figures_are_those_of_evaluate(tiny):
+    net = network().train()
+    found = Look(tiny, ("L_c", "L_s1"))(net)
+    assert net.training and net.backbone.training
+    right = evaluate(net.eval(), profile=tiny, recipe=STEADY)
+    figures = right.figures()
+    for name, value in found.items():
+        if name != "val_background":
+            assert value == pytest.approx(figures[name.removeprefix("val_")]), name
+    counts = right.segmentation.matrix
+    assert found["val_background"] == pytest.approx(counts[:, 0].sum() / counts.sum())
+    assert set(Look(tiny, ("L_c",))(net)) == {"val_background", "val_miou"}
+    assert set(Look(tiny, ("L_s1",))(net)) == set(COLUMNS) - {"val_miou"}
+
+
+def test_a_collapse_is_seen(tiny):
+    net = network()
+    net.sn.head.bias.data[0] = 1e4
+    assert Look(tiny, ("L_c",))(net)["val_background"] == 1
+
+
+def test_a_notebook_shows_one_figure_that_grows(tiny, tmp_path, monkeypatch):
+    shown, drawn = [], []
+
+    class Handle:
+        def update(self, picture):
+            shown.append(picture)
+
+    def display(picture, *, display_id):
+        shown.append(picture)
+        return Handle()
+
+    def draw(*given):
+        drawn.append(original(*given))
+        return drawn[-1]
+
+    original = live.draw
+    monkeypatch.setattr(live, "draw", draw)
+    monkeypatch.setattr("IPython.display.display", display)
+    looking = replace(tiny, validate_every=2)
+    trained(tmp_path / "terminal", looking)
+    assert not shown
+    monkeypatch.setattr(live, "in_notebook", lambda: True)
+    trained(tmp_path / "notebook", looking)
+    assert len(shown) == 2 and shown[0].alt and shown[0].data[:4] == b"\x89PNG"
+    left, right = drawn[-1].axes
+    assert [line.get_label() for line in left.lines] == ["L_c", "L_s1"]
+    assert [line.get_label() for line in right.lines] == [*COLUMNS.values()]
+    rows = read_log(tmp_path / "notebook/log.csv")
+    assert list(right.lines[1].get_ydata()) == [rows[k]["val_miou"] for k in (1, 3)]
+
+
+def test_what_is_missing_is_said_once(tiny, own_data, capsys):
+    profile = replace(tiny, data=own_data)
+    shutil.rmtree(own_data / "ECSSD")
+    look, net = Look(profile, ("L_c", "L_s1")), network()
+    for _ in range(2):
+        assert set(look(net)) == {"val_background", "val_miou"}
+    said = capsys.readouterr()
+    assert (said.out + said.err).count("not validated while training: no picture in") == 1
+
+
+@pytest.mark.parametrize("name", PROFILES)
+def test_it_is_on_where_it_pays_and_names_no_run(name):
+    profile = PROFILES[name]
+    assert (profile.validate_every > 0) is (name != "mini")
+    other = replace(profile, validate_every=7)
+    assert Run("M", profile, STEADY).name == Run("M", other, STEADY).name

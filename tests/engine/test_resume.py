@@ -1,0 +1,382 @@
+"""Nothing lost: kill -9 anywhere, broken resume points, full disks, pictures that vanish.
+
+The short form: `make soak` kills 20 times at random points.
+"""
+
+import hashlib
+import io
+import json
+import os
+import random
+import shutil
+import subprocess
+import sys
+import time
+from contextlib import nullcontext, suppress
+from dataclasses import replace
+
+import numpy as np
+import psutil
+import pytest
+import torch
+from helpers import network, points, same, state
+from safetensors.torch import load_file
+
+from data_utils.errors import JswsError
+from data_utils.files import write_bytes
+from jsws_lib.config import ROOT, STEADY
+from jsws_lib.engine import loop
+from jsws_lib.engine.loop import Loop
+from jsws_lib.engine.resume import KEEP, load_point, read_log, save_point
+from jsws_lib.training import train
+
+KILLS = int(os.environ.get("JSWS_KILLS", 1))
+
+
+class Interrupted(Exception):
+    pass
+
+
+def go(profile, folder=None, *, steps=4, until=None, seed=0, tag="run", on_step=None):
+    """Train M, up to a step; returns the numbers of the steps made, network and history."""
+    made, net = [], network(seed=seed)
+
+    def look(step, *_):
+        made.append(step)
+        if on_step:
+            on_step(step)
+        if step + 1 == until:
+            raise Interrupted
+
+    surroundings = Loop(folder=folder, tag=tag, on_step=look)
+    with pytest.raises(Interrupted) if until else nullcontext():
+        settings = dict(profile=profile, recipe=STEADY, steps=steps)
+        train(net, ("L_c", "L_s1"), **settings, loop=surroundings)
+    return made, net, surroundings.history
+
+
+@pytest.fixture
+def often(monkeypatch):
+    monkeypatch.setattr(loop, "SAVE_EVERY", 1)
+
+
+@pytest.fixture
+def broken(tiny, tmp_path, often):
+    """The folder of a run that was stopped in its third step of four."""
+    go(tiny, tmp_path, until=3)
+    return tmp_path
+
+
+# --- going on ------------------------------------------------------------------------
+
+
+def test_an_interrupted_run_goes_on_bit_by_bit(tiny, tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(loop, "SAVE_EVERY", 2)
+    _, whole, history = go(tiny, steps=6)
+    go(tiny, tmp_path, steps=6, until=5)
+    assert "| 0/6 [" in capsys.readouterr().err  # a bar, though nobody looks at a terminal
+    assert [p.name[:9] for p in points(tmp_path)] == ["00000002_", "00000004_"]
+    assert len(read_log(tmp_path / "log.csv")) == 5
+    made, net, again = go(tiny, tmp_path, steps=6, seed=7)  # whatever it starts from
+    assert made == [4, 5]  # saved after step 3
+    assert again == history == read_log(tmp_path / "log.csv")
+    assert same(state(whole), state(net))
+    assert "going on from step 4 of 6" in "".join(capsys.readouterr())
+
+
+def test_a_resume_point_of_another_run_is_refused(tiny, broken):
+    with pytest.raises(JswsError, match="belongs to run, not to two"):
+        go(tiny, broken, tag="two")
+
+
+def kill(run):
+    """Kill a program, but none of its processes: they must end by themselves."""
+    run.kill()
+    run.wait()
+    late = time.monotonic() + 60
+    while left := [p for p in psutil.process_iter() if _is_of(p, run.pid)]:
+        assert time.monotonic() < late, f"orphans: {left}"
+        time.sleep(0.1)
+
+
+def _is_of(process, group):
+    with suppress(psutil.Error, ProcessLookupError):
+        alive = process.status() != psutil.STATUS_ZOMBIE
+        return alive and os.getpgid(process.pid) == group
+    return False
+
+
+DRAW = """
+import sys
+from data_utils.embedded.mini import make_mini
+
+if __name__ == "__main__":
+    few = {"n_class": 60, "n_saliency": 60, "n_val": 9, "n_test": 9}
+    make_mini(sys.argv[1], seed=int(sys.argv[2]), size=48, workers=2, **few)
+"""
+
+
+@pytest.mark.slow
+def test_killed_drawing_leaves_the_data_before_or_the_new(tmp_path):
+    """Data of another seed are drawn over those before, and killed again and again."""
+    script, root = tmp_path / "draw.py", tmp_path / "data"
+    script.write_text(DRAW)
+    (tmp_path / "thesis.txt").write_text("a neighbour")
+
+    def start(seed):
+        words, env = [sys.executable, script, root, str(seed)], {"PYTHONPATH": str(ROOT)}
+        pipes = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
+        return subprocess.Popen(
+            words, env=os.environ | env, start_new_session=True, **pipes
+        )
+
+    def data():
+        return {f.relative_to(root): f.read_bytes() for f in root.rglob("*") if f.is_file()}
+
+    began, wholes = time.monotonic(), []
+    for seed in (1, 0):
+        assert start(seed).wait() == 0
+        wholes.append(data())
+    length, rng, killed, seed = (time.monotonic() - began) / 2, random.Random(0), 0, 1
+    while killed < KILLS:
+        run = start(seed)
+        try:
+            run.wait(length * rng.uniform(0.3, 1.05))
+            assert run.returncode == 0
+            seed = 1 - seed
+        except subprocess.TimeoutExpired:
+            kill(run)
+            killed += 1
+        assert data() in wholes
+    for left in tmp_path.glob(".data-making-*"):
+        os.utime(left, (1, 1))
+    for seed in (0, 1):  # one of them has to draw
+        assert start(seed).wait() == 0
+    assert data() == wholes[0]
+    assert {path.name for path in tmp_path.iterdir()} == {"draw.py", "data", "thesis.txt"}
+
+
+WHOLE_WAY = """
+import os, sys
+from dataclasses import replace
+from pathlib import Path
+from jsws_lib.engine import loop
+from jsws_lib.config import PROFILES, STEADY
+from jsws_lib.experiments.ablation import ablate
+
+loop.SAVE_EVERY = 1  # also in the processes that it starts
+if __name__ == "__main__":
+    profile = replace(PROFILES["mini"], data=Path(sys.argv[1]), size=64, steps=(5, 4),
+                      batch_class=4, batch_saliency=4, cache="decoded")
+    ablate(profile=profile, recipe=STEADY, seeds=[0], settings=["M", "MM"],
+           jobs=int(sys.argv[2]), out=Path(os.environ["JSWS_RUNS"]) / "table.json")
+"""
+
+
+def content(file):
+    """What must be the same in both runs: all but how long they took."""
+    if file.suffix == ".safetensors":
+        return load_file(file)
+    if file.suffix == ".json":
+
+        def without_times(found):
+            return {k: v for k, v in found.items() if not k.endswith("seconds")}
+
+        return json.loads(file.read_text(), object_hook=without_times)
+    return file.read_bytes()  # pseudo labels, logs
+
+
+@pytest.mark.slow
+def test_a_killed_run_ends_in_the_same_weights(own_data, tmp_path):
+    """An ablation of M and M-M, in the soak by two processes, killed again and again: in
+    training, writing points, caching, making pseudo labels, measuring."""
+    (own_data / "mini.json").unlink()  # else it trains contrasts as well
+    script = tmp_path / "whole_way.py"
+    script.write_text(WHOLE_WAY)
+
+    def start(name):
+        runs = {"JSWS_RUNS": tmp_path / name, "JSWS_CACHE": tmp_path / name / "cache"}
+        env = os.environ | {"JSWS_DEVICE": "cpu"} | {k: str(v) for k, v in runs.items()}
+        jobs = str(min(KILLS, 2))  # processes of an ablation take a while to start
+        words = [sys.executable, script, own_data, jobs]
+        pipes = {"stdout": subprocess.DEVNULL, "stderr": subprocess.PIPE, "text": True}
+        return subprocess.Popen(words, env=env, start_new_session=True, **pipes)
+
+    def left(name):  # a film has no frames from before a break; the cache has its own tests
+        folder = tmp_path / name
+        files = {f.relative_to(folder): f for f in folder.rglob("*") if f.is_file()}
+        return {
+            place: file
+            for place, file in files.items()
+            if file.name != "film.npz"
+            and file.suffix != ".tmp"
+            and "cache" not in file.parts
+        }
+
+    began = time.monotonic()
+    whole = start("whole")
+    assert whole.wait() == 0, whole.stderr.read()[-2000:]
+    length, rng, killed = time.monotonic() - began, random.Random(0), 0
+    while True:
+        fresh, began = not (tmp_path / "killed").exists(), time.monotonic()
+        run = start("killed")
+        try:
+            # The first part of it all is the start of Python, when nothing happens.
+            run.wait(None if killed == KILLS else length * rng.uniform(0.3, 0.9))
+        except subprocess.TimeoutExpired:
+            kill(run)
+            killed += 1
+            continue
+        assert run.returncode == 0, run.stderr.read()[-2000:]
+        one, two = left("whole"), left("killed")
+        assert one.keys() == two.keys()
+        for place in one:
+            a, b = content(one[place]), content(two[place])
+            assert same(a, b) if place.suffix == ".safetensors" else a == b, place
+        if killed == KILLS:
+            return
+        if fresh:  # the machine has become faster
+            length = time.monotonic() - began
+        shutil.rmtree(tmp_path / "killed")  # done before it was killed often enough
+
+
+# --- resume points -------------------------------------------------------------------
+
+
+def test_the_last_points_and_the_best_are_kept(tmp_path):
+    net, history = torch.nn.Linear(1, 1), []
+    for step, loss in enumerate((5.0, 1.0, 4.0, 3.0, 3.5)):
+        history.append({"step": step, "lr": 0.1, "L_c": loss})
+        save_point(tmp_path / "resume", "run", history, net=net)
+    kept = [p.name.split("_")[:2] for p in points(tmp_path)]
+    assert kept == [["00000002", "1.0000"], ["00000004", "3.0000"], ["00000005", "3.5000"]]
+    assert KEEP == 2
+    drawn = []
+    for _ in range(2):
+        load_point(tmp_path / "resume", "run", net=net)
+        drawn.append((random.random(), np.random.rand(), torch.rand(1).item()))
+    assert drawn[0] == drawn[1]  # random states come back
+
+
+def test_points_come_by_time_as_well(tiny, tmp_path, monkeypatch):
+    monkeypatch.setattr(loop, "SAVE_AFTER", 0)
+    go(tiny, tmp_path, until=3)
+    assert len(points(tmp_path)) == 2  # the third step was stopped
+
+
+@pytest.mark.parametrize("harm", ["cut", "flip", "empty"])
+def test_a_damaged_point_falls_back_to_the_one_before(tiny, broken, capsys, harm):
+    before, last = points(broken)[-2:]
+    data = bytearray(last.read_bytes())
+    data[len(data) // 2] ^= 1
+    last.write_bytes({"cut": data[:-100], "flip": data, "empty": b""}[harm])
+    made, net, _ = go(tiny, broken, seed=5)
+    assert made[0] == int(before.name[:8])
+    said = "".join(capsys.readouterr())
+    assert f"{last} is damaged; going on from the one before" in said
+    _, whole, _ = go(tiny)
+    assert same(state(whole), state(net))
+
+
+def test_without_a_whole_point_it_starts_anew_and_leftovers_go(tiny, broken):
+    leftover = broken / "resume" / ".00000009_1.0_00000000.pt.77.tmp"
+    for file in (*points(broken), leftover):
+        file.write_bytes(b"PK")
+    assert go(tiny, broken)[0] == [0, 1, 2, 3]
+    assert not leftover.exists()
+
+
+@pytest.mark.parametrize("content", [[1, 2], {"tag": "run"}, {"tag": "run", "history": 3}])
+def test_a_resume_point_with_other_content_is_one_line(tmp_path, content):
+    file = io.BytesIO()
+    torch.save(content, file)
+    digest = hashlib.sha256(file.getvalue()).hexdigest()[:8]
+    (tmp_path / f"00000001_1.0000_{digest}.pt").write_bytes(file.getvalue())
+    with pytest.raises(JswsError, match=r"1\.0000_.*is no resume point of ours; delete"):
+        load_point(tmp_path, "run", net=network())
+
+
+def test_a_log_cut_short_is_read_and_mended(tiny, broken):
+    log = broken / "log.csv"
+    text = log.read_text()
+    log.write_text(text[: text.rindex(",")])
+    assert len(read_log(log)) == 2
+    go(tiny, broken)
+    assert [r["step"] for r in read_log(log)] == [0, 1, 2, 3]
+    with pytest.raises(JswsError, match="no log at"):
+        read_log(broken / "other.csv")
+
+
+# --- what goes wrong outside ---------------------------------------------------------
+
+
+FULL = """
+import resource, sys
+from pathlib import Path
+from data_utils.files import write_bytes
+resource.setrlimit(resource.RLIMIT_FSIZE, (1000, 1000))
+write_bytes(Path(sys.argv[1]) / "big", bytes(2000))
+"""
+
+
+@pytest.mark.skipif(os.name == "nt", reason="no resource limits there")
+def test_a_full_disk_is_said_and_leaves_nothing(tmp_path):
+    words = [sys.executable, "-c", FULL, tmp_path]
+    done = subprocess.run(words, text=True, capture_output=True)
+    assert "JswsError: cannot write" in done.stderr and "free some room" in done.stderr
+    assert not any(tmp_path.iterdir())
+
+
+def test_a_full_disk_leaves_the_point_before(tiny, broken, monkeypatch):
+    before = points(broken)
+
+    def full(self, data):
+        raise OSError(28, "No space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr("pathlib.Path.write_bytes", full)
+        with pytest.raises(JswsError, match="cannot write .*No space left on device"):
+            go(tiny, broken)
+    assert points(broken) == before
+    assert go(tiny, broken)[0][-1] == 3
+
+
+def test_a_folder_that_cannot_be_written_to_is_named_at_once(tiny, tmp_path):
+    (tmp_path / "run").write_text("a file, not a folder")
+    with pytest.raises(JswsError, match="cannot write .*run/log.csv.*name another place"):
+        go(tiny, tmp_path / "run")
+    with pytest.raises(JswsError, match="cannot write"):
+        write_bytes(tmp_path / "run" / "x", b"")
+
+
+def test_a_loss_that_is_not_finite_leaves_its_images(tiny, tmp_path):
+    net = network()
+    with torch.no_grad():
+        net.sn.head.bias[3] = torch.nan
+    before = net.backbone.features.conv0.weight.clone()
+    with pytest.raises(JswsError, match="loss is nan at step 0.*not_finite.json"):
+        look = Loop(folder=tmp_path)
+        train(net, ("L_c", "L_s1"), profile=tiny, recipe=STEADY, loop=look)
+    note = json.loads((tmp_path / "not_finite.json").read_text())
+    assert note["step"] == 0 and note["losses"]["L_c"] == "nan"
+    photos = tiny.data / tiny.voc / "JPEGImages"
+    assert all((photos / f"{i}.jpg").is_file() for i in note["images"]["ClassificationSet"])
+    count = {name: len(images) for name, images in note["images"].items()}
+    assert count == {"ClassificationSet": 4, "SaliencySet": 4}
+    assert not points(tmp_path)
+    assert torch.equal(before, net.backbone.features.conv0.weight)  # no step was made
+
+
+def test_a_picture_that_vanishes_is_named_and_the_run_goes_on(
+    tiny, own_data, tmp_path, often
+):
+    profile = replace(tiny, data=own_data, cache="none")
+    _, whole, _ = go(profile, steps=8)
+    photos, aside = own_data / tiny.voc / "JPEGImages", tmp_path / "aside"
+    with pytest.raises(JswsError, match=r"no picture at .*\.jpg"):
+        vanish = lambda step: step == 2 and shutil.move(photos, aside)  # noqa: E731
+        go(profile, tmp_path / "run", steps=8, on_step=vanish)
+    shutil.move(aside, photos)
+    made, net, _ = go(profile, tmp_path / "run", steps=8, seed=5)
+    assert made[0] == 3
+    assert same(state(whole), state(net))

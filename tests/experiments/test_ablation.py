@@ -1,0 +1,312 @@
+"""The ablation: its plan, its file, taking it up again, and the paper's claim in small."""
+
+import importlib.metadata
+import json
+import math
+import re
+from dataclasses import replace
+
+import matplotlib.pyplot as plt
+import numpy as np
+import pytest
+import torch
+
+from data_utils.datasets import Augmentation, SaliencySet
+from data_utils.embedded.mini import drawn_scenes, make_mini, render, roles
+from data_utils.errors import JswsError
+from data_utils.voc import VOC_CLASSES
+from jsws_lib.config import PROFILES, SETTINGS, Recipe, get_recipe
+from jsws_lib.engine import runs
+from jsws_lib.engine.checkpoints import read_weights
+from jsws_lib.experiments import ablation, dry_run, results
+from jsws_lib.experiments.ablation import Row, Run, ablate, mean_sd, measured, plan
+from jsws_lib.experiments.dry_run import check_data, describe_plan
+from jsws_lib.experiments.study import TRIALS, study, trial_rows
+from jsws_lib.ssnet import build_ssnet
+from jsws_lib.training import seed_everything, train, training_sets
+
+DEFAULT = Recipe()
+
+
+@pytest.fixture
+def quick(tiny, tmp_path, monkeypatch):
+    monkeypatch.setenv("JSWS_RUNS", str(tmp_path / "runs"))
+    return replace(tiny, steps=(2, 2))
+
+
+def test_the_plan_holds_every_run_once_and_teachers_first(tiny):
+    found = plan(tiny, DEFAULT, seeds=(0, 3))
+    assert len(found) == len(set(found)) == 2 * 6 + 2
+    assert [run.wave for run in found] == sorted(run.wave for run in found)
+    assert {r.run.setting for r in found if r.wave == 1} == {"SS", "MS", "MM"}
+    assert {r.name for r in found if r.teaches} == {"S", "M"}
+    assert not any(r.teaches for r in plan(tiny, DEFAULT, settings=["S", "M"]))
+    alone = plan(tiny, DEFAULT, seeds=(0,), settings=["MM"])
+    assert [run.name for run in alone] == ["M", "M_odds", "M_nll_probs", "MM"]
+    photographs = replace(tiny, data=tiny.data / "ECSSD")
+    assert len(plan(photographs, DEFAULT, seeds=(0,))) == 6
+
+
+def test_passes_count_data_sets():
+    one, two = PROFILES["mini"].steps
+    passes = {s: Row(s, Run(s, PROFILES["mini"], DEFAULT)).passes for s in SETTINGS}
+    assert [passes[s] for s in ("S", "M")] == [one, 2 * one]
+    assert [passes[s] for s in ("SS", "MS", "MM", "2S")] == [two, two, 2 * two, two]
+
+
+def test_one_file_with_lists_by_seed(quick, tmp_path, monkeypatch):
+    monkeypatch.setattr(runs, "shipped", None)  # nothing that is shipped is taken
+    out = tmp_path / "deep" / "result.json"
+    assert ablate(profile=quick, recipe=DEFAULT, seeds=(0, 1), jobs=1, out=out) == out
+    result = json.loads(out.read_text())
+    assert result["seeds"] == [0, 1] and result["profile"] == "tiny"
+    assert list(result["settings"]) == [*SETTINGS, *ablation.READ_OUTS]
+    saliency = {"mae", "max_f", "mae_crf", "max_f_crf"}
+    table = results.ablation_table(result)
+    for name in ablation.READ_OUTS:
+        row = result["settings"].pop(name)
+        wanted = (
+            {"miou", "threshold", "miou_argmax"} if name == "S_cam" else {"mae", "max_f"}
+        )
+        assert row.keys() == wanted and all(len(values) == 2 for values in row.values())
+        assert results.ROWS[name] in table
+    for setting, row in result["settings"].items():
+        losses = SETTINGS[setting].losses
+        assert ("miou" in row) == (losses != ("L_s1",))
+        assert (saliency <= row.keys()) == ("L_s1" in losses)
+        assert all(len(values) == 2 for values in row.values())
+        assert len(row["seconds"]) == 2 and all(s > 0 for s in row["seconds"])
+    assert list(result["contrasts"]) == list(ablation.CONTRASTS)
+    for row in (result["settings"]["M"], *result["contrasts"].values()):
+        gap = np.subtract(row["v_salient"], row["v_not_salient"])
+        np.testing.assert_allclose(row["v_gap"], gap, atol=2e-5)
+    assert str(quick.data) not in out.read_text()
+    assert result["versions"]["torch"] == importlib.metadata.version("torch")
+    assert result["precision"] == "float32" and result["data"].keys() == {"D_c", "D_s"}
+    story = read_weights(next(iter(runs.runs_root().glob("*-MM-*/*.safetensors"))))[1]
+    named = ("versions", "device", "precision", "data")
+    assert all(story["provenance"][name] == result[name] for name in named)
+
+    mean, sd = mean_sd([100 * x for x in result["settings"]["M"]["miou"]])
+    assert f"{mean:.1f} ± {sd:.1f}" in table and "57.1" in table
+    bars = [p for ax in results.ablation_chart(result).axes for p in ax.patches]
+    assert any(math.isclose(bar.get_height(), mean, rel_tol=1e-6) for bar in bars)
+    assert len(results.suppression_chart(result).axes) == 6
+    plt.close("all")
+
+
+def test_a_second_ablation_trains_nothing_and_agrees(quick, tmp_path, monkeypatch):
+    ask = dict(profile=quick, recipe=DEFAULT, seeds=(0,), settings=["S", "2S"], jobs=1)
+    first = ablate(**ask, out=tmp_path / "a.json").read_text()
+    monkeypatch.setattr(ablation, "train_or_load", None)
+    assert ablate(**ask, out=tmp_path / "b.json").read_text() == first
+    (row,) = plan(quick, DEFAULT, seeds=(0,), settings=["S"])
+    run = row.run
+    other = replace(run, profile=replace(quick, val_list="train_aug"))
+    assert other.folder == run.folder  # the same weights
+    assert measured(run) and measured(other) is None  # but not the same figures
+
+
+@pytest.mark.slow
+def test_processes_give_what_one_process_gives(quick, tmp_path, monkeypatch):
+    ask = dict(profile=quick, recipe=DEFAULT, seeds=(0,), settings=["S", "SS"])
+    two = json.loads(ablate(**ask, jobs=2, out=tmp_path / "2.json").read_text())
+    share = max(1, ablation.available_cores() // 2)
+    threads = torch.get_num_threads()
+    monkeypatch.setenv("JSWS_RUNS", str(tmp_path / "other runs"))  # all anew
+    torch.set_num_threads(share)
+    try:
+        one = json.loads(ablate(**ask, jobs=1, out=tmp_path / "1.json").read_text())
+    finally:
+        torch.set_num_threads(threads)
+    assert two["jobs"] == 2 and two["settings"].keys() == {"S", "SS", "S_cam"}
+    for setting in ("S", "SS"):
+        assert one["settings"][setting]["iou"] == two["settings"][setting]["iou"]
+        assert two["settings"][setting]["threads"] == [share]
+
+
+def test_a_measured_teacher_still_makes_the_labels_its_students_need(quick, tmp_path):
+    ask = dict(profile=quick, recipe=DEFAULT, seeds=(0,), jobs=1)
+    ablate(**ask, settings=["S"], out=tmp_path / "s.json")
+    teacher, student = plan(quick, DEFAULT, seeds=(0,), settings=["SS"])
+    figures = teacher.run.folder / "figures.json"
+    before = figures.read_bytes()
+    assert not any(teacher.run.folder.glob("pseudo_labels*"))
+    ablation.run_all([teacher], 1)
+    (labels,) = [f for f in teacher.run.folder.glob("pseudo_labels*") if f.is_dir()]
+    assert len(list(labels.glob("*.png"))) == 24
+    assert figures.read_bytes() == before  # seconds are kept
+    assert not student.run.folder.exists()
+
+
+def test_scene_roles_tell_what_the_masks_show(mini_data):
+    assert len(drawn_scenes(mini_data, "test")) == 8
+    for k, scene in enumerate(drawn_scenes(mini_data, "test", 5)):
+        np.testing.assert_array_equal(render(0, "test", k, size=64).image, scene.image)
+        salient = {i.category for i in scene.items if i.salient}
+        for c, name in enumerate(VOC_CLASSES[1:]):
+            seen = name in {i.category for i in scene.items}
+            wanted = 1 if name in salient else 0 if seen else -1
+            assert roles(scene)[c] == wanted
+
+
+def test_mean_and_sd():
+    assert mean_sd([1, 2, 3]) == (2.0, 1.0)
+    mean, sd = mean_sd([4.0])
+    assert mean == 4 and math.isnan(sd)
+
+
+def test_the_dry_run_measures_and_trains_nothing(quick):
+    text, ready = describe_plan(plan(quick, DEFAULT, seeds=(0,)), jobs=1)
+    assert ready and "FAIL" not in text
+    assert "24 training images" in text and "seed 0 (to do)" in text
+    for words in ("hours for 8 runs", "GB, peak", "GB are free", "SSNet-2 L_s2"):
+        assert words in text
+    assert not any(row.run.folder.exists() for row in plan(quick, DEFAULT, seeds=(0,)))
+
+
+def test_the_dry_run_counts_decoded_pictures(quick, tmp_path, monkeypatch):
+    """As large as the files are, and pictures again for each of the four teachers."""
+    monkeypatch.setenv("JSWS_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setattr(dry_run, "GB", 1e3)
+    decoded = replace(quick, cache="decoded")
+    pictures, saliency = training_sets(("L_c", "L_s1"), decoded, DEFAULT)
+    size = [one._decoded.path.stat().st_size / 1e3 for one in (pictures, saliency)]
+    rows = plan(decoded, DEFAULT, seeds=(0, 1))
+    sizes = {"train": len(pictures), "saliency": len(saliency)}
+    (line,) = dry_run._cache_words(rows, sizes)
+    found = [float(text) for text in re.findall(r"\d+\.\d", line)]
+    expected = [*size, 4 * size[0] * 4 / 3]
+    assert found == pytest.approx([sum(expected), *expected], rel=0.01)
+    assert dry_run._cache_words(plan(quick, DEFAULT), sizes) == []
+
+
+def test_the_dry_run_names_what_is_broken(quick, own_data):
+    broken = replace(quick, data=own_data)
+    voc = own_data / broken.voc
+    next((voc / "SegmentationClass").glob("*.png")).unlink()
+    photos = sorted((own_data / "DUTS-TR/DUTS-TR-Image").glob("*.jpg"))
+    photos[0].write_bytes(b"no picture")
+    verdicts, _ = check_data(broken)
+    assert [fine for fine, _ in verdicts] == [True, False, False, True]
+    text, ready = describe_plan(plan(broken, DEFAULT, seeds=(0,)))
+    assert not ready and text.count("FAIL") == 2 and "1 masks are missing" in text
+    assert "hours" not in text
+
+
+@pytest.fixture(scope="module")
+def small_world(tmp_path_factory):
+    """480 + 480 + 100 + 100 scenes at 64 px."""
+    counts = dict(n_class=480, n_saliency=480, n_val=100, n_test=100)
+    folder = tmp_path_factory.mktemp("small") / "data"
+    return make_mini(folder, size=64, progress=False, **counts)
+
+
+@pytest.mark.slow
+def test_saliency_makes_weak_labels_segment(small_world, tmp_path, monkeypatch):
+    """Table 5's claim in small: M above S by a margin, from the same few steps."""
+    monkeypatch.setenv("JSWS_RUNS", str(tmp_path / "runs"))
+    mini = PROFILES["mini"]
+    small = replace(
+        mini, name="small", data=small_world, size=64, crf_scale=64 / 500, steps=(160, 1)
+    )
+    file = ablate(
+        profile=small,
+        recipe=get_recipe(),
+        seeds=(0,),
+        settings=["S", "M"],
+        out=tmp_path / "small.json",
+    )
+    settings = json.loads(file.read_text())["settings"]
+    (s,), (m,) = settings["S"]["miou"], settings["M"]["miou"]
+    assert m - s >= 0.10, (s, m)
+
+
+def test_the_default_file_never_loses_runs(mini_data, tiny, tmp_path, monkeypatch):
+    monkeypatch.setattr(ablation, "RESULTS", tmp_path)
+    monkeypatch.setattr(
+        ablation,
+        "run_all",
+        lambda runs, jobs: {run: {"miou": 0.5, "seconds": 1.0} for run in runs},
+    )
+
+    def two(**more):
+        asked = {
+            "profile": tiny,
+            "recipe": get_recipe(),
+            "seeds": (0, 1),
+            "settings": ["S", "M"],
+        }
+        return ablate(jobs=1, **{**asked, **more})
+
+    file = two()
+    before = file.read_bytes()
+    assert two() == file  # the same again
+    for less, words in [
+        ({"settings": ["S"]}, "M, M_odds, M_nll_probs; name another file with --out"),
+        ({"seeds": (0,)}, "seed 1"),
+        ({"profile": replace(tiny, size=32)}, "another configuration"),
+        ({"recipe": replace(get_recipe(), rotate=5.0)}, "another configuration"),
+    ]:
+        with pytest.raises(JswsError, match=words):
+            two(**less)
+    assert file.read_bytes() == before
+    two(seeds=(0, 1, 2))  # more is welcome
+    assert json.loads(file.read_text())["seeds"] == [0, 1, 2]
+    two(settings=["S"], out=file)  # who names the file means it
+    assert [*json.loads(file.read_text())["settings"]] == ["S"]
+
+
+def test_bad_choices_are_one_line_each():
+    from jsws_lib.cli.main import _seed_list, _setting_list
+
+    assert _seed_list("3") == [0, 1, 2] and _seed_list("4,7") == [4, 7]
+    for text in ("0", "x", "1,1", "-1,2"):
+        with pytest.raises(JswsError, match="--seeds"):
+            _seed_list(text)
+    assert _setting_list("") == list(SETTINGS)
+    with pytest.raises(JswsError, match="unknown setting 'Q'"):
+        _setting_list("S,Q")
+
+
+def test_the_slow_sam_does_not_saturate(tiny):
+    """Adam's first steps at the mini profile's peak rate, with and without `sam_rate`."""
+    steepness = {}
+    for rate in (None, DEFAULT.sam_rate):
+        seed_everything(0)
+        recipe = replace(DEFAULT, sam_rate=rate)
+        net = build_ssnet(1, backbone="densenet_mini", size=64, recipe=recipe)
+        train(
+            net, ("L_s1",), profile=replace(tiny, batch_saliency=8), recipe=recipe, steps=12
+        )
+        data = SaliencySet(
+            tiny.data / tiny.saliency_images,
+            tiny.data / tiny.saliency_masks,
+            augmentation=Augmentation(64),
+        )
+        with torch.inference_mode():
+            v = net(torch.stack([data[k, 0]["image"] for k in range(16)])).class_saliency
+        steepness[rate] = (v * (1 - v)).median().item()
+    assert 10 * steepness[None] < steepness[DEFAULT.sam_rate], steepness
+
+
+def test_the_study_changes_one_thing_at_a_time():
+    first, *others = (row.run for row in trial_rows())
+    assert (first.recipe, first.setting) == (DEFAULT, "M")
+    assert len({(run.setting, run.folder) for run in (first, *others)}) == len(TRIALS)
+    assert all(run.setting == "S" or run.folder != first.folder for run in others)
+
+
+def test_the_study_s_file_is_a_table(quick, tmp_path, monkeypatch):
+    small = TRIALS[:2] + TRIALS[-1:]
+    monkeypatch.setattr("jsws_lib.experiments.study.TRIALS", small)
+    shortest = replace(quick, steps=(1, 1))
+    monkeypatch.setattr("jsws_lib.experiments.study.MINI", shortest)
+    file = study(jobs=1, out=tmp_path / "study.json")
+    result = json.loads(file.read_text())
+    assert [row["changed"] for row in result["rows"]] == [words for words, *_ in small]
+    assert "v_gap" in result["rows"][0] and "v_gap" not in result["rows"][-1]
+    lines = results.study_table(result).splitlines()
+    assert len(lines) == 2 + 3
+    miou = result["rows"][0]["miou"]
+    assert f" {100 * miou:.1f} |" in lines[2]

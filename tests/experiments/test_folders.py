@@ -1,0 +1,229 @@
+"""Folders of predictions: every file accounted for, any number of processes, by name."""
+
+import json
+import struct
+import tracemalloc
+import zlib
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+from test_metrics import measured, pair
+
+from data_utils.errors import JswsError
+from data_utils.voc import read_ids, write_palette_png
+from jsws_lib.experiments import folders as module
+from jsws_lib.experiments.folders import (
+    evaluate_saliency_folder,
+    evaluate_segmentation_folder,
+    evaluate_structure_folder,
+)
+from jsws_lib.metrics import PROTOCOLS, ConfusionMatrix, f_measure
+
+DIM = [pair(k) for k in (10, 20, 30)]  # maps and masks
+
+
+def random_segmentation(seed):
+    rng = np.random.default_rng(seed)
+    target, other = rng.integers(0, 21, (2, 20, 30))
+    pred = np.where(rng.random(target.shape) < 0.6, target, other)
+    target[rng.random(target.shape) < 0.1] = 255
+    return target.astype(np.uint8), pred.astype(np.uint8)
+
+
+GOLDEN = Path(__file__).parents[2] / "shared/data/metrics_golden/pysodmetrics/examples"
+
+
+@pytest.mark.skipif(not GOLDEN.is_dir(), reason="golden values are not on this machine")
+def test_pysodmetrics_published_values():
+    published = json.loads((GOLDEN / "version_performance.json").read_text())["v1_4_1"]
+    folders = GOLDEN / "test_data/preds", GOLDEN / "test_data/masks"
+    scores = evaluate_saliency_folder(*folders, protocol="pysod", progress=False)
+    adaptive = evaluate_saliency_folder(*folders, protocol="adaptive", progress=False)
+    assert scores.count == 3
+    for found, name, guide in [
+        (scores.mae, "MAE", 0.0370556),
+        (scores.max_f, "maxFm", 0.5886785),
+        (scores.f_curve.mean(), "meanFm", 0.5770511),
+        (adaptive.max_f, "adpFm", 0.5816751),
+    ]:
+        assert found == pytest.approx(published[name], abs=1e-6)
+        assert found == pytest.approx(guide, abs=1e-7)
+    mean_first = f_measure(scores.precision, scores.recall).max()
+    assert mean_first == pytest.approx(0.590096, abs=1e-6)
+    structure = evaluate_structure_folder(*folders, progress=False)
+    for found, name in [
+        (structure.s_measure, "Smeasure"),
+        (structure.weighted_f, "wFmeasure"),
+        (structure.max_e, "maxEm"),
+        (structure.mean_e, "meanEm"),
+        (structure.adaptive_e, "adpEm"),
+    ]:
+        assert found == pytest.approx(published[name], abs=1e-6), name
+
+
+@pytest.fixture
+def folders(tmp_path):
+    """pred/ and gt/ of three segmentations, sal/ and mask/ of three saliency maps."""
+    for name in "pred", "gt", "sal", "mask":
+        (tmp_path / name).mkdir()
+    for i in range(3):
+        target, pred = random_segmentation(i)
+        Image.fromarray(target).save(tmp_path / f"gt/{i}.png")
+        write_palette_png(tmp_path / f"pred/{i}.png", pred)
+        sal_map, mask = DIM[i]
+        Image.fromarray(sal_map).save(tmp_path / f"sal/{i}.png")
+        Image.fromarray(mask).convert("1").save(tmp_path / f"mask/{i}.png")
+    return tmp_path
+
+
+def test_segmentation_folder(folders):
+    matrix = ConfusionMatrix()
+    for i in range(3):
+        matrix.update(*random_segmentation(i))
+    found = evaluate_segmentation_folder(folders / "pred", folders / "gt")
+    np.testing.assert_array_equal(found.matrix, matrix.matrix)
+    one = evaluate_segmentation_folder(folders / "pred", folders / "gt", ids=["1"])
+    assert one.matrix.sum() < matrix.matrix.sum()
+    zero = evaluate_segmentation_folder(folders / "pred", folders / "gt", absent="zero")
+    assert zero.compute().absent == "zero"
+
+
+def test_saliency_folder(folders):
+    for name in PROTOCOLS:
+        found = evaluate_saliency_folder(
+            folders / "sal", folders / "mask", protocol=name, progress=False
+        )
+        expected = measured(name, DIM)
+        assert found.max_f == pytest.approx(expected.max_f, abs=1e-12)
+        assert found.mae == pytest.approx(expected.mae, abs=1e-12)
+    (folders / "sal/2.png").unlink()
+    Image.fromarray(DIM[2][0]).save(folders / "sal/2.jpg")
+    assert evaluate_saliency_folder(folders / "sal", folders / "mask").count == 3
+
+
+def test_missing_and_stale_files_are_named(folders):
+    pred, gt = folders / "pred", folders / "gt"
+    (pred / "1.png").rename(pred / "old.png")
+    with pytest.raises(JswsError, match="pred lacks predictions of 1$"):
+        evaluate_segmentation_folder(pred, gt)
+    Image.fromarray(np.zeros((20, 30), np.uint8)).save(pred / "1.png")
+    with pytest.raises(JswsError, match="pred holds stale files.* old$"):
+        evaluate_segmentation_folder(pred, gt)
+    evaluate_segmentation_folder(pred, gt, ids=["0", "1"])  # a list says what counts
+    with pytest.raises(JswsError, match="gt lacks masks of 9"):
+        evaluate_segmentation_folder(pred, gt, ids=["0", "9"])
+    for i in range(100, 113):
+        Image.fromarray(np.zeros((20, 30), np.uint8)).save(gt / f"{i}.png")
+    with pytest.raises(JswsError, match="predictions of 100, .*, 109 and 3 more$"):
+        evaluate_segmentation_folder(pred, gt)
+    with pytest.raises(JswsError, match="nowhere: no such folder"):
+        evaluate_saliency_folder(folders / "nowhere", gt)
+    with pytest.raises(JswsError, match="the id list is empty"):
+        evaluate_saliency_folder(pred, gt, ids=[])
+    with pytest.raises(JswsError, match="the id list names more than once 1$"):
+        evaluate_saliency_folder(pred, gt, ids=["0", "1", "1"])
+    Image.new("L", (30, 20)).save(folders / "sal/0.jpg")
+    with pytest.raises(JswsError, match="keep only one"):
+        evaluate_saliency_folder(folders / "sal", folders / "mask")
+
+
+@pytest.mark.parametrize(
+    ("file", "image", "words"),
+    [
+        ("gt/1.png", Image.new("L", (31, 20)), r"1\.png.*30 x 20 px.*31 x 20 px"),
+        ("gt/1.png", Image.new("L", (30, 20), 77), r"gt.1\.png holds the value 77"),
+        ("pred/1.png", Image.new("L", (30, 20), 21), r"pred.1\.png holds the value 21"),
+        ("pred/1.png", Image.new("RGB", (30, 20)), r"pred.1\.png is a RGB picture"),
+    ],
+)
+def test_bad_segmentation_files_are_named(folders, file, image, words):
+    image.save(folders / file)
+    with pytest.raises(JswsError, match=words):
+        evaluate_segmentation_folder(folders / "pred", folders / "gt", progress=False)
+
+
+def test_bad_saliency_files_are_named(folders):
+    sal, mask = folders / "sal", folders / "mask"
+    Image.new("L", (9, 9)).save(sal / "1.png")
+    evaluate_saliency_folder(sal, mask)  # toolbox resizes
+    with pytest.raises(JswsError, match=r"sal.1\.png.*mask.1\.png.*map is 9 x 9 px"):
+        evaluate_saliency_folder(sal, mask, protocol="pysod")
+    whole = (sal / "2.png").read_bytes()
+    (sal / "2.png").write_bytes(whole[: len(whole) // 2])
+    with pytest.raises(JswsError, match=r"sal.2\.png cannot be decoded"):
+        evaluate_saliency_folder(sal, mask)
+
+
+def test_lists_of_other_editors(tmp_path):
+    (tmp_path / "ids").write_bytes("\ufeff0\r\n1\r\n".encode())
+    assert read_ids(tmp_path / "ids") == ["0", "1"]
+    (tmp_path / "ids").write_bytes("0\n1\n".encode("utf-16"))
+    with pytest.raises(JswsError, match="ids is not UTF-8 text; save it as UTF-8"):
+        read_ids(tmp_path / "ids")
+
+
+def test_a_shape_that_stands_in_the_transparency_is_not_guessed(folders):
+    path = folders / "mask/1.png"
+    mask = Image.open(path).convert("L")
+    white = Image.new("L", mask.size, 255)
+    Image.merge("RGBA", (white, white, white, mask)).save(path)
+    with pytest.raises(JswsError, match=r"mask.1\.png is transparent in places"):
+        evaluate_saliency_folder(folders / "sal", folders / "mask")
+    Image.merge("RGBA", (mask, mask, mask, white)).save(path)
+    evaluate_saliency_folder(folders / "sal", folders / "mask")
+
+
+def chunk(kind: bytes, data: bytes) -> bytes:
+    length, checksum = len(data), zlib.crc32(kind + data)
+    return struct.pack(">I", length) + kind + data + struct.pack(">I", checksum)
+
+
+@pytest.mark.parametrize(
+    "header",
+    [struct.pack(">IIBBBBB", 20_000, 20_000, 1, 0, 0, 0, 0), b"short"],
+    ids=["huge", "cut"],
+)
+def test_headers_that_pillow_refuses(folders, header):
+    chunks = chunk(b"IHDR", header) + chunk(b"IDAT", b"") + chunk(b"IEND", b"")
+    (folders / "sal/1.png").write_bytes(b"\x89PNG\r\n\x1a\n" + chunks)
+    with pytest.raises(JswsError, match=r"sal.1\.png cannot be decoded"):
+        evaluate_saliency_folder(folders / "sal", folders / "mask")
+
+
+@pytest.mark.slow
+def test_any_number_of_processes_gives_the_same_bits(folders, monkeypatch):
+    monkeypatch.setattr(module, "CHUNK", 1)
+    one = evaluate_saliency_folder(folders / "sal", folders / "mask", workers=0)
+    two = evaluate_saliency_folder(folders / "sal", folders / "mask", workers=2)
+    assert (one.mae, one.max_f, one.count) == (two.mae, two.max_f, two.count)
+    np.testing.assert_array_equal(one.f_curve, two.f_curve)
+    serial = evaluate_segmentation_folder(folders / "pred", folders / "gt", workers=0)
+    shared = evaluate_segmentation_folder(folders / "pred", folders / "gt", workers=2)
+    np.testing.assert_array_equal(serial.matrix, shared.matrix)
+    first = evaluate_structure_folder(folders / "sal", folders / "mask", workers=0)
+    second = evaluate_structure_folder(folders / "sal", folders / "mask", workers=2)
+    assert first[:5] == second[:5] and first.count == second.count == 3
+    Image.new("L", (9, 9)).save(folders / "sal/1.png")
+    with pytest.raises(JswsError, match=r"sal.1\.png.*map is 9 x 9 px"):
+        evaluate_saliency_folder(
+            folders / "sal", folders / "mask", protocol="pysod", workers=2
+        )
+
+
+def test_memory_is_flat_in_the_number_of_images(tmp_path):
+    for name in ("sal", "mask"):
+        (tmp_path / name).mkdir()
+    rng = np.random.default_rng(0)
+    peaks = []
+    for count in (4, 64):
+        for i in range(count):
+            sal_map = Image.fromarray(rng.integers(0, 256, (200, 200)).astype(np.uint8))
+            for name in ("sal", "mask"):
+                sal_map.save(tmp_path / f"{name}/{i}.png", compress_level=0)
+        tracemalloc.start()
+        evaluate_saliency_folder(tmp_path / "sal", tmp_path / "mask", workers=0)
+        peaks.append(tracemalloc.get_traced_memory()[1])
+        tracemalloc.stop()
+    assert peaks[1] < peaks[0] + 200 * 200 * 4  # 60 more maps of 40,000 bytes each

@@ -1,0 +1,205 @@
+"""What README shows is what was measured, and what is shipped is what is described."""
+
+import io
+import json
+import re
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from data_utils.errors import JswsError
+from jsws_lib.config import get_profile, get_recipe
+from jsws_lib.engine import film
+from jsws_lib.engine.checkpoints import SHIPPED, read_weights, sha256
+from jsws_lib.engine.runs import Run
+from jsws_lib.experiments import results
+from tools import blocks, pictures
+
+
+def ablation():
+    return json.loads(results.MINI.read_text())
+
+
+def test_pages_show_what_was_measured():
+    """Every block of README and docs/ is what its function writes."""
+    late = [p.name for p in blocks.pages() if blocks.renewed(text := p.read_text()) != text]
+    assert not late, "run python -m tools.blocks"
+    named = [
+        n for p in blocks.pages() for n in re.findall("<!-- block: (.*) -->", p.read_text())
+    ]
+    assert sorted(named) == sorted(blocks.BLOCKS)
+
+
+def test_a_page_names_its_blocks(monkeypatch):
+    monkeypatch.setitem(blocks.BLOCKS, "one", lambda: "new")
+    text = "a\n<!-- block: one -->\nold\n<!-- end: one -->\nz\n"
+    assert blocks.renewed(text) == text.replace("old", "new")
+    with pytest.raises(JswsError, match="no block is called 'two'"):
+        blocks.renewed(text.replace("one", "two"))
+    for broken in (text.replace("<!-- end: one -->", ""), text + text[22:]):
+        with pytest.raises(JswsError, match="has no"):
+            blocks.renewed(broken)
+
+
+def test_check_only_compares(tmp_path, monkeypatch, capsys):
+    page = tmp_path / "page.md"
+    page.write_text("<!-- block: claims -->\nold\n<!-- end: claims -->")
+    monkeypatch.setattr(blocks, "pages", lambda: [page])
+    assert blocks.main(["--check"]) == 1 and "old" in page.read_text()
+    assert "page.md is not in step" in capsys.readouterr().out
+    assert blocks.main([]) == 0 and "saliency helps" in page.read_text()
+    assert blocks.main(["--check"]) == 0
+
+
+def test_the_ablation_s_table_is_of_its_file():
+    (row,) = re.findall(r"^\| S: .*", results.ablation_table(ablation()), re.M)
+    miou = 100 * np.array(ablation()["settings"]["S"]["miou"])
+    assert f"{miou.mean():.1f} ± {miou.std(ddof=1):.1f}" in row
+
+
+def test_readme_says_what_else_to_know(root):
+    """The study's figures that docs/results.md quotes, and that v does nothing there."""
+    text = " ".join((root / "docs/results.md").read_text().split())
+    study = json.loads((results.RESULTS / "study_mini.json").read_text())
+    miou = {(row["setting"], row["changed"]): 100 * row["miou"] for row in study["rows"]}
+    labels_alone = max(value for (setting, _), value in miou.items() if setting == "S")
+    default = next(v for (s, what), v in miou.items() if s == "M" and "nothing" in what)
+    assert f"reaches {labels_alone:.1f} (one run" in text
+    assert f"against M's {default:.1f} there" in text
+    rows = ablation()["settings"]
+    mean = {s: 100 * np.mean(rows[s]["miou"]) for s in ("S", "M")}
+    cam, argmax, best = (100 * rows[s]["miou"][0] for s in ("S_cam", "S", "M"))
+    assert f"reach {cam:.1f}" in text and f"the argmax has {argmax:.1f}" in text
+    assert f"M is {mean['M'] - mean['S']:.0f} points above S by the argmax" in text
+    assert f"{best - cam:.0f} above the better read-out (seed 0)" in text
+    for s in ("M", "MM"):
+        assert min(rows[s][k][0] for k in ("v_salient", "v_not_salient")) > 0.95
+        for k in ("mae", "max_f"):  # README and the study: less than .001
+            assert abs(rows[s][k][0] - rows[f"{s}_no_sam"][k][0]) < 0.001
+
+
+def test_the_study_quotes_its_files(root):
+    text = " ".join((root / "docs/recipe_study.md").read_text().split())
+
+    def rows(name):
+        return json.loads((results.RESULTS / f"{name}.json").read_text())["rows"]
+
+    def short(value):
+        return f"{value:.3f}".removeprefix("0")
+
+    schedule = {(row["reading"], row["step"]): row for row in rows("paper_schedule")}
+    end, steady = schedule["literal", 10_000], schedule["steady", 5000]
+    assert f"end at a mIoU of {short(end['miou'])}" in text
+    late = [
+        r["iou_background"]
+        for (name, k), r in schedule.items()
+        if name == "literal" and k >= 500
+    ]
+    assert "IoU of .000 at every measured step from 500 on" in text and max(late) < 0.0005
+    wanted = f"5,000: {short(steady['miou'])}, background {short(steady['iou_background'])}"
+    assert wanted in text
+    last = [row for row in rows("sam_trials") if row["trial"] == "switch-top-probs-norm"]
+    gains = sorted(row["max_f"] - row["max_f_no_sam"] for row in last)
+    assert f"the SAM adds {short(gains[0])} to {short(gains[-1])} of maximum *F*" in text
+    gap, f, miou = 0.4, 0.01, 0.63  # what was looked for, all at once
+    assert not any(
+        row["v_gap"] >= gap
+        and row["max_f"] - row["max_f_no_sam"] >= f
+        and row["miou"] >= miou
+        for row in rows("sam_trials")
+    )
+
+
+def test_a_table_says_how_it_was_measured(root):
+    line = results.conditions(ablation())
+    assert "recipe steady; seeds 0, 1, 2, mean" in line and "scale 0.192" in line
+    other = ablation()
+    other["configuration"]["recipe"]["class_evidence"] = "odds"
+    other["seeds"] = [0]
+    assert "steady with class_evidence odds; seed 0. mIoU" in results.conditions(other)
+
+
+def test_manifest_describes_every_shipped_file():
+    manifest = json.loads((SHIPPED / "manifest.json").read_text())["files"]
+    films = sorted(SHIPPED.glob("*.npz"))
+    files = sorted(SHIPPED.glob("*.safetensors"))
+    assert sorted(f.name for f in [*files, *films]) == sorted(manifest)
+    assert sum(f.stat().st_size for f in [*files, *films]) < 30e6
+    for file in [*files, *films]:
+        entry = manifest[file.name]
+        assert entry["sha256"] == sha256(file)
+        assert entry["bytes"] == file.stat().st_size
+        assert entry["figures"] and entry["command"]
+    for file in SHIPPED.glob("mini_*.safetensors"):  # the backbone tells another story
+        assert read_weights(file)[1]["seed"] == manifest[file.name]["seed"]
+    for file in films:
+        assert manifest[file.name]["figures"]["frames"] == len(film.load(file).steps) == 16
+
+
+def test_the_manifest_shows_the_first_seed_of_the_ablation():
+    manifest = json.loads((SHIPPED / "manifest.json").read_text())["files"]
+    result = ablation()
+    for setting in pictures.SHOWN:
+        entry, row = manifest[f"mini_{setting}.safetensors"], result["settings"][setting]
+        assert entry["seed"] == result["seeds"][0]
+        assert entry["figures"] == {name: row[name][0] for name in entry["figures"]}
+
+
+def test_claims_hold_on_the_embedded_data():
+    """What README says of Tables 5 and 6, over the seeds."""
+    result = ablation()
+    assert len(result["seeds"]) >= 3
+    rows = result["settings"]
+    mean = {
+        (s, name): np.mean(values)
+        for s, row in rows.items()
+        for name, values in row.items()
+        if name in results.PAPER["MM"]
+    }
+    assert mean["M", "miou"] - mean["S", "miou"] >= 0.30
+    assert mean["MM", "miou"] > mean["MS", "miou"] > mean["M", "miou"]
+    assert mean["MM", "miou"] >= 0.65
+    assert mean["SS", "miou"] < mean["S", "miou"]  # unlike the paper: see README
+    assert mean["2S", "max_f"] > mean["MM", "max_f"]  # unlike the paper: see README
+    for setting in ("M", "MM", "2S"):
+        assert mean[setting, "mae_crf"] < mean[setting, "mae"]
+        assert mean[setting, "max_f_crf"] > mean[setting, "max_f"]
+    contrasts = result["contrasts"]
+    assert contrasts["M_odds"]["v_gap"][0] > 0.3  # v learned to suppress
+    assert abs(contrasts["M_nll_probs"]["v_gap"][0]) < 1e-3  # and here it cannot
+    assert mean["M", "miou"] > contrasts["M_odds"]["miou"][0]
+
+
+def test_notebooks_find_the_shipped_networks():
+    """A changed default setting would silently make every notebook train."""
+    for setting in pictures.SHOWN:
+        story = read_weights(SHIPPED / f"mini_{setting}.safetensors")[1]
+        folder = Run(setting, get_profile("mini"), get_recipe()).folder
+        assert story["run"] == folder.name
+
+
+def test_the_animation_is_of_the_shipped_films(root):
+    stored = Image.open(root / "docs/sharpening.gif")
+    drawn = Image.open(io.BytesIO(pictures.sharpening()))
+    steps = film.load(SHIPPED / "mini_M_film.npz").steps
+    assert stored.n_frames == drawn.n_frames == len(steps) and steps[-1] == 1200
+    for frame in (0, len(steps) - 1):
+        stored.seek(frame)
+        drawn.seek(frame)
+        one, two = (np.asarray(i.convert("RGB")).astype(int) for i in (stored, drawn))
+        assert one.shape == two.shape and abs(one - two).mean() < 2
+
+
+def test_the_reading_order_names_every_file_and_notebook(root):
+    order = blocks.reading_order()
+    places = [blocks._place(row["file"]) for row in order]
+    assert all((root / place).is_file() for place in places)
+    method = {path.name for path in (root / "jsws_lib").glob("[a-z]*.py")} - {
+        "crf_torch.py"
+    }
+    assert method <= {row["file"] for row in order}
+    names = [path.stem for path in sorted((root / "notebooks").glob("0*.ipynb"))]
+    assert [*blocks.LESSONS] == names
+    numbers = [row["notebook"] for row in order]
+    assert numbers == sorted(numbers) and {n[:2] for n in names} == {"00", *numbers}

@@ -1,0 +1,58 @@
+"""From the trained M: the literal loss leaves the right solution, `steady` stays."""
+
+import json
+from dataclasses import replace
+
+import matplotlib.pyplot as plt
+import pytest
+
+from data_utils.embedded.mini import make_mini
+from jsws_lib.config import PROFILES
+from jsws_lib.experiments import stays
+
+
+@pytest.fixture(scope="module")
+def scenes(tmp_path_factory):
+    """The mini profile on 64 + 64 training images and 32 + 4 others of its own size."""
+    counts = dict(n_class=64, n_saliency=64, n_val=32, n_test=4)
+    folder = tmp_path_factory.mktemp("embedded") / "data"
+    data = make_mini(folder, workers=1, progress=False, **counts)
+    return replace(PROFILES["mini"], data=data, batch_class=8, batch_saliency=8)
+
+
+@pytest.mark.slow
+def test_the_literal_loss_leaves_what_is_right(scenes):
+    lost = {}
+    for reading in ("literal", "steady"):
+        first, last = stays.follow(reading, 0, scenes, steps=30, every=30)
+        assert (first["step"], last["step"]) == (0, 30)
+        lost[reading] = first["iou_background"] - last["iou_background"]
+    assert lost["literal"] > lost["steady"] + 0.01, lost
+
+
+def test_what_is_there_is_not_done_again(tiny, tmp_path, monkeypatch):
+    asked = []
+
+    def follow(reading, seed, profile, *, steps):
+        asked.append((reading, seed))
+        step = {"reading": reading, "seed": seed, "miou": 0.5}
+        step |= {"iou_background": 0.9, "mae": 0.1}
+        return [{**step, "step": k} for k in (0, steps)]
+
+    monkeypatch.setattr(stays, "follow", follow)
+    file = tmp_path / "stays.json"
+    stays.stays([0], tiny, file=file, steps=2)
+    rows = stays.stays([0, 1], tiny, file=file, steps=2)
+    assert asked == [(reading, seed) for seed in (0, 1) for reading in stays.READINGS]
+    assert json.loads(file.read_text())["rows"] == rows
+    assert len(stays.chart(rows).axes) == 3
+    plt.close("all")
+
+
+def test_the_stored_rows_say_so(root):
+    rows = json.loads((root / "results/stays.json").read_text())["rows"]
+    first = {row["reading"]: row for row in rows if row["step"] == 0 and row["seed"] == 0}
+    last = {row["reading"]: row for row in rows if row["step"] == 300 and row["seed"] == 0}
+    for name in ("literal", "literal Eq. 2, background"):
+        assert last[name]["miou"] < 0.6 * first[name]["miou"]
+    assert last["steady"]["miou"] > first["steady"]["miou"] - 0.02

@@ -1,0 +1,39 @@
+"""What tests of several files use."""
+
+from contextlib import contextmanager
+
+import torch
+
+from jsws_lib.config import STEADY
+from jsws_lib.ssnet import build_ssnet
+from jsws_lib.training import seed_everything
+
+
+def network(stage=1, recipe=STEADY, seed=0):
+    seed_everything(seed)
+    return build_ssnet(stage, backbone="densenet_mini", size=64, recipe=recipe)
+
+
+def state(net):
+    return {k: v.clone() for k, v in net.state_dict().items()}
+
+
+def same(a, b):
+    return a.keys() == b.keys() and all(torch.equal(a[k], b[k]) for k in a)
+
+
+def points(run):
+    return sorted((run / "resume").glob("*.pt"))
+
+
+@contextmanager
+def opened(chromium, own, **options):
+    """A tab of a browser; afterwards nothing must have failed or come from elsewhere."""
+    tab, requests, errors = chromium.new_page(**options), [], []
+    tab.set_default_timeout(120_000)  # of a busy machine
+    tab.on("request", lambda request: requests.append(request.url))
+    tab.on("pageerror", lambda error: errors.append(str(error)))
+    yield tab
+    tab.close()
+    own = (own, "data:", "blob:")
+    assert not errors and not [url for url in requests if not url.startswith(own)]

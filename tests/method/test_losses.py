@@ -1,0 +1,267 @@
+"""The losses against plain float64 loops, the guide's numbers and extreme logits."""
+
+import math
+
+import numpy as np
+import pytest
+import torch
+
+from data_utils.voc import NUM_CLASSES, VOID
+from jsws_lib.losses import (
+    class_evidence,
+    class_loss,
+    log_saliency,
+    pseudo_label_loss,
+    saliency_loss,
+)
+from jsws_lib.sam import aggregate
+from jsws_lib.ssnet import SSNetOutput
+
+C = NUM_CLASSES
+EVIDENCE = (
+    *(("logits", share) for share in (1.0, 0.4, 0.01)),  # 0.01: of one position at least
+    *(("mean_probs", 1.0), ("odds", 1.0)),
+)
+SALIENCY = ("bce", "background", "nll_probs")
+
+
+def output(logits, a=None):
+    """An SSNetOutput without upsampling: the logits are those of every pixel."""
+    a = torch.zeros(len(logits), C) if a is None else a
+    return SSNetOutput(logits.log_softmax(1), logits, a)
+
+
+def sample(seed=0, *, scale=2.0, batch=2, side=3):
+    """Random logits (B, C+1, side, side), a, t, Y with void and a pseudo label."""
+    rng = torch.Generator().manual_seed(seed)
+    logits = scale * torch.randn(batch, C + 1, side, side, generator=rng)
+    a = scale * torch.randn(batch, C, generator=rng)
+    t = (torch.rand(batch, C, generator=rng) < 0.15).float()
+    mask = torch.randint(0, 2, (batch, side, side), generator=rng, dtype=torch.uint8)
+    mask[0, 0, 0] = VOID
+    pseudo = torch.randint(0, C + 1, (batch, side, side), generator=rng)
+    pseudo[0, 0, 0] = VOID
+    return logits, a, t, mask, pseudo
+
+
+def softmax(logits):
+    """H in float64, one pixel at a time, (B, C+1, H, W)."""
+    logits = np.asarray(logits, np.float64)
+    probs = np.empty_like(logits)
+    for b, y, x in np.ndindex(logits.shape[0], *logits.shape[2:]):
+        exp = np.exp(logits[b, :, y, x] - logits[b, :, y, x].max())
+        probs[b, :, y, x] = exp / exp.sum()
+    return probs
+
+
+def sigmoid(x):
+    return 1 / (1 + np.exp(-np.asarray(x, np.float64)))
+
+
+# --- L_c, Eq. 2 ----------------------------------------------------------------------
+
+
+def slow_evidence(logits, reading, share):
+    probs = softmax(logits)
+    if reading == "mean_probs":
+        return probs.mean((2, 3))[:, 1:]
+    if reading == "odds":
+        odds = (probs[:, 1:] / probs[:, :1]).mean((2, 3))
+        return odds / (1 + odds)
+    t_hat = np.zeros((len(logits), C))
+    for b, i in np.ndindex(t_hat.shape):
+        values = sorted(np.asarray(logits, np.float64)[b, i + 1].ravel())[::-1]
+        t_hat[b, i] = sigmoid(np.mean(values[: max(1, round(share * len(values)))]))
+    return t_hat
+
+
+@pytest.mark.parametrize("reading, share", EVIDENCE)
+def test_class_loss_equals_plain_loops(reading, share):
+    logits, _, t, _, _ = sample()
+    t_hat = slow_evidence(logits, reading, share)
+    yes, no = class_evidence(output(logits), reading=reading, share=share)
+    assert yes.shape == no.shape == (2, C)
+    np.testing.assert_allclose(yes, np.log(t_hat), rtol=1e-5)
+    np.testing.assert_allclose(no, np.log(1 - t_hat), rtol=2e-5)
+    expected = 0.0
+    for b in range(2):
+        for i in range(C):
+            p = t_hat[b, i] if t[b, i] else 1 - t_hat[b, i]
+            expected -= math.log(p)
+    found = class_loss(output(logits), t, reading=reading, share=share)
+    assert found.item() == pytest.approx(expected / 2, rel=1e-5)
+
+
+def test_an_absent_class_that_fills_the_image_keeps_its_gradient():
+    """log(1 - t-hat) is a sum over the others, never 1 - t-hat."""
+    logits = torch.zeros(1, C + 1, 4, 4)
+    logits[:, 5] = 120
+    logits.requires_grad_()
+    nll = -class_evidence(output(logits)).no[0, 4]
+    assert nll.item() == pytest.approx(120 - math.log(20), abs=1e-4)
+    nll.backward()
+    np.testing.assert_allclose(logits.grad[0, 5], 0.0625, atol=1e-6)
+
+
+# --- L_s1, Eq. 1 and 3 ---------------------------------------------------------------
+
+
+def slow_saliency(logits, a):
+    probs, v = softmax(logits), sigmoid(a)
+    result = np.zeros((probs.shape[0], *probs.shape[2:]))
+    for i in range(C):
+        result += v[:, i, None, None] * probs[:, i + 1]
+    return result
+
+
+def test_saliency_equals_plain_loops():
+    logits, a, *_ = sample(1)
+    expected = slow_saliency(logits, a)
+    out = output(logits, a)
+    np.testing.assert_allclose(out.sal_map, expected, rtol=1e-5)
+    found = aggregate(out.probs, a.sigmoid())
+    np.testing.assert_allclose(found, expected, rtol=1e-5)
+    yes, no = log_saliency(out.log_probs, a)
+    np.testing.assert_allclose(yes, np.log(expected), atol=1e-5)
+    np.testing.assert_allclose(no, np.log1p(-expected), atol=1e-5)
+
+
+def test_log_saliency_stays_exact_at_logits_times_40():
+    logits, a, *_ = sample(2, scale=40, side=6)
+    yes, no = log_saliency(logits.log_softmax(1), a)
+    total = yes.double().exp() + no.double().exp()
+    assert (total - 1).abs().max() < 2e-7  # float32's last digit is 1.2e-7
+    log_h = logits.double().log_softmax(1)
+    log_v = torch.nn.functional.logsigmoid(a.double())[..., None, None]
+    expected = (log_h[:, 1:] + log_v).logsumexp(1)
+    assert expected.min() < -50  # 1 - exp(-50) is 1 in float64 already
+    assert (yes - expected).abs().max() < 1e-5
+
+
+@pytest.mark.parametrize("reading", SALIENCY)
+def test_saliency_loss_equals_plain_loops(reading):
+    logits, a, _, mask, _ = sample(4)
+    s, h_bg = slow_saliency(logits, a), softmax(logits)[:, 0]
+    terms = []
+    for at in np.ndindex(*mask.shape):
+        if mask[at] == VOID:
+            continue
+        if reading == "bce":
+            terms.append(-math.log(s[at] if mask[at] else 1 - s[at]))
+        elif reading == "background":
+            terms.append(-math.log(s[at] if mask[at] else h_bg[at]))
+        else:
+            terms.append(-(s[at] if mask[at] else h_bg[at]))
+    assert len(terms) == mask.numel() - 1  # the void pixel does not count
+    found = saliency_loss(output(logits, a), mask, reading=reading)
+    assert found.item() == pytest.approx(np.mean(terms), rel=1e-5)
+
+
+def owners():
+    """The guide's toy: class 1 on a salient block, class 2 on one that is not."""
+    probs = torch.full((1, C + 1, 8, 8), 1e-4)
+    probs[:, 0] = 0.98
+    probs[:, :2, :4, :4] = torch.tensor([1e-4, 0.98]).view(1, 2, 1, 1)
+    probs[:, 0, 4:, 4:], probs[:, 2, 4:, 4:] = 1e-4, 0.98
+    mask = torch.zeros(1, 8, 8, dtype=torch.uint8)
+    mask[:, :4, :4] = 1
+    return (probs / probs.sum(1, keepdim=True)).log(), mask, torch.zeros(1, C)
+
+
+@pytest.mark.parametrize(
+    ("reading", "v"), [("bce", (0.998, 0.002)), ("nll_probs", (0.999, 0.999))]
+)
+def test_only_bce_lets_the_sam_suppress(reading, v):
+    logits, mask, a = owners()
+    a.requires_grad_()
+    adam = torch.optim.Adam([a], lr=0.1)
+    for _ in range(500):
+        adam.zero_grad()
+        saliency_loss(output(logits, a), mask, reading=reading).backward()
+        adam.step()
+    found = a.sigmoid()[0, :2].tolist()
+    # The second class of "nll_probs" follows 1e-4 of the salient pixels: slower.
+    assert found == pytest.approx(v, abs=2e-3)
+
+
+# --- L_s2, Eq. 4 ---------------------------------------------------------------------
+
+
+def test_pseudo_label_loss_equals_plain_loops():
+    logits, _, _, _, pseudo = sample(6)
+    probs = softmax(logits)
+    terms = []
+    for b, y, x in np.ndindex(*pseudo.shape):
+        if pseudo[b, y, x] != VOID:
+            terms.append(-math.log(probs[b, pseudo[b, y, x], y, x]))
+    assert len(terms) == pseudo.numel() - 1
+    found = pseudo_label_loss(output(logits), pseudo)
+    assert found.item() == pytest.approx(np.mean(terms), rel=1e-5)
+
+
+# --- all of them ---------------------------------------------------------------------
+
+
+def all_losses(out, t, mask, pseudo):
+    values = {f"L_c {r} {k}": class_loss(out, t, reading=r, share=k) for r, k in EVIDENCE}
+    values |= {f"L_s1 {r}": saliency_loss(out, mask, reading=r) for r in SALIENCY}
+    return values | {"L_s2": pseudo_label_loss(out, pseudo)}
+
+
+NAMES = [*(f"L_c {r} {k}" for r, k in EVIDENCE), *(f"L_s1 {r}" for r in SALIENCY), "L_s2"]
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_finite_at_extreme_logits(name):
+    _, _, t, mask, pseudo = sample(7)
+    t[0], t[1] = 0, 1  # no label at all, and every label
+    generator = torch.Generator().manual_seed(1)
+    signs = torch.randn(2, C + 1, 3, 3, generator=generator).sign()
+    for logits in (120 * signs, -120 * signs, 120 * torch.ones_like(signs)):
+        for a in (torch.full((2, C), 120.0), torch.full((2, C), -120.0)):
+            x, a = logits.clone().requires_grad_(), a.requires_grad_()
+            value = all_losses(output(x, a), t, mask, pseudo)[name]
+            value.backward()
+            assert torch.isfinite(value)
+            assert torch.isfinite(x.grad).all()
+            assert a.grad is None or torch.isfinite(a.grad).all()
+
+
+@pytest.mark.parametrize("name", ["L_c mean_probs 1.0", "L_s1 bce", "L_s2"])
+def test_a_pixel_that_is_all_wrong_still_learns(name):
+    """No clamp: the further off, the larger the loss, with a gradient that is not 0."""
+    t, mask = torch.zeros(1, C), torch.ones(1, 2, 2, dtype=torch.uint8)
+    t[0, 2], pseudo = 1, torch.full((1, 2, 2), 3)
+    losses = []
+    for far in (60.0, 120.0):
+        logits = torch.zeros(1, C + 1, 2, 2)
+        logits[:, 0] = far
+        logits.requires_grad_()
+        value = all_losses(output(logits), t, mask, pseudo)[name]
+        value.backward()
+        assert logits.grad[:, 3].abs().sum() > 1e-2
+        losses.append(value.item())
+    assert losses[1] == pytest.approx(losses[0] + 60, rel=0.01)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_losses_stay_float32_under_autocast(name):
+    logits, a, t, mask, pseudo = sample(8, scale=10)
+    exact = all_losses(output(logits, a), t, mask, pseudo)[name]
+    with torch.autocast("cpu", torch.bfloat16):
+        found = all_losses(output(logits, a), t, mask, pseudo)[name]
+    assert found.dtype == torch.float32
+    assert found.item() == pytest.approx(exact.item(), rel=1e-4)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_the_order_of_categories_does_not_matter(name):
+    logits, a, t, mask, pseudo = sample(9)
+    expected = all_losses(output(logits, a), t, mask, pseudo)[name]
+    order = torch.from_numpy(np.random.default_rng(0).permutation(C))
+    channels = torch.cat([torch.zeros(1, dtype=torch.long), order + 1])
+    new_name = torch.full((256,), VOID)
+    new_name[channels] = torch.arange(C + 1)
+    moved = output(logits[:, channels], a[:, order])
+    found = all_losses(moved, t[:, order], mask, new_name[pseudo])[name]
+    assert found.item() == pytest.approx(expected.item(), rel=1e-5)

