@@ -172,6 +172,17 @@ def add_index(app, error):
         shutil.copy(app.outdir / f"{root_doc}.html", app.outdir / "index.html")
 
 
+def leave_out_unused(app, error):
+    """Take out what the theme and MathJax bring for others: maps and unused bundles."""
+    if error is None:
+        static = app.outdir / "_static"
+        used = Path(app.config.mathjax_path).name
+        bundles = {*static.glob("mathjax/*-chtml*.js"), *static.glob("mathjax/*-svg*.js")}
+        bundles -= {static / "mathjax" / used}
+        for path in {*static.rglob("*.map"), *bundles, static / "mathjax" / "node-main.js"}:
+            path.unlink(missing_ok=True)
+
+
 def setup(app):
     """Connect the functions above."""
     NbElementRenderer.render_image = with_alt(NbElementRenderer.render_image)
@@ -182,4 +193,5 @@ def setup(app):
     app.connect("builder-inited", add_try_page)
     app.connect("doctree-read", keep_from_search)
     app.connect("build-finished", add_index)
+    app.connect("build-finished", leave_out_unused)
     app.connect("build-finished", leave_key_out_of_downloads)
