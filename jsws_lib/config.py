@@ -78,7 +78,9 @@ class Recipe:
     flip: bool = setting(True, "mirror images left-right at random; unstated")
     rotate: float = setting(0.0, "degrees, largest rotation either way", "[0, 180]")
     suppress: str = setting(
-        "probs", "what the image labels multiply (Section 3.4)", ("probs", "logits")
+        "probs",
+        "what the image labels multiply (Section 3.4); `cam`: class activation maps",
+        ("probs", "logits", "cam"),
     )
     crf: str = setting(
         "readme",

@@ -15,6 +15,7 @@ from PIL import Image
 from jsws_lib.crf import crf_saliency
 from jsws_lib.ssnet import SSNet
 
+CAM_THRESHOLD = 0.6  # below it a class activation map is background; the best on mini
 CRF_PIXELS = 2_000_000  # largest picture that the CRF refines at its own size
 
 
@@ -116,6 +117,20 @@ def cam_segmentation(cams: np.ndarray, *, threshold: float) -> np.ndarray:
     """
     best = (cams.argmax(0) + 1).astype(np.uint8)
     return np.where(cams.max(0) >= threshold, best, np.uint8(0))
+
+
+def cam_scores(cams: np.ndarray) -> np.ndarray:
+    """Class activation maps with a background, as pseudo labels take them in place of H.
+
+    Args:
+        cams: of `class_activation_maps`, (C, H, W) float32.
+
+    Returns:
+        (C+1, H, W) float32 that sum to one; their argmax is `cam_segmentation` at
+        `CAM_THRESHOLD`.
+    """
+    scores = np.concatenate([np.full_like(cams[:1], CAM_THRESHOLD), cams])
+    return scores / scores.sum(0)
 
 
 def to_grey(sal_map: np.ndarray) -> Image.Image:

@@ -65,7 +65,8 @@ def pseudo_label(
         image: (H, W, 3) uint8.
         probs: H from SSNet-1, (C+1, h, w) float32 in [0, 1].
         labels: t, (C,) multi-hot.
-        rule: `"probs"` multiplies H by t, Section 3.4. `"logits"` multiplies log H by t
+        rule: `"probs"` multiplies H by t, Section 3.4; `"cam"`, too, where `probs` are
+            the scores of `cam_scores`. `"logits"` multiplies log H by t
             as the released code does its logits (log H less its mean over channels, the
             logits up to a constant): a suppressed category scores zero, above any
             unlikely present one, and may win.
@@ -75,11 +76,11 @@ def pseudo_label(
         (H, W) uint8, 0 background, 1 to C categories.
     """
     size, channels = image.shape[1::-1], np.arange(len(probs), dtype=np.uint8)
-    if rule == "probs":  # suppressed categories need no map
+    if rule != "logits":  # suppressed categories need no map
         channels = channels[np.concatenate([[1], labels]) > 0]
     large = (Image.fromarray(probs[k]).resize(size, Image.BILINEAR) for k in channels)
     probs = np.stack([np.asarray(one) for one in large])
-    if rule == "probs":
+    if rule != "logits":
         present = labels[labels > 0]
         found = crf_segmentation(image, probs, present, preset=preset, scale=scale)
         return channels[found]

@@ -103,7 +103,7 @@ def make_pseudo_labels(
     # Imported here because each worker imports this file, and PyTorch takes it seconds.
     from data_utils.datasets import Augmentation, ClassificationSet
     from data_utils.pictures import read_image
-    from jsws_lib.inference import predict
+    from jsws_lib.inference import cam_scores, class_activation_maps, predict
 
     out.mkdir(parents=True, exist_ok=True)
     data = ClassificationSet(
@@ -120,10 +120,22 @@ def make_pseudo_labels(
     rule = {"rule": recipe.suppress, "preset": recipe.crf, "scale": profile.crf_scale}
     work = partial(_write, names=data.names, **rule)
     paths = [data.voc / "JPEGImages" / f"{data.ids[k]}.jpg" for k in todo]
-    predictions = predict(net, map(read_image, paths))
+
+    def maps(one, labels):
+        if recipe.suppress != "cam":
+            return one.probs
+        return cam_scores(class_activation_maps(one, labels))
+
     jobs = (
-        (out / f"{path.stem}.png", np.asarray(read_image(path)), one.probs, data.labels[k])
-        for k, path, one in zip(todo, paths, predictions, strict=True)
+        (
+            out / f"{path.stem}.png",
+            np.asarray(read_image(path)),
+            maps(one, data.labels[k]),
+            data.labels[k],
+        )
+        for k, path, one in zip(
+            todo, paths, predict(net, map(read_image, paths)), strict=True
+        )
     )
     pydensecrf()  # warns where it is missing: here once, rather than in each worker
     results = in_parallel(work, jobs, workers=workers)

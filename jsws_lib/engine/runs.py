@@ -62,7 +62,8 @@ class Run:
         setting: key of `SETTINGS`.
         profile, recipe, seed: what to train.
         out: its folder, instead of one under `runs/`.
-        teacher: stage-1 checkpoint for stage 2, instead of the setting's own.
+        teacher: stage-1 checkpoint for stage 2, instead of the setting's own; 2S, which
+            has none, only starts from its backbone.
         pseudo_labels: finished folder of them, instead of making them.
 
     Raises:
@@ -151,12 +152,19 @@ class Run:
         elif Path(self.profile.weights).is_file():
             identity["weights"] = sha256(Path(self.profile.weights))
         if self.teacher:
-            identity["teacher"] = load_ssnet(self.teacher)[1].get("run", str(self.teacher))
+            identity["teacher"] = _name_of(self.teacher)
         if self.pseudo_labels:
             folder = Path(self.pseudo_labels)
             identity["pseudo_labels"] = str(folder.resolve())
             identity["pseudo_label_files"] = folder_digest(folder)
         return identity
+
+
+def _name_of(teacher: Path) -> str:
+    """The run that a checkpoint is of; one that is yet to be trained names its folder."""
+    if not teacher.is_file():
+        return teacher.parent.name
+    return load_ssnet(teacher)[1].get("run", str(teacher))
 
 
 def differences(config: Profile | Recipe) -> dict:
@@ -293,7 +301,8 @@ def _train(
     if run.plan.stage == 1:
         net = train_stage1(run.setting, **settings)
     else:
-        given = _teacher_and_labels(run, use_shipped) if run.plan.teacher else (None, None)
+        taught = run.plan.teacher or run.teacher
+        given = _teacher_and_labels(run, use_shipped) if taught else (None, None)
         net = train_stage2(run.setting, *given, **settings)
     if is_main():
         _store(run, net, loop.history)
@@ -334,7 +343,7 @@ def _changed(run: Run, story: dict) -> bool:
     )
 
 
-def _teacher_and_labels(run: Run, use_shipped: bool) -> tuple[SSNet, Path]:
+def _teacher_and_labels(run: Run, use_shipped: bool) -> tuple[SSNet, Path | None]:
     """SSNet-1 and the folder of its pseudo labels, which are made if need be."""
     if run.teacher:
         names = categories(run.profile.data / run.profile.voc)
@@ -342,6 +351,8 @@ def _teacher_and_labels(run: Run, use_shipped: bool) -> tuple[SSNet, Path]:
         if run.recipe.stage2_init == "ssnet1":  # its features are taken over
             expect["backbone"] = run.profile.backbone
         teacher, _ = load_ssnet(run.teacher, expect=expect, device=pick_device())
+        if not run.plan.teacher:
+            return teacher, None
         where = run.folder / "pseudo_labels"
         if run.pseudo_labels:
             check_teacher(Path(run.pseudo_labels), teacher)

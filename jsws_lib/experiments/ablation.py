@@ -7,6 +7,7 @@ Every run lives in its own folder (runs.py) and its figures beside it, so an int
 ablation takes up where it stopped, and a second one trains nothing.
 """
 
+import hashlib
 import json
 import math
 import multiprocessing
@@ -35,13 +36,13 @@ from data_utils.parallel import (
     process_share,
     wait_for_everyone,
 )
-from data_utils.voc import read_ids
+from data_utils.voc import read_ids, write_palette_png
 from jsws_lib.config import ROOT, SETTINGS, STEADY, Profile, Recipe
 from jsws_lib.engine.devices import pick_device
 from jsws_lib.engine.evaluation import evaluate, validation
 from jsws_lib.engine.labelling import make_pseudo_labels
 from jsws_lib.engine.provenance import provenance
-from jsws_lib.engine.runs import Run, train_or_load, training_state
+from jsws_lib.engine.runs import Run, runs_root, train_or_load, training_state
 from jsws_lib.inference import (
     cam_segmentation,
     class_activation_maps,
@@ -56,11 +57,19 @@ RESULTS = ROOT / "results"
 CONTRASTS = {
     "M_odds": ("M", {"class_evidence": "odds"}),
     "M_nll_probs": ("M", {"saliency_reading": "nll_probs"}),
+    "S_odds": ("S", {"class_evidence": "odds"}),
+    "S_mean_probs": ("S", {"class_evidence": "mean_probs"}),
+    "SS_cam": ("SS", {"suppress": "cam"}),
 }
 # Rows that are no training of their own, but another read-out of one: what v adds is the
 # difference from v = 1, and a network of labels alone is read as what it is.
 READ_OUTS = {"S_cam": "S", "M_no_sam": "M", "MM_no_sam": "MM"}
-TABLE = (*SETTINGS, *READ_OUTS)
+# Trainings that ask what a row of the paper's would be worth otherwise: S-S with labels
+# read as CAM, M-S with the true masks as its labels, 2S from where M-M starts. And of all
+# that image labels alone were made into, the best segmentation.
+BOUNDS = ("SS_cam", "full", "2S_from_M")
+LABELS_ALONE = ("S", "S_odds", "S_mean_probs")
+TABLE = (*SETTINGS, *READ_OUTS, "S_best", *BOUNDS)
 FRACTIONS = ("miou", "mae", "max_f", "mae_crf", "max_f_crf")  # figures from 0 to 1
 CAM_THRESHOLDS = tuple(round(0.1 * k, 1) for k in range(1, 10))
 
@@ -87,7 +96,7 @@ class Row:
     @property
     def wave(self) -> int:
         """0 if it needs no other run, else 1."""
-        return 1 if self.run.plan.teacher else 0
+        return 1 if self.run.plan.teacher or self.run.teacher else 0
 
 
 def plan(
@@ -100,7 +109,7 @@ def plan(
     """List the runs of an ablation, those without a teacher first.
 
     A setting's teacher is added if it is not among `settings`. Embedded data, whose
-    scenes are known, get `CONTRASTS` too, for the first seed.
+    scenes are known, get `CONTRASTS` and 2S from M's backbone too, for the first seed.
     """
     teachers = {SETTINGS[s].teacher for s in settings} - {None}
     wanted = [s for s in SETTINGS if s in {*settings, *teachers}]
@@ -115,7 +124,28 @@ def plan(
             for name, (setting, change) in CONTRASTS.items()
             if setting in wanted
         ]
+        if {"M", "2S"} <= {*wanted}:
+            start = Run("M", profile, recipe, seeds[0]).weights
+            run = Run("2S", profile, recipe, seeds[0], teacher=start)
+            rows.append(Row("2S_from_M", run))
     return sorted(rows, key=lambda row: row.wave)
+
+
+def supervised(profile: Profile, recipe: Recipe, seed: int) -> Row:
+    """M-S once more, with the true masks of embedded D_c in place of pseudo labels.
+
+    They are drawn for this row, beside the runs; no other training sees them.
+    """
+    note = drawn(profile.data)
+    digest = hashlib.sha256(json.dumps(note["parameters"], sort_keys=True).encode())
+    folder = runs_root() / f"true_masks-{digest.hexdigest()[:8]}"
+    lists = profile.data / profile.voc / "ImageSets" / "Segmentation"
+    ids = read_ids(lists / f"{profile.train_list}.txt")
+    if len([*folder.glob("*.png")]) < len(ids):
+        scenes = drawn_scenes(profile.data, profile.train_list)
+        for name, scene in zip(ids, scenes, strict=True):
+            write_palette_png(folder / f"{name}.png", scene.class_mask)
+    return Row("full", Run("MS", profile, recipe, seed, pseudo_labels=folder))
 
 
 def ablate(
@@ -147,6 +177,8 @@ def ablate(
             holds something that would be lost.
     """
     rows = plan(profile, recipe, seeds=seeds, settings=settings)
+    if drawn(profile.data) and "MS" in {row.name for row in rows}:
+        rows.append(supervised(profile, recipe, seeds[0]))
     file = out or RESULTS / f"{result_name(profile, recipe)}.json"
     check_place(file)
     if out is None and file.is_file():
@@ -177,6 +209,7 @@ def _refuse_loss(file: Path, rows: Sequence[Row]):
         raise JswsError(f"{file} is not what `jsws ablate` wrote; {advice}") from None
     names, seeds = {row.name for row in rows}, {row.run.seed for row in rows}
     names |= {name for name, setting in READ_OUTS.items() if setting in names}
+    names |= {"S_best"} & {*TABLE} if "S" in names else set()
     lost += [name for name in kept if name not in names]
     lost += [f"seed {seed}" for seed in kept_seeds if seed not in seeds]
     if lost:
@@ -430,6 +463,7 @@ def suppression(net, profile: Profile) -> dict:
 def collect(rows: Sequence[Row], records: dict[Row, dict], jobs: int) -> dict:
     """The JSON file: figures as lists by seed."""
     found: dict[str, dict[str, list]] = {}
+    alone: list[tuple[float, str, str]] = []
 
     def collect(name: str, figures: dict):
         for key, value in figures.items():
@@ -441,9 +475,16 @@ def collect(rows: Sequence[Row], records: dict[Row, dict], jobs: int) -> dict:
         if row.run.setting != "M":  # long; only M's is drawn
             figures.pop("v_by_image", None)
         collect(row.name, figures)
+        if row.name in LABELS_ALONE and row.run.seed == rows[0].run.seed:
+            cam = read_outs["S_cam"]["miou"]
+            alone += [(figures["miou"], row.name, "argmax"), (cam, row.name, "CAM")]
         if row.name == row.run.setting:  # a contrast is not read in other ways
             for name, other in read_outs.items():
                 collect(name, other)
+    if {row.name for row in rows} >= {*LABELS_ALONE}:
+        collect(
+            "S_best", dict(zip(("miou", "training", "read_as"), max(alone), strict=True))
+        )
     seconds = [records[row]["seconds"] for row in rows]
     first, profile = rows[0].run, rows[0].run.profile
     return {

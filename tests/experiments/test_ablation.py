@@ -36,9 +36,9 @@ def quick(tiny, tmp_path, monkeypatch):
 
 def test_the_plan_holds_every_run_once_and_teachers_first(tiny):
     found = plan(tiny, DEFAULT, seeds=(0, 3))
-    assert len(found) == len(set(found)) == 2 * 6 + 2
+    assert len(found) == len(set(found)) == 2 * 6 + len(ablation.CONTRASTS) + 1
     assert [run.wave for run in found] == sorted(run.wave for run in found)
-    assert {r.run.setting for r in found if r.wave == 1} == {"SS", "MS", "MM"}
+    assert {r.name for r in found if r.wave} == {"SS", "MS", "MM", "SS_cam", "2S_from_M"}
     assert {r.name for r in found if r.teaches} == {"S", "M"}
     assert not any(r.teaches for r in plan(tiny, DEFAULT, settings=["S", "M"]))
     alone = plan(tiny, DEFAULT, seeds=(0,), settings=["MM"])
@@ -60,7 +60,7 @@ def test_one_file_with_lists_by_seed(quick, tmp_path, monkeypatch):
     assert ablate(profile=quick, recipe=DEFAULT, seeds=(0, 1), jobs=1, out=out) == out
     result = json.loads(out.read_text())
     assert result["seeds"] == [0, 1] and result["profile"] == "tiny"
-    assert list(result["settings"]) == [*SETTINGS, *ablation.READ_OUTS]
+    assert list(result["settings"]) == list(ablation.TABLE)
     saliency = {"mae", "max_f", "mae_crf", "max_f_crf"}
     table = results.ablation_table(result)
     for name in ablation.READ_OUTS:
@@ -70,14 +70,26 @@ def test_one_file_with_lists_by_seed(quick, tmp_path, monkeypatch):
         )
         assert row.keys() == wanted and all(len(values) == 2 for values in row.values())
         assert results.ROWS[name] in table
+    best = result["settings"].pop("S_best")
+    (reading,), (read_as,), (miou,) = best["training"], best["read_as"], best["miou"]
+    assert reading in ablation.LABELS_ALONE and read_as in ("argmax", "CAM")
+    assert miou >= result["settings"]["S"]["miou"][0]
+    assert miou >= max(
+        result["contrasts"][name]["miou"][0] for name in ("S_odds", "S_mean_probs")
+    )
+    for name in ablation.BOUNDS:
+        row = result["settings"].pop(name)
+        assert all(len(values) == 1 for values in row.values())
+        assert ("miou" in row) == (name != "2S_from_M") and results.ROWS[name] in table
     for setting, row in result["settings"].items():
         losses = SETTINGS[setting].losses
         assert ("miou" in row) == (losses != ("L_s1",))
         assert (saliency <= row.keys()) == ("L_s1" in losses)
         assert all(len(values) == 2 for values in row.values())
         assert len(row["seconds"]) == 2 and all(s > 0 for s in row["seconds"])
-    assert list(result["contrasts"]) == list(ablation.CONTRASTS)
-    for row in (result["settings"]["M"], *result["contrasts"].values()):
+    assert set(result["contrasts"]) == {*ablation.CONTRASTS} - {"SS_cam"}
+    others = [row for name, row in result["contrasts"].items() if name[0] == "M"]
+    for row in (result["settings"]["M"], *others):
         gap = np.subtract(row["v_salient"], row["v_not_salient"])
         np.testing.assert_allclose(row["v_gap"], gap, atol=2e-5)
     assert str(quick.data) not in out.read_text()
@@ -100,7 +112,7 @@ def test_a_second_ablation_trains_nothing_and_agrees(quick, tmp_path, monkeypatc
     first = ablate(**ask, out=tmp_path / "a.json").read_text()
     monkeypatch.setattr(ablation, "train_or_load", None)
     assert ablate(**ask, out=tmp_path / "b.json").read_text() == first
-    (row,) = plan(quick, DEFAULT, seeds=(0,), settings=["S"])
+    row, *_ = plan(quick, DEFAULT, seeds=(0,), settings=["S"])
     run = row.run
     other = replace(run, profile=replace(quick, val_list="train_aug"))
     assert other.folder == run.folder  # the same weights
@@ -128,7 +140,8 @@ def test_processes_give_what_one_process_gives(quick, tmp_path, monkeypatch):
 def test_a_measured_teacher_still_makes_the_labels_its_students_need(quick, tmp_path):
     ask = dict(profile=quick, recipe=DEFAULT, seeds=(0,), jobs=1)
     ablate(**ask, settings=["S"], out=tmp_path / "s.json")
-    teacher, student = plan(quick, DEFAULT, seeds=(0,), settings=["SS"])
+    rows = {row.name: row for row in plan(quick, DEFAULT, seeds=(0,), settings=["SS"])}
+    teacher, student = rows["S"], rows["SS"]
     figures = teacher.run.folder / "figures.json"
     before = figures.read_bytes()
     assert not any(teacher.run.folder.glob("pseudo_labels*"))
@@ -157,16 +170,17 @@ def test_mean_and_sd():
 
 
 def test_the_dry_run_measures_and_trains_nothing(quick):
-    text, ready = describe_plan(plan(quick, DEFAULT, seeds=(0,)), jobs=1)
+    rows = plan(quick, DEFAULT, seeds=(0,))
+    text, ready = describe_plan(rows, jobs=1)
     assert ready and "FAIL" not in text
     assert "24 training images" in text and "seed 0 (to do)" in text
-    for words in ("hours for 8 runs", "GB, peak", "GB are free", "SSNet-2 L_s2"):
+    for words in (f"hours for {len(rows)} runs", "GB, peak", "GB are free", "SSNet-2 L_s2"):
         assert words in text
-    assert not any(row.run.folder.exists() for row in plan(quick, DEFAULT, seeds=(0,)))
+    assert not any(row.run.folder.exists() for row in rows)
 
 
 def test_the_dry_run_counts_decoded_pictures(quick, tmp_path, monkeypatch):
-    """As large as the files are, and pictures again for each of the four teachers."""
+    """As large as the files are, and pictures again for each teacher: S and M twice, S as CAM."""
     monkeypatch.setenv("JSWS_CACHE", str(tmp_path / "cache"))
     monkeypatch.setattr(dry_run, "GB", 1e3)
     decoded = replace(quick, cache="decoded")
@@ -176,7 +190,7 @@ def test_the_dry_run_counts_decoded_pictures(quick, tmp_path, monkeypatch):
     sizes = {"train": len(pictures), "saliency": len(saliency)}
     (line,) = dry_run._cache_words(rows, sizes)
     found = [float(text) for text in re.findall(r"\d+\.\d", line)]
-    expected = [*size, 4 * size[0] * 4 / 3]
+    expected = [*size, 5 * size[0] * 4 / 3]
     assert found == pytest.approx([sum(expected), *expected], rel=0.01)
     assert dry_run._cache_words(plan(quick, DEFAULT), sizes) == []
 
@@ -223,11 +237,10 @@ def test_saliency_makes_weak_labels_segment(small_world, tmp_path, monkeypatch):
 
 
 def test_the_default_file_never_loses_runs(mini_data, tiny, tmp_path, monkeypatch):
+    record = {"miou": 0.5, "seconds": 1.0, "read_outs": {"S_cam": {"miou": 0.6}}}
     monkeypatch.setattr(ablation, "RESULTS", tmp_path)
     monkeypatch.setattr(
-        ablation,
-        "run_all",
-        lambda runs, jobs: {run: {"miou": 0.5, "seconds": 1.0} for run in runs},
+        ablation, "run_all", lambda runs, jobs: {run: dict(record) for run in runs}
     )
 
     def two(**more):
@@ -254,7 +267,7 @@ def test_the_default_file_never_loses_runs(mini_data, tiny, tmp_path, monkeypatc
     two(seeds=(0, 1, 2))  # more is welcome
     assert json.loads(file.read_text())["seeds"] == [0, 1, 2]
     two(settings=["S"], out=file)  # who names the file means it
-    assert [*json.loads(file.read_text())["settings"]] == ["S"]
+    assert [*json.loads(file.read_text())["settings"]] == ["S", "S_cam", "S_best"]
 
 
 def test_bad_choices_are_one_line_each():
