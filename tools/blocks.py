@@ -40,7 +40,7 @@ LESSONS = {
     "01_data": "two data sets with two kinds of labels, and what neither says",
     "02_backbone": "a classifier that keeps its feature map large: stride and dilation",
     "03_saliency_aggregation": "scores *v* that turn category maps into one saliency map",
-    "04_losses": "*L_c*, *L_s1*, *L_s2* in log space, and the readings that fail",
+    "04_losses": "*L_c*, *L_s1*, *L_s2* in log space, and what each reading wants",
     "05_stage1": "SSNet-1 with labels alone and with saliency",
     "06_pseudo_labels": "suppression by image labels and a dense CRF",
     "07_stage2": "SSNet-2, a student that beats its teacher",

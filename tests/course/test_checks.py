@@ -12,16 +12,14 @@ import nbformat
 import numpy as np
 import pytest
 import torch
-from torch.nn.functional import logsigmoid, pad
+from torch.nn.functional import pad
 
 from jsws_lib.course import checks
 from jsws_lib.course.checks import Either, Wrong, array_of, ask, check, either, judge
 from jsws_lib.course.checks.backbone import check_conv
 from jsws_lib.course.checks.evaluation import check_mae, check_mean_iou
-from jsws_lib.course.checks.losses import check_soft_dial
 from jsws_lib.course.checks.pseudo_labels import check_repaired
 from jsws_lib.course.exercises import unsolved
-from jsws_lib.losses import LogPair
 
 SOLUTIONS = Path(__file__).resolve().parents[2] / "notebooks" / "solutions"
 PATHS = sorted(SOLUTIONS.glob("*.ipynb"))
@@ -165,11 +163,6 @@ def narrow_border(x, weight, rate):
     return sum(weight[i, j] * padded[i * rate :, j * rate :][:h, :w] for i, j in taps)
 
 
-def with_background(out, rate):
-    evidence = (rate * out.seg_logits_low.flatten(2)).logsumexp(2) / rate
-    return LogPair(logsigmoid(evidence), logsigmoid(-evidence))
-
-
 SLIPS = [
     (check_repaired, lambda x, t: (softmax(x) * kept(t)).argmax(0), "✓ Right"),
     (check_repaired, lambda x, t: (x + 100 * (kept(t) - 1)).argmax(0), "which number"),
@@ -179,7 +172,6 @@ SLIPS = [
     (check_mae, lambda s, y: np.abs(s - y).mean() / 255, "have no sign: print"),
     (check_mean_iou, without_absent, "drop no column"),
     (check_conv, narrow_border, "is rate · (k - 1) / 2 away"),
-    (check_soft_dial, with_background, "the background has no t-hat"),
 ]
 
 

@@ -3,6 +3,7 @@
 import matplotlib.pyplot as plt
 import numpy as np
 import pytest
+import torch
 from matplotlib.text import Text
 
 from data_utils.voc import VOC_CLASSES
@@ -10,8 +11,10 @@ from jsws_lib.course.figures import common
 from jsws_lib.course.figures.common import INK, SHORT, gallery
 from jsws_lib.course.figures.data import draw_labels
 from jsws_lib.course.figures.evaluation import draw_threshold
+from jsws_lib.course.figures.losses import draw_outcomes, draw_shares, draw_two_pixels
 from jsws_lib.course.figures.method import PARTS, draw_method
 from jsws_lib.course.figures.pseudo_labels import around, draw_suppressed
+from jsws_lib.ssnet import SSNetOutput
 
 RNG = np.random.default_rng(0)
 IMAGE = RNG.integers(0, 256, (12, 10, 3), np.uint8)
@@ -133,3 +136,25 @@ def test_tables_and_thresholds_are_readable(ax):
     fig = plt.figure(figsize=(9.6, 2.7), layout="constrained")
     draw_threshold(fig, IMAGE, sal_map, CLASSES == 9, 120)
     assert fig.axes[-1].texts  # the names of the lines of equal F
+
+
+def test_figures_of_the_losses_show_maps_shares_and_steps(ax):
+    logits = torch.zeros(1, 21, 4, 4)
+    logits[:, 12] = 9.0
+    out = SSNetOutput(logits.log_softmax(1), logits, torch.full((1, 20), -9.0))
+    fig = plt.figure()
+    draw_outcomes(fig, {"one": out, "two": out}, {"bg": 0, "dog": 12})
+    column = fig.axes[::2]
+    assert [part.get_ylabel() for part in column] == ["$H_{bg}$", "$H_{dog}$", "$S$"]
+    shown = [part.images[0].get_array().mean() for part in column]
+    assert shown == pytest.approx([0, 1, 0], abs=0.01)
+
+    draw_shares(ax, [[0.25, 1], [0, 0.5]], "ab", "cd", title="t")
+    found = {t.get_position(): t.get_text() for t in ax.texts}
+    assert found[0, 0] == "0.25" and found[1, 0] == "1.00" and found[0, 1] == "0.00"
+
+    fig = plt.figure()
+    steps = {"L_c": (0.1, 0, 0), "L_s1": (0.2, -0.3, 0.4)}
+    draw_two_pixels(fig, (0.9, 0.2), (0.8, 0.1), {"L_c": 1.0, "L_s1": 0.5}, steps)
+    heights = [bar.get_height() for bar in fig.axes[1].patches]
+    assert heights == [*steps["L_c"], *steps["L_s1"]]

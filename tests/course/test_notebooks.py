@@ -44,7 +44,7 @@ EXTRAS = [f"extras/{p.stem}" for p in sorted((ROOT / "notebooks/extras").glob("*
 every_notebook = pytest.mark.parametrize("name", NOTEBOOKS)
 every_file = pytest.mark.parametrize("name", [START, *NOTEBOOKS, *EXTRAS])
 # Not shortened yet; empty this, then delete it.
-LONG = {"03_saliency_aggregation", "04_losses"}
+LONG = {"03_saliency_aggregation"}
 
 
 @cache

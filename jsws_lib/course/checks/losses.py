@@ -6,7 +6,6 @@ from collections.abc import Callable
 import numpy as np
 import torch
 from torch import Tensor
-from torch.nn.functional import logsigmoid
 
 from data_utils.voc import VOID
 from jsws_lib.course.checks import (
@@ -20,7 +19,7 @@ from jsws_lib.course.checks import (
     pair,
     same,
 )
-from jsws_lib.losses import class_evidence, class_loss, log_saliency, saliency_loss
+from jsws_lib.losses import class_loss, log_saliency, saliency_loss
 from jsws_lib.ssnet import SSNetOutput
 
 
@@ -151,99 +150,65 @@ def check_mended(answer: Callable):
     return "Both faults leave a loss that falls in training. Only its balance is wrong."
 
 
-HAND_MADE = (
-    ((3, -1), (-1, -1)),
-    ((-2, -1), (-3, -1)),
-    ((1, 1), (1, 1)),
-    ((0, 0), (0, 0)),
-    ((2, -1), (-1, -5)),
-)
+# Rows of pixels that show one category or two.
+_MASKS = ((0, 0, 0, 12, 12, 0, 0, 0), (0, 12, 12, 0, 0, 15, 15, 15, 0, 0), (3, 3, 3, 0))
+
+
+def _truth(mask: Tensor) -> SSNetOutput:
+    """The true maps of a mask (H, W), each pixel won by a logit of 10, and every v at 1."""
+    logits = torch.full((1, 21, *mask.shape), -10.0)
+    logits[:, [0, *mask.unique().tolist()]] = 0.0
+    logits.scatter_(1, mask.long()[None, None], 10.0)
+    return SSNetOutput(logits.log_softmax(1), logits, torch.full((1, 20), 10.0))
+
+
+def _price(mask: Tensor, out: SSNetOutput, **reading) -> tuple[float, float]:
+    """L_c and L_s1, Eq. 3 literal, of an output for one mask, (1, n)."""
+    labels = torch.zeros(1, out.sal_logits.shape[1])
+    labels[0, mask[mask > 0].long() - 1] = 1
+    l_c = class_loss(out, labels, **(reading or {"reading": "logits", "share": 0.5}))
+    return l_c.item(), saliency_loss(out, mask.clamp(max=1)[None]).item()
 
 
 @check
-def check_reach(answer: Callable):
-    """Exercise 4.4: over how many positions the mean of the best stays positive."""
-    made = torch.Generator().manual_seed(9)
-    drawn = (
-        torch.randn(20, 4, 7, generator=made) - 0.3,
-        torch.randn(1, 1, 6, generator=made),
-    )
-    for logits in (torch.tensor(HAND_MADE, dtype=torch.float32), *drawn):
-        got = array_of(ask(answer, logits), (len(logits),), "the count")
-        flat = logits.flatten(1).numpy()
-        ranked = np.sort(flat, 1)
-        sums = ranked[:, ::-1].cumsum(1)
-        want, unsorted = (sums >= 0).sum(1), (flat.cumsum(1) >= 0).sum(1)
-        alike = len(got) > 1 and np.ptp(got) == 0
-        near = want - 1, want + 1, np.maximum(want - 1, 0)
-        mistakes = {
-            "you count the positive positions; but a high one can carry some that are "
-            "negative": either((flat >= 0).sum(1), (flat > 0).sum(1)),
-            "you begin with the lowest positions": (ranked.cumsum(1) >= 0).sum(1),
-            "you take the positions in the picture's order, not the best first": unsorted,
-            "a mean of zero gives t-hat = 1/2, which still counts": (sums > 0).sum(1),
-            "give the number of positions, not their share": want / flat.shape[1],
-            "you are off by one; try a map with one positive position": either(*near),
-            "all categories get one number; sort each by itself": alike,
-        }
-        k = int((got != want).argmax())
-        otherwise = f"a map with the logits {flat[k][:4].tolist()} ... gets {got[k]:.0f}"
-        judge(got, want, mistakes, otherwise=otherwise)
-    return "A sure object carries part of its surroundings along, an unsure one does not."
-
-
-@check
-def check_soft_dial(answer: Callable):
-    """Exercise 4.5: a reading of t-hat between the mean and the maximum."""
-    for seed, (rate, scale) in enumerate(((1, 1), (0.05, 3), (4, 2), (2, 90))):
-        out = _output(seed, 2, 6, 3, 5, scale=scale)
-        sides = pair(
-            ask(answer, out, float(rate)), "log t-hat and log(1 - t-hat), a LogPair"
-        )
-        for side, sign in zip(sides, (1, -1), strict=True):
-            _judge_side(side, sign, out.seg_logits_low.double(), rate)
-    out = _output(8, 1, 4, 3, 3)
-    mean = class_evidence(out, reading="logits").yes
-    near = array_of(answer(out, 1e-3)[0], tuple(mean.shape), "log t-hat")
-    expect(same(near, mean, tolerance=1e-2), "for r near 0 it should be the mean")
-    return "Like `share`, and without a corner. Half of its family you know: odds is r = 1."
-
-
-def _judge_side(side, sign: int, logits: Tensor, rate: float) -> None:
-    """Judge log t-hat (sign 1) or log(1 - t-hat) (sign -1) at logits (B, C+1, h, w)."""
-    name = "log t-hat" if sign > 0 else "log(1 - t-hat)"
-    z, positions = logits[:, 1:].flatten(2), logits[0, 0].numel()
-
-    def soft(z):
-        return ((rate * z).logsumexp(2) - math.log(positions)) / rate
-
-    def seen(evidence):
-        return logsigmoid(sign * evidence)
-
-    batch, categories = z.shape[:2]
+def check_rival(experiment: Callable, choose: Callable, predicted):
+    """Exercise 4.4: a wrong solution made by hand, priced and judged."""
+    for seed, pixels in enumerate(_MASKS):
+        given = torch.tensor([pixels], dtype=torch.uint8)
+        out = _output(seed, 1, 21, 1, len(pixels), scale=3.0)
+        _judge_experiment(experiment, given, out, f"on a test mask of {len(pixels)} px, ")
+    expect(predicted in ("cheaper", "dearer"), '`predicted` is "cheaper" or "dearer"')
+    mask, rival = pair(choose(), "a mask and SSNet's output for it")
+    expect(mask.ndim == 2 and (mask > 0).any(), "the mask is (H, W) and shows an object")
+    wrong, gap = _judge_experiment(experiment, mask, rival, "on your own mask, ")
+    expect(wrong >= 0.5, f"your rival names only {wrong:.0%} of the pixels wrongly")
     expect(
-        np.shape(side) != (batch, categories + 1),
-        f"{name} has six columns for five categories: the background has no t-hat",
+        abs(gap) >= 0.02,
+        f"your two solutions cost nearly the same ({gap:+.3f}): there is nothing to claim",
     )
-    nan = (
-        f"with logits of {logits.abs().max():.0f} {name} is not finite: something left log "
-        "space on the way"
-    )
-    got = array_of(side, (batch, categories), name, nan=nan)
-    want, evidence = seen(soft(z)), either(soft(z), -soft(z))
-    lead = soft((logits[:, 1:] - logits[:, :1]).flatten(2))
-    grown = seen((rate * z).logsumexp(2) / rate)
+    found = "cheaper" if gap < 0 else "dearer"
+    verdict = "supported" if found == predicted else "refuted"
+    return f"Your rival is {found} by {abs(gap):.3f}: your prediction is {verdict}."
+
+
+def _judge_experiment(experiment: Callable, mask: Tensor, out: SSNetOutput, where: str):
+    """The two numbers of an experiment, each judged."""
+    got = pair(ask(experiment, mask, out), "the share of wrong pixels, and the gap")
+    truth = _truth(mask)
+    share = (out.probs[0].argmax(0) != mask).float().mean().item()
+    (c, s), (c_true, s_true) = _price(mask, out), _price(mask, truth)
+    literal = {"reading": "mean_probs"}
+    printed = sum(_price(mask, out, **literal)) - sum(_price(mask, truth, **literal))
+    gap = c + s - c_true - s_true
+    mistakes = {"this is the share of the pixels that are right": 1 - share}
+    wrong = number(got[0], "the share of wrong pixels")
+    judge(wrong, share, mistakes, where=where, otherwise="the first number is off")
     mistakes = {
-        f"with every position at logit 1 t-hat should not depend on r, but for r = {rate:g}"
-        " it does: take r out again after the logarithm": seen(rate * soft(z)),
-        "t-hat grows with the size of the picture: where did the mean go?": grown,
-        "you take the lead over the background; this dial is about the logits": seen(lead),
-        "this is the mean, whatever the rate": seen(z.mean(2)),
-        "this is the maximum, whatever the rate": seen(z.amax(2)),
-        f"{name} holds the evidence; what makes a log-probability of a logit?": evidence,
-        f"this is t-hat itself; {name} is wanted": want.exp(),
-        "the two logarithms have changed places": seen(-soft(z)),
+        "the gap has the wrong sign: it is the rival's loss minus the truth's": -gap,
+        "this is what the rival costs; subtract what the truth costs": c + s,
+        "L_s1 is missing": c - c_true,
+        "L_c is missing": s - s_true,
+        "you priced the literal Eq. 2; `steady` reads it as `logits`, share 1/2": printed,
     }
-    judge(
-        got, want, mistakes, otherwise=f"{name} is wrong for r = {rate:g}", tolerance=1e-4
-    )
+    judge(number(got[1], "the gap"), gap, mistakes, where=where, tolerance=1e-4)
+    return share, gap
