@@ -11,6 +11,7 @@ import shutil
 from base64 import b64decode
 from pathlib import Path
 
+from docutils import nodes
 from myst_nb.core.render import NbElementRenderer
 from PIL import Image
 from sphinx.util.matching import patfilter
@@ -166,6 +167,14 @@ def add_try_page(app):
             print(f"try.html is left out of the site: {error}", flush=True)
 
 
+def link_try_page(app, doctree, docname):
+    """Lead from notebooks to the page itself; elsewhere they lead to how it is started."""
+    if docname.startswith("notebooks/") and "try_page" in app.config.html_context:
+        for link in doctree.findall(nodes.reference):
+            if link.get("refuri", "").endswith("export.html#in-a-browser"):
+                link["refuri"] = f"{'../' * docname.count('/')}try.html"
+
+
 def add_index(app, error):
     """Put the landing page where servers look for it."""
     if error is None:
@@ -192,6 +201,7 @@ def setup(app):
     app.connect("source-read", add_contents)
     app.connect("builder-inited", add_try_page)
     app.connect("doctree-read", keep_from_search)
+    app.connect("doctree-resolved", link_try_page)
     app.connect("build-finished", add_index)
     app.connect("build-finished", leave_out_unused)
     app.connect("build-finished", leave_key_out_of_downloads)

@@ -56,6 +56,11 @@ DRAWINGS = {  # number of the held-out scene: what it shows
     1: "Drawing of a sheep on a meadow",
     18: "Drawing of an aeroplane in a blue sky",
 }
+SPACED = {  # as people write what VOC writes in one word
+    "diningtable": "dining table",
+    "pottedplant": "potted plant",
+    "tvmonitor": "TV set",
+}
 SIDE = 192  # px of a drawing
 PHOTOGRAPHS = {  # of the package scikit-image: what it shows, and whose it is
     "chelsea": ("Photograph of a cat's face", "Stéfan van der Walt, CC0"),
@@ -87,7 +92,8 @@ def build(folder: Path, *, course: bool = False) -> Path:
             story = checkpoints.load_ssnet(checkpoint)[1]
             known = {"name": name, "file": file.name, "bytes": file.stat().st_size}
             known |= {"kind": kind, "label": label, "words": words}
-            known |= {key: story[key] for key in ("size", "categories")}
+            names = [SPACED.get(name, name) for name in story["categories"]]
+            known |= {"size": story["size"], "categories": names}
             known["saliency"] = "L_s1" in SETTINGS[story["setting"]].losses
             networks.append(known)
             files.append(file)

@@ -4,6 +4,8 @@
 const PARTS = "try/";
 const MOST = 64e6; // pixels of a picture
 const CANVAS = 16e6; // pixels that a canvas holds on every phone
+const SIDE = 16384; // pixels of a side of such a canvas
+const MOST_LONG = 4; // sides that are shown differ at most by this factor
 const SHARE = 0.01; // of the picture: what a network finds less of is not listed
 const $ = (id) => document.getElementById(id);
 let page, picture, shown; // page.json; what is looked at; {network, result, v}
@@ -18,7 +20,7 @@ function problem(text) {
 
 class Refused extends Error {} // its words are for the reader
 
-const percent = (share) => `${Math.round(100 * share)} %`;
+const percent = (share) => `${Math.round(100 * share)}\u00a0%`;
 const megabytes = (bytes) => `${(bytes / 1e6).toFixed(1)} MB`;
 const colour = (k) => `hsl(${(k * 137.5) % 360} 85% 55%)`;
 
@@ -32,18 +34,21 @@ function element(name, properties = {}, ...children) {
 
 let bytesDone = 0, bytesWanted = 0;
 
-async function fetchPart(name) {
-  const failed = () => new Refused(
-    `The file ${name} could not be loaded; check the connection and choose the picture again.`);
-  const answer = await fetch(PARTS + name).catch(() => { throw failed(); });
-  if (!answer.ok) throw failed();
+const broken = (name) => new Refused(
+  `The file ${name} could not be loaded whole; check the connection and choose the picture again.`);
+
+async function fetchPart(name, length) {
+  const failed = () => { throw broken(name); };
+  const answer = await fetch(PARTS + name).catch(failed);
+  if (!answer.ok) failed();
   const reader = answer.body.getReader(), chunks = [];
-  for (let part; !(part = await reader.read()).done;) {
+  for (let part; !(part = await reader.read().catch(failed)).done;) {
     chunks.push(part.value);
     bytesDone += part.value.length;
     $("progress").value = bytesDone / bytesWanted;
   }
-  return new Uint8Array(await new Blob(chunks).arrayBuffer());
+  const bytes = new Uint8Array(await new Blob(chunks).arrayBuffer());
+  return length && bytes.length !== length ? failed() : bytes;
 }
 
 async function unpacked(bytes) {
@@ -58,21 +63,25 @@ function load(name, make) {
 }
 
 async function makeRuntime() {
-  const binary = unpacked(await fetchPart("ort-wasm.gz"));
+  const binary = await unpacked(await fetchPart("ort-wasm.gz"))
+    .catch(() => { throw broken("ort-wasm.gz"); });
   await new Promise((done, failed) => {
     const script = element("script", { src: `${PARTS}ort.js`, onload: done });
-    script.onerror = () => failed(new Refused("The file ort.js could not be loaded."));
+    script.onerror = () => failed(broken("ort.js"));
     document.head.append(script);
   });
+  if (!globalThis.ort) throw broken("ort.js");
   ort.env.wasm.numThreads = 1; // more need headers that few servers send
-  ort.env.wasm.wasmBinary = await binary;
+  ort.env.wasm.wasmBinary = binary;
+  ort.env.wasm.proxy = true; // in a thread of its own: the page stays alive
   ort.env.wasm.wasmPaths = { mjs: new URL(`${PARTS}ort-wasm.js`, document.baseURI).href };
 }
 
 async function makeSession(network) {
   const [bytes] = await Promise.all([
-    fetchPart(network.file), load("runtime", makeRuntime)]);
-  return ort.InferenceSession.create(bytes, { executionProviders: ["wasm"] });
+    fetchPart(network.file, network.bytes), load("runtime", makeRuntime)]);
+  return ort.InferenceSession.create(bytes, { executionProviders: ["wasm"] })
+    .catch(() => { throw broken(network.file); });
 }
 
 async function sessions(networks) {
@@ -91,9 +100,8 @@ async function sessions(networks) {
 }
 
 /** H, (C+1) x size x size; v, C; S, size x size; all Float32Array. */
-async function run(session, network, image) {
-  const shape = [1, 3, network.size, network.size];
-  const input = new ort.Tensor("uint8", resized(image, network.size), shape);
+async function run(session, size, square) {
+  const input = new ort.Tensor("uint8", square, [1, 3, size, size]);
   const { H, v, S } = await session.run({ image: input });
   return { H: H.data, v: v.data, S: S.data };
 }
@@ -131,34 +139,33 @@ function weights(from, to) {
   });
 }
 
-/** Pixels as a planar (3, size, size) square, as Pillow resizes them but for one grey level. */
+/** Three planes, `plane` apart, whose rows become `size` long; those of `to` run as told. */
+function pass(from, { length, rows, step, row, plane }, size, [across, down]) {
+  const table = weights(length, size), to = new Uint8Array(3 * size * rows);
+  for (let c = 0; c < 3; c++)
+    for (let y = 0; y < rows; y++)
+      for (let x = 0; x < size; x++) {
+        const { first, parts } = table[x];
+        let sum = 0.5, at = c * plane + y * row + first * step;
+        for (let i = 0; i < parts.length; i++, at += step) sum += parts[i] * from[at];
+        to[c * size * rows + x * across + y * down] = sum;
+      }
+  return to;
+}
+
+/** Pixels as a planar (3, size, size) square, as Pillow resizes them: what shrinks most, first. */
 function resized({ data, width, height }, size) {
-  const across = weights(width, size), down = weights(height, size);
-  const narrow = new Uint8Array(3 * size * height), square = new Uint8Array(3 * size * size);
-  for (let c = 0; c < 3; c++) {
-    for (let y = 0; y < height; y++)
-      for (let x = 0; x < size; x++) {
-        const { first, parts } = across[x];
-        let sum = 0.5;
-        for (let i = 0; i < parts.length; i++)
-          sum += parts[i] * data[4 * (y * width + first + i) + c];
-        narrow[(c * height + y) * size + x] = sum;
-      }
-    for (let y = 0; y < size; y++) {
-      const { first, parts } = down[y];
-      for (let x = 0; x < size; x++) {
-        let sum = 0.5;
-        for (let i = 0; i < parts.length; i++)
-          sum += parts[i] * narrow[(c * height + first + i) * size + x];
-        square[(c * size + y) * size + x] = sum;
-      }
-    }
-  }
-  return square;
+  const tall = height - size > 2 * Math.max(0, width - size);
+  const steps = tall ? { step: 4 * width, row: 4 } : { step: 4, row: 4 * width };
+  const [length, rows] = tall ? [height, width] : [width, height];
+  const narrow = pass(data, { length, rows, ...steps, plane: 1 }, size, [rows, 1]);
+  const turned = { length: rows, rows: size, step: 1, row: rows, plane: size * rows };
+  return pass(narrow, turned, size, tall ? [1, size] : [size, 1]);
 }
 
 function canvasOf(source, width, height) {
-  const shrink = Math.min(1, Math.sqrt(CANVAS / (width * height)));
+  const shrink = Math.min(
+    1, Math.sqrt(CANVAS / (width * height)), SIDE / Math.max(width, height));
   const canvas = element("canvas", {
     width: Math.max(1, Math.round(width * shrink)),
     height: Math.max(1, Math.round(height * shrink)),
@@ -210,9 +217,10 @@ function paint(canvas, map, rgba, under) {
   const pixels = new ImageData(size, size);
   map.forEach((value, p) => pixels.data.set(rgba(value), 4 * p));
   small.getContext("2d").putImageData(pixels, 0, 0);
-  const { width, height } = picture.canvas, shrink = Math.min(1, 640 / Math.max(width, height));
-  canvas.width = Math.max(1, Math.round(width * shrink));
-  canvas.height = Math.max(1, Math.round(height * shrink));
+  const { width, height } = picture.canvas, side = Math.min(640, Math.max(160, width, height));
+  const scale = side / Math.max(width, height), least = side / MOST_LONG;
+  canvas.width = Math.round(Math.max(least, width * scale));
+  canvas.height = Math.round(Math.max(least, height * scale));
   const context = canvas.getContext("2d");
   if (under) context.drawImage(under, 0, 0, canvas.width, canvas.height);
   context.imageSmoothingEnabled = false;
@@ -278,7 +286,7 @@ function showSliders() {
   $("others").replaceChildren(...items.slice(first));
   $("rest").hidden = items.length <= first;
   $("rest").firstElementChild.textContent =
-    `The other ${items.length - first} things it knows, of which it sees next to nothing`;
+    `${items.length - first} more that it knows and hardly sees here`;
   showSaliency();
 }
 
@@ -292,10 +300,10 @@ function show(network, result) {
   const bright = result.S.filter((value) => value > 0.5).length / result.S.length;
   paintGrey($("saliency"), result.S, `Saliency: ${percent(bright)} of the picture stand out`);
   $("untrained").textContent = network.saliency ? ""
-    : "This network was never told what stands out: its answer here means nothing.";
-  $("knows").textContent = `This network knows ${network.categories.length} things, `
-    + `${network.categories.join(", ")}, in ${network.kind}s. Anything else it takes for `
-    + "background, or for one of them.";
+    : "This network was never told what stands out: its map means nothing.";
+  $("knows").textContent = `It knows ${network.categories.length} things: `
+    + `${network.categories.join(", ")}. Anything else it must leave uncoloured, or call by `
+    + "one of these names.";
   $("idle").hidden = !network.saliency || result.v.some((v) => v < 0.95);
   showSliders();
 }
@@ -309,7 +317,7 @@ function showNetworks(networks, results) {
       type: "radio", name: "network", value: network.name, checked: network === chosen });
     input.onchange = () => show(network, results[k]);
     const label = element("label", {}, canvas, input,
-      element("strong", { textContent: ` ${network.label}` }), `: learned ${network.words}`);
+      element("strong", { textContent: ` ${network.label}` }), `: learned ${network.words}.`);
     paintMask(canvas, network, results[k].H);
     return label;
   });
@@ -330,8 +338,12 @@ async function look(canvas, kind) {
   await new Promise((next) => setTimeout(next)); // let the page show it
   const start = performance.now(), results = [];
   const image = canvas.getContext("2d").getImageData(0, 0, canvas.width, canvas.height);
-  for (const [k, session] of ready.entries())
-    results.push(await run(session, networks[k], image));
+  const squares = {};
+  for (const [k, session] of ready.entries()) {
+    const { size } = networks[k];
+    squares[size] ??= resized(image, size);
+    results.push(await run(session, size, squares[size].slice())); // goes to the thread
+  }
   if (mine !== latest) return;
   picture = { canvas, kind };
   $("result").hidden = false;

@@ -362,13 +362,13 @@ def export(*, checkpoint: Checkpoint, out: Path, half: bool = False):
 
     Args:
         out: file.onnx or file.pt2.
-        half: store the weights of an ONNX file as float16, half the size.
+        half: store the weights of an ONNX file in 16 bits, half the size.
     """
     from jsws_lib.engine.export import export
 
-    known, kind = export(checkpoint, out, half=half), "float16" if half else "float32"
+    known, bits = export(checkpoint, out, half=half), 16 if half else 32
     side, count = known["size"], len(known["categories"])
-    say(f"{out}: {side} x {side} px, {count} categories, weights in {kind}")
+    say(f"{out}: {side} x {side} px, {count} categories, weights in {bits} bits")
 
 
 def compare(

@@ -38,7 +38,7 @@ def export(checkpoint: Path | str, out: Path | str, *, half: bool = False) -> di
     Args:
         checkpoint: what `jsws train` wrote.
         out: `.onnx`, or `.pt2` for `torch.export.load`.
-        half: store the matrices of an ONNX file as float16; computed is in float32.
+        half: store the matrices of an ONNX file in 16 bits; computed is in float32.
 
     Returns:
         what the file says of itself: `size`, `categories` (C names), `setting` and
@@ -89,7 +89,7 @@ def _onnx(program: torch.export.ExportedProgram, known: dict, *, half: bool) -> 
         node.ClearField("metadata_props")
     model.graph.ClearField("value_info")
     if half:
-        for tensor in model.graph.initializer:
+        for tensor in list(model.graph.initializer):
             _store_half(model.graph, tensor)
     words = {k: v if isinstance(v, str) else json.dumps(v) for k, v in known.items()}
     onnx.helper.set_model_props(model, words)
@@ -98,12 +98,20 @@ def _onnx(program: torch.export.ExportedProgram, known: dict, *, half: bool) -> 
 
 
 def _store_half(graph, tensor):
-    """Store a float32 matrix as float16, and turn it back where it is used."""
+    """Store a float32 matrix in 16 bits, and turn it back where it is used.
+
+    Whole numbers of steps, a step for each row, are more exact than float16.
+    """
     from onnx import TensorProto, helper, numpy_helper
 
     if tensor.data_type == TensorProto.FLOAT and len(tensor.dims) > 1:
-        name = tensor.name
-        values = numpy_helper.to_array(tensor).astype("float16")
-        tensor.CopyFrom(numpy_helper.from_array(values, f"{name}.half"))
-        back = helper.make_node("Cast", [tensor.name], [name], to=TensorProto.FLOAT)
-        graph.node.insert(0, back)
+        name, values = tensor.name, numpy_helper.to_array(tensor)
+        step = abs(values).max(axis=tuple(range(1, values.ndim)), keepdims=True) / 32767
+        step[step == 0] = 1
+        whole = (values / step).round().astype("int16")
+        tensor.CopyFrom(numpy_helper.from_array(whole, f"{name}.whole"))
+        graph.initializer.append(numpy_helper.from_array(step, f"{name}.step"))
+        back = {"inputs": [tensor.name], "outputs": [f"{name}.float"]}
+        graph.node.insert(0, helper.make_node("Cast", **back, to=TensorProto.FLOAT))
+        product = [f"{name}.float", f"{name}.step"]
+        graph.node.insert(1, helper.make_node("Mul", product, [name]))
