@@ -74,23 +74,28 @@ class Augmentation:
         """Of the squares of which a crop is `size`, px."""
         return round(self.size / self.crop)
 
-    def cut(self, rng: np.random.Generator, square: np.ndarray, size: tuple[int, int]):
-        """The same draw from a square of `Decoded`: a slice, if nothing is rotated.
+    def cut(
+        self, rng: np.random.Generator, squares: list[np.ndarray], size: tuple[int, int]
+    ):
+        """The same draw from squares of `Decoded`: a slice, if nothing is rotated.
 
         Args:
             rng: of the draw.
-            square: (side, side, 3 + masks) uint8.
-            size: (width, height) of the picture that the square was made of.
+            squares: (side, side, 3) uint8 of an image and (side, side, 1) of its masks.
+            size: (width, height) of the picture that they were made of.
         """
         at, angle, mirror = self._draw(rng)
         left, top = at * (self.side - self.size)
         if angle:
+            square = np.concatenate(squares, axis=2)
             layers = _turn(square, self.size, (left, top), size, angle, mirror)
         else:
             x, y = round(left), round(top)
-            square = square[y : y + self.size, x : x + self.size]
-            planes = (square[:, ::-1] if mirror else square).transpose(2, 0, 1)
-            layers = torch.from_numpy(np.ascontiguousarray(planes))
+            places = slice(y, y + self.size), slice(x, x + self.size)
+            cut = [one[places][:, :: -1 if mirror else 1] for one in squares]
+            planes = [one.transpose(2, 0, 1) for one in cut]
+            whole = np.empty((sum(map(len, planes)), self.size, self.size), np.uint8)
+            layers = torch.from_numpy(np.concatenate(planes, out=whole))
         return (layers[:3], *layers[3:])
 
 
@@ -239,7 +244,7 @@ class ClassificationSet(_TrainingSet):
         image = (self.voc / "JPEGImages" / f"{name}.jpg", read_image)
         masks = [folder / f"{name}.png" for folder in self._mask_folders()]
         reader = partial(read_class_mask, names=self.names)
-        update_wrapper(reader, read_class_mask)  # the cache of squares knows it by name
+        update_wrapper(reader, read_class_mask)  # a cache of squares knows it by its name
         return (image, *((mask, reader) for mask in masks))
 
     def __getitem__(self, key: tuple[int, int]) -> dict[str, torch.Tensor]:

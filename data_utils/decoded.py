@@ -1,4 +1,4 @@
-"""A data set decoded once, in one memory-mapped file.
+"""A data set decoded once, in memory-mapped files.
 
 Section 4.1 takes 9/10 of each side of a picture and makes it a square for the network. So
 pictures are stored as squares of which 9/10 is that square, 284 px for 256: a crop is then
@@ -6,10 +6,11 @@ a slice, with nothing to decode and nothing to resize. Cost: the two resizes of 
 here and in the slice's whole pixels, are not quite the one they replace; tests hold how far
 a crop may be from the direct one.
 
-The file is (N, side * side * (3 + masks) + 8) uint8, in the .npy format: a square, and the
-picture's own width and height as two int32. Its name says which list, which side and, as
-two digests, which source files, and of which size and date they are: when one of them
-changes, another name is looked for and the file is made anew.
+Images are a file, (N, side * side * 3 + 8) uint8 in the .npy format: a square, and the
+picture's own width and height as two int32. Masks are files of their own, (N, side * side),
+so that students with pseudo labels of their own share the images. A file's name says which
+list, which side and, as two digests, which source files, and of which size and date they
+are: when one of them changes, another name is looked for and the file is made anew.
 """
 
 import errno
@@ -30,7 +31,7 @@ from data_utils.errors import JswsError, remedy
 from data_utils.parallel import in_parallel
 from data_utils.pictures import same_size
 
-VERSION = 2  # of the layout, and of what readers make of a file
+VERSION = 3  # of the layout, and of what readers make of a file
 SIZE = 8  # bytes of a picture's width and height
 ABANDONED = 3600  # s without a write: the process that made a .tmp file is gone
 Files = tuple[tuple[Path, Callable], ...]  # of one sample: path and reader, image first
@@ -49,17 +50,17 @@ def read_pictures(files: Files) -> tuple[Image.Image, ...]:
 
 
 class Decoded:
-    """Squares of a data set; index it for one sample. Made when it is not there yet.
+    """Squares of a data set; index it for one sample. Made where they are not there yet.
 
     Args:
         samples: the files of each sample.
         name: of the data set or list; starts the file's name.
         side: px of the squares.
-        folder: where the file is kept.
+        folder: where the files are kept.
         workers: processes that decode; default one per core.
 
-    `decoded[i]` is a square, (side, side, 3 + masks) uint8, a view into the file, and the
-    picture's own (width, height).
+    `decoded[i]` are squares, (side, side, 3) uint8 of the image and (side, side, 1) of each
+    mask, views into the files, and the picture's own (width, height).
 
     Raises:
         JswsError: a source is missing or broken, or the disk is full or read-only.
@@ -74,13 +75,46 @@ class Decoded:
         folder: Path,
         workers: int | None = None,
     ):
-        folder, self.side = Path(folder), side
-        prefix = f"{name}_{side}_{_files_digest(samples, folder)}_"
-        self.path = folder / f"{prefix}{_state_digest(samples, side)}.npy"
+        images, *masks = zip(*samples, strict=True)
+        how = {"name": name, "side": side, "folder": Path(folder), "workers": workers}
+        self.images, self.side = _Layer(images, **how), side
+        self.masks = [_Layer(one, self.images, **how) for one in masks]
+
+    def __len__(self):
+        return len(self.images)
+
+    def __getitem__(self, index: int) -> tuple[list[np.ndarray], np.ndarray]:
+        image, sides = self.images[index], (self.side, self.side, -1)
+        squares = [image[:-SIZE], *(one[index] for one in self.masks)]
+        return [one.reshape(sides) for one in squares], image[-SIZE:].view(np.int32)
+
+
+class _Layer:
+    """The images, or the masks of one kind, of all samples: one file.
+
+    Args:
+        files: path and reader of each.
+        images: of masks, what they belong to.
+    """
+
+    def __init__(
+        self,
+        files: Files,
+        images: "_Layer | None" = None,
+        *,
+        name: str,
+        side: int,
+        folder: Path,
+        workers: int | None,
+    ):
+        self.files, prefix = files, f"{name}_{side}_{_files_digest(files, folder)}_"
+        sources = files + (images.files if images else ())
+        self.path = folder / f"{prefix}{_state_digest(sources, side)}.npy"
         try:
             self._map()
         except (OSError, ValueError, EOFError):  # not there, or what a power cut left
-            _build(samples, self.path, side, workers)
+            sizes = images.sizes() if images else [None] * len(files)
+            _build(list(zip(files, sizes, strict=True)), self.path, side, workers)
             _remove_older(self.path, prefix)
             self._map()
 
@@ -91,32 +125,37 @@ class Decoded:
     def __len__(self):
         return self._length
 
-    def __getitem__(self, index: int) -> tuple[np.ndarray, np.ndarray]:
+    def __getitem__(self, index: int) -> np.ndarray:
         if self._rows is None:  # each process maps the file for itself
             self._map()
-        row = np.asarray(self._rows[index])  # of a memory map each slice would be one, too
-        return row[:-SIZE].reshape(self.side, self.side, -1), row[-SIZE:].view(np.int32)
+        return np.asarray(self._rows[index])  # of a memory map each slice would be one, too
+
+    def sizes(self) -> list[tuple[int, int]]:
+        """The own (width, height) of each image."""
+        return [tuple(self[k][-SIZE:].view(np.int32).tolist()) for k in range(len(self))]
 
     def __getstate__(self) -> dict:
         """What a data-loading process gets: the name of the file, not its contents."""
-        return {**vars(self), "_rows": None}
+        return {**vars(self), "_rows": None, "files": ()}
 
 
-def decode(files: Files, *, side: int) -> np.ndarray:
-    """One sample as a row of the file."""
-    image, *masks = read_pictures(files)
-    square = image.resize((side, side), Image.Resampling.BILINEAR)
-    layers = [np.asarray(square)]
-    for mask in masks:  # nearest: categories do not mix
-        small = mask.resize((side, side), Image.Resampling.NEAREST)
-        layers.append(np.asarray(small)[..., None])
-    size = np.array(image.size, np.int32).view(np.uint8)
-    return np.concatenate([np.concatenate(layers, axis=2).ravel(), size])
+def decode(job: tuple, *, side: int) -> np.ndarray:
+    """An image, or a mask of an image of some size, as a row of its file."""
+    (path, reader), size = job
+    picture = reader(path)
+    if size is None:
+        square = picture.resize((side, side), Image.Resampling.BILINEAR)
+        size = np.array(picture.size, np.int32).view(np.uint8)
+        return np.concatenate([np.asarray(square).ravel(), size])
+    same_size(Image.new("1", size), picture, path)
+    square = picture.resize((side, side), Image.Resampling.NEAREST)  # categories do not mix
+    return np.asarray(square).ravel()
 
 
-def _build(samples: Sequence[Files], path: Path, side: int, workers: int | None):
+def _build(jobs: Sequence[tuple], path: Path, side: int, workers: int | None):
     """Write the file under a temporary name; rename it when it is whole."""
-    shape = (len(samples), side * side * (2 + len(samples[0])) + SIZE)
+    row = side * side * 3 + SIZE if jobs[0][1] is None else side * side
+    shape = (len(jobs), row)
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -131,8 +170,8 @@ def _build(samples: Sequence[Files], path: Path, side: int, workers: int | None)
         try:
             rows = np.lib.format.open_memmap(temporary, "w+", np.uint8, shape)
             _reserve(temporary)
-            results = in_parallel(partial(decode, side=side), samples, workers=workers)
-            bar = tqdm(results, total=len(samples), desc="decoding once", unit="picture")
+            results = in_parallel(partial(decode, side=side), jobs, workers=workers)
+            bar = tqdm(results, total=len(jobs), desc="decoding once", unit="picture")
             for k, row in enumerate(bar):
                 rows[k] = row
             rows.flush()
@@ -171,33 +210,27 @@ def _remove_abandoned(folder: Path):
             left.unlink(missing_ok=True)
 
 
-def _files_digest(samples: Sequence[Files], folder: Path) -> str:
-    """Of every source's place and of how it is read; a moved data root is the same."""
-    root = folder.resolve().parent
-    parents = {path.parent: path.parent.resolve() for files in samples for path, _ in files}
+def _files_digest(files: Files, folder: Path) -> str:
+    """Of every source's place and of how they are read; a moved data root is the same."""
+    root, reader = folder.resolve().parent, files[0][1]
+    parents = {path.parent: path.parent.resolve() for path, _ in files}
     places = {
         parent: str(place.relative_to(root) if place.is_relative_to(root) else place)
         for parent, place in parents.items()
     }
-    return _digest(
-        [
-            [places[path.parent], path.name, reader.__name__]
-            for files in samples
-            for path, reader in files
-        ]
-    )[:8]
+    how = [reader.__name__, getattr(reader, "keywords", {})]
+    return _digest([how, [[places[path.parent], path.name] for path, _ in files]])[:8]
 
 
-def _state_digest(samples: Sequence[Files], side: int) -> str:
+def _state_digest(files: Files, side: int) -> str:
     """Of every source's size and date."""
     known = []
-    for files in samples:
-        for path, _ in files:
-            try:
-                found = path.stat()
-            except OSError:
-                raise JswsError(f"no picture at {path}") from None
-            known.append((found.st_size, found.st_mtime_ns))
+    for path, _ in files:
+        try:
+            found = path.stat()
+        except OSError:
+            raise JswsError(f"no picture at {path}") from None
+        known.append((found.st_size, found.st_mtime_ns))
     return _digest([VERSION, side, known])
 
 

@@ -46,8 +46,20 @@ class Evaluation(NamedTuple):
         return {name: float(value) for name, value in figures.items()}
 
 
+def some(things: Sequence, limit: int | None, spread: bool) -> Sequence:
+    """At most so many: the first, or evenly over all."""
+    if not spread or limit is None or limit >= len(things):
+        return things[:limit]
+    return [things[k * len(things) // limit] for k in range(limit)]
+
+
 def validation(
-    net: SSNet, profile: Profile, *, known: Sequence[str] = (), limit: int | None = None
+    net: SSNet,
+    profile: Profile,
+    *,
+    known: Sequence[str] = (),
+    limit: int | None = None,
+    spread: bool = False,
 ) -> Iterator[tuple[Prediction, np.ndarray]]:
     """Predictions of VOC val, each with its mask, (H, W) uint8; each process its share.
 
@@ -61,9 +73,9 @@ def validation(
     ids = read_ids(
         voc / "ImageSets" / "Segmentation" / f"{profile.val_list}.txt",
         image_dir=voc / "JPEGImages",
-    )[:limit]
+    )
     rank, ranks = process_share()
-    ids, names = ids[rank::ranks], categories(voc)
+    ids, names = some(ids, limit, spread)[rank::ranks], categories(voc)
     known = known or names
     if net.sam.conv.out_channels != len(known):
         raise JswsError(
@@ -124,24 +136,29 @@ def measure_segmentation(
     *,
     known: Sequence[str] = (),
     limit: int | None = None,
+    spread: bool = False,
     absent: str = "target",
 ) -> ConfusionMatrix:
     """The part of `evaluate` that looks at VOC val; arguments and errors are the same.
 
     `known` are the network's categories, where they are not the data's: they are compared
     by name, and pixels of a category that the network does not know are errors. Not one
-    name in both is a JswsError.
+    name in both is a JswsError. With `spread` the `limit` images lie evenly over the list.
     """
 
     def share() -> list[ConfusionMatrix]:
         data = categories(profile.data / profile.voc)
         names = ("background", *combined(known or data, data))
         matrix = ConfusionMatrix(len(names), absent=absent, names=names, known=known)
-        for prediction, mask in validation(net, profile, known=known, limit=limit):
+        for prediction, mask in validation(
+            net, profile, known=known, limit=limit, spread=spread
+        ):
             matrix.update(mask, prediction.segmentation)
         return [matrix]
 
-    return _together(share)[0]
+    matrix = _together(share)[0]
+    matrix.check_truth(f"{profile.data / profile.voc}, list {profile.val_list}")
+    return matrix
 
 
 def measure_saliency(
@@ -150,6 +167,7 @@ def measure_saliency(
     *,
     preset: str | None = None,
     limit: int | None = None,
+    spread: bool = False,
     sam: bool = True,
 ) -> tuple[SaliencyMeasure, SaliencyMeasure | None]:
     """The part of `evaluate` that looks at the saliency test set.
@@ -162,7 +180,7 @@ def measure_saliency(
         rank, ranks = process_share()
         ids = profile.test_list and read_ids(profile.data / profile.test_list)
         folders = profile.data / profile.test_images, profile.data / profile.test_masks
-        pairs = saliency_pairs(*folders, ids=ids)[:limit][rank::ranks]
+        pairs = some(saliency_pairs(*folders, ids=ids), limit, spread)[rank::ranks]
         measures = [SaliencyMeasure(), *([SaliencyMeasure()] if preset else [])]
         stream = predict(net, (read_image(image) for image, _ in pairs))
         for (image_path, mask_path), prediction in tqdm(

@@ -15,7 +15,7 @@ from jsws_lib.config import Profile
 from jsws_lib.engine.evaluation import measure_saliency, measure_segmentation
 from jsws_lib.ssnet import SSNet
 
-LIMIT = 100  # images of each set
+LIMIT = 100  # images of each set, spread evenly over it
 COLUMNS = {  # of log.csv, and as a progress bar shows them
     "val_background": "background",
     "val_miou": "mIoU",
@@ -70,7 +70,7 @@ class Look:
         if measure in self.blind:
             return None
         try:
-            return measure(net, self.profile, limit=LIMIT)
+            return measure(net, self.profile, limit=LIMIT, spread=True)
         except JswsError as error:
             self.blind.add(measure)
             if is_main():

@@ -13,14 +13,17 @@ import numpy as np
 import torch
 from tqdm.auto import tqdm
 
-from data_utils.categories import categories
+from data_utils.categories import NOTE, categories
 from data_utils.datasets import Augmentation, ClassificationSet, SaliencySet
 from data_utils.errors import JswsError
+from data_utils.identity import drawn
 from data_utils.parallel import available_cores
 from data_utils.pictures import read_class_mask, read_image, same_size
+from data_utils.real.download import missing, sources
 from data_utils.voc import read_ids
 from jsws_lib.config import Profile
 from jsws_lib.engine.devices import pick_device
+from jsws_lib.engine.look import LIMIT
 from jsws_lib.engine.loop import Loop
 from jsws_lib.engine.runs import Run, runs_root
 from jsws_lib.experiments.ablation import Row, default_jobs, measured
@@ -70,6 +73,7 @@ def describe_plan(rows: Sequence[Row], *, jobs: int | None = None) -> tuple[str,
     if ready:
         lines += estimate(rows, sizes, jobs=jobs)
     else:
+        lines += _archives(profile)
         lines.append("mend the data first; then the dry run measures a few steps")
     return "\n".join(lines), ready
 
@@ -140,6 +144,23 @@ def check_data(p: Profile) -> tuple[list[tuple[bool, str]], dict[str, int]]:
     return verdicts, sizes
 
 
+def _archives(p: Profile) -> list[str]:
+    """What is to be fetched of the published sets that a profile names."""
+    if drawn(p.data) or (p.data / p.voc / NOTE).is_file():
+        return []
+    wanted = {p.saliency_images, p.test_images, f"{p.voc}/JPEGImages"}
+    lines = []
+    for name, source in sources().items():
+        extra = name == "SBD" and p.train_list == "train_aug"  # VOC's list and SBD's
+        if (extra or wanted & source.holds.keys()) and missing(source, p.data):
+            files = ", ".join(archive.name for archive in source.archives)
+            lines.append(
+                f"  fetch {name}: {files}, {source.gigabytes:.1f} GB; `jsws data download "
+                f"{name}`"
+            )
+    return lines
+
+
 def _some(things: Sequence) -> list:
     return [things[k] for k in np.linspace(0, len(things) - 1, SAMPLE).astype(int)]
 
@@ -164,9 +185,14 @@ def estimate(rows: Sequence[Row], sizes: dict[str, int], *, jobs=None) -> list[s
     for row in todo:
         run, stage = row.run, row.run.plan.stage
         seconds += run.profile.steps[stage - 1] * cost[stage, run.plan.losses]
+        saliency = "L_s1" in run.plan.losses
         seconds += sizes["val"] * image
-        if "L_s1" in run.plan.losses:
+        if saliency:
             seconds += sizes["test"] * (image + crf)
+        if every := run.profile.validate_every:  # while it trains
+            looks, seen = run.profile.steps[stage - 1] // every, min(LIMIT, sizes["val"])
+            seen += min(LIMIT, sizes["test"]) * saliency
+            seconds += looks * seen * image
     weights = sum(_gigabytes(row.run) for row in todo)
     labels = labelled * rows[0].run.profile.size ** 2 / 20 / GB  # PNG, about 1:20
     place = runs_root()
@@ -189,14 +215,14 @@ def estimate(rows: Sequence[Row], sizes: dict[str, int], *, jobs=None) -> list[s
 
 
 def _cache_words(todo: Sequence[Row], sizes: dict[str, int]) -> list[str]:
-    """Say what decoded pictures take: each teacher's labels lie beside pictures again."""
+    """Say what decoded pictures take: teachers share the pictures, not their labels."""
     profile = todo[0].run.profile if todo else None
     if not profile or profile.cache != "decoded":
         return []
     copies = {
-        "pictures": any("L_c" in row.run.plan.losses for row in todo) and 3,
+        "pictures": any({"L_c", "L_s2"} & {*row.run.plan.losses} for row in todo) and 3,
         "saliency": any("L_s1" in row.run.plan.losses for row in todo) and 4,
-        "labels": 4 * len({row.run.teacher_run for row in todo if row.run.plan.teacher}),
+        "labels": len({row.run.teacher_run for row in todo if row.run.plan.teacher}),
     }
     pixels = Augmentation(profile.size, profile.crop).side ** 2
     sets = {"pictures": "train", "saliency": "saliency", "labels": "train"}
@@ -204,8 +230,8 @@ def _cache_words(todo: Sequence[Row], sizes: dict[str, int]) -> list[str]:
     return [
         f"  cache   about {sum(size.values()):.1f} GB of decoded pictures: "
         f"{size['pictures']:.1f} with image labels, {size['saliency']:.1f} with saliency "
-        f"masks, {size['labels']:.1f} with pseudo labels, the pictures again for each "
-        "teacher; beside the data or in $JSWS_CACHE; cache=none makes none"
+        f"masks, {size['labels']:.1f} of pseudo labels, those of each teacher; beside the "
+        "data or in $JSWS_CACHE; cache=none makes none"
     ]
 
 

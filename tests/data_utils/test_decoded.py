@@ -1,8 +1,10 @@
 """The decoded file: the same crops within a tolerance, whole or absent, never stale."""
 
 import errno
+import json
 import os
 import pickle
+import shutil
 import signal
 import subprocess
 import sys
@@ -18,7 +20,7 @@ from data_utils import decoded as module
 from data_utils.datasets import Augmentation, ClassificationSet, SaliencySet
 from data_utils.decoded import Decoded
 from data_utils.errors import JswsError
-from data_utils.voc import write_palette_png
+from data_utils.voc import read_ids, write_palette_png
 from jsws_lib.config import STEADY, get_profile
 from jsws_lib.engine.runs import Run
 from jsws_lib.training import training_sets
@@ -102,7 +104,7 @@ def test_all_offsets_occur_and_mirrors_too(photographs):
     square[..., 0], square[..., 1] = np.arange(284) // 2, np.arange(284)[:, None] // 2
     seen = set()
     for draw in range(400):
-        (image,) = augmentation.cut(np.random.default_rng(draw), square, (500, 375))
+        (image,) = augmentation.cut(np.random.default_rng(draw), [square], (500, 375))
         left, right = int(image[0, 0, 0]), int(image[0, 0, -1])
         seen.add((min(left, right), int(image[1, 0, 0]), left > right))
     assert len({x for x, *_ in seen}) == 15 and len({y for _, y, _ in seen}) == 15
@@ -125,6 +127,24 @@ def test_class_samples_with_pseudo_labels(own_data, tmp_path, monkeypatch):
         np.testing.assert_array_equal(sample["labels"], plain[k, k]["labels"])
         assert sample["pseudo_label"].dtype == torch.int64
         assert set(sample["pseudo_label"].unique().tolist()) == {7, 255}
+
+
+def test_numbers_of_other_categories_are_not_taken_over(own_data, tmp_path):
+    """A list of categories in another order gives the same masks other numbers."""
+    voc = own_data / "VOCdevkit/VOC2012"
+    ids = read_ids(voc / "ImageSets/Segmentation/train_aug.txt")
+    for i in ids:
+        labels = np.full((64, 64), 1, np.uint8)
+        write_palette_png(tmp_path / f"{i}.png", labels, names=["cat", "dog"])
+
+    def value(names):
+        note = {"categories": names, "labels": {i: ["cat"] for i in ids}}
+        (voc / "categories.json").write_text(json.dumps(note))
+        how = {"cache": "decoded", "pseudo_labels": tmp_path}
+        data = ClassificationSet(voc, augmentation=Augmentation(64), **how)
+        return data[0, 0]["pseudo_label"].max().item()
+
+    assert value(["cat", "dog"]) == 1 and value(["dog", "cat"]) == 2
 
 
 def test_it_is_built_once_and_again_when_a_source_changes(own_data):
@@ -157,7 +177,7 @@ def test_sets_that_share_a_list_do_not_take_each_others_files(own_data, tmp_path
             write_palette_png(tmp_path / f"{value}/{i}.png", labels)
     students = {value: made(tmp_path / f"{value}") for value in (3, 7)}
     files = {p: p.stat().st_mtime_ns for p in (voc / ".decoded").iterdir()}
-    assert len(files) == 3
+    assert len(files) == 3 and sum(p.stat().st_size > 24 * 71**2 * 3 for p in files) == 1
     for value, student in students.items():
         assert set(
             pickle.loads(pickle.dumps(student))[0, 0]["pseudo_label"].flatten().tolist()
@@ -173,18 +193,19 @@ def test_a_moved_data_root_keeps_its_file(own_data, tmp_path):
             root / "VOCdevkit/VOC2012", cache="decoded", augmentation=Augmentation(64)
         )
 
-    name = made(own_data)._decoded.path.name
-    assert made(own_data.rename(tmp_path / "moved"))._decoded.path.name == name
+    name = made(own_data)._decoded.images.path.name
+    assert made(own_data.rename(tmp_path / "moved"))._decoded.images.path.name == name
     (tmp_path / "link").symlink_to(tmp_path / "moved")
-    assert made(tmp_path / "link")._decoded.path.name == name
+    assert made(tmp_path / "link")._decoded.images.path.name == name
 
 
 @pytest.mark.parametrize("left", [0, 100, None])
-def test_what_a_power_cut_left(photographs, monkeypatch, tmp_path, left):
+@pytest.mark.parametrize("layer", ["images", "masks"])
+def test_what_a_power_cut_left(photographs, monkeypatch, tmp_path, left, layer):
     monkeypatch.setenv("JSWS_CACHE", str(tmp_path))
     whole = saliency(photographs, "decoded")
     expected = whole[11, 0]["image"]
-    broken = whole._decoded.path
+    broken = {"images": whole._decoded.images, "masks": whole._decoded.masks[0]}[layer].path
     data = broken.read_bytes()
     broken.unlink()  # the whole one stays mapped
     if left is not None:
@@ -238,7 +259,7 @@ def test_a_disk_that_fills_up_is_no_sudden_death(photographs, tmp_path, monkeypa
     monkeypatch.setattr(module.os, "posix_fallocate", full)
     with pytest.raises(JswsError, match="cannot be written to .*No space left.*JSWS_CACHE"):
         saliency(photographs, "decoded")
-    assert asked[0] > 12 * 284 * 284 * 4 and not list(tmp_path.iterdir())
+    assert asked[0] > 12 * 284 * 284 * 3 and not list(tmp_path.iterdir())
 
 
 def test_loading_processes_get_the_name_not_the_pixels(photographs):
@@ -254,10 +275,10 @@ import sys, time
 from pathlib import Path
 from data_utils import datasets, decoded
 slow = decoded.decode
-def decode(files, *, side):
+def decode(job, *, side):
     time.sleep(.2)
     print("one", flush=True)
-    return slow(files, side=side)
+    return slow(job, side=side)
 decoded.decode = decode
 decoded.in_parallel = lambda work, jobs, workers: map(work, jobs)
 root = Path(sys.argv[1])
@@ -298,7 +319,8 @@ def test_what_goes_wrong_is_one_clear_error(photographs, tmp_path, monkeypatch):
         Image.new("1", (9, 9)).save(tmp_path / f"masks/{name}.png")
     with pytest.raises(JswsError, match="00.png is 9 x 9 px but its image is 500 x 375"):
         saliency(tmp_path, "decoded")
-    assert list((tmp_path / ".decoded").iterdir()) == []
+    assert len(list((tmp_path / ".decoded").iterdir())) == 1  # the images
+    shutil.rmtree(tmp_path / ".decoded")
     monkeypatch.setattr(module.shutil, "disk_usage", lambda _: type("", (), {"free": 10}))
     with pytest.raises(JswsError, match=r"0.0 GB are free; make room.*JSWS_CACHE"):
         saliency(tmp_path, "decoded")
@@ -314,7 +336,7 @@ def test_what_goes_wrong_is_one_clear_error(photographs, tmp_path, monkeypatch):
 def test_another_folder(photographs, tmp_path, monkeypatch):
     monkeypatch.setenv("JSWS_CACHE", str(tmp_path / "elsewhere"))
     saliency(photographs, "decoded")
-    assert len(list((tmp_path / "elsewhere").glob("images_284_*.npy"))) == 1
+    assert len(list((tmp_path / "elsewhere").glob("images_284_*.npy"))) == 2
 
 
 def test_decoded_runs_have_a_name_of_their_own(tiny):

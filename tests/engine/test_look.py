@@ -6,8 +6,9 @@ from dataclasses import replace
 import pytest
 from helpers import network, same, state
 
+from data_utils.voc import read_ids
 from jsws_lib.config import PROFILES, STEADY
-from jsws_lib.engine import live
+from jsws_lib.engine import live, look
 from jsws_lib.engine import loop as module
 from jsws_lib.engine.evaluation import evaluate
 from jsws_lib.engine.look import COLUMNS, Look
@@ -45,6 +46,19 @@ def test_a_look_changes_nothing_and_is_in_the_log(tiny, tmp_path, monkeypatch):
     assert [row["step"] for row in rows if "val_miou" in row] == [1, 3]
     assert set(COLUMNS) < set(rows[1]) and not set(COLUMNS) & set(rows[0])
     assert not set(COLUMNS) & set(read_log(tmp_path / "blind/log.csv")[1])
+
+
+def test_a_look_is_spread_evenly_over_the_lists(tiny, own_data, monkeypatch):
+    lists = own_data / tiny.voc / "ImageSets/Segmentation"
+    val = read_ids(lists / "val.txt")
+    (lists / "some.txt").write_text(f"{val[0]}\n{val[4]}\n")
+    test = sorted(path.stem for path in (own_data / tiny.test_images).iterdir())
+    (own_data / "some.txt").write_text(f"{test[0]}\n{test[4]}\n")
+    net = network()
+    whole = replace(tiny, data=own_data)
+    right = Look(replace(whole, val_list="some", test_list="some.txt"), ("L_c", "L_s1"))
+    monkeypatch.setattr(look, "LIMIT", 2)
+    assert Look(whole, ("L_c", "L_s1"))(net) == right(net)
 
 
 def test_the_figures_are_those_of_evaluate(tiny):

@@ -121,7 +121,7 @@ def test_an_upright_crop_is_a_slice(monkeypatch):
     for mirror in (False, True):
         draw = (np.array([3, 28]) / 28, 0.0, mirror)
         monkeypatch.setattr(Augmentation, "_draw", lambda self, rng, draw=draw: draw)
-        image, one, two = Augmentation(256).cut(None, square, (500, 375))
+        image, one, two = Augmentation(256).cut(None, [square], (500, 375))
         expected = square[28:284, 3:259][:, :: -1 if mirror else 1]
         np.testing.assert_array_equal(image, expected[..., :3].transpose(2, 0, 1))
         np.testing.assert_array_equal(one, expected[..., 3])
