@@ -207,8 +207,8 @@ def _foreign(root: Path) -> Path | None:
         place = path.relative_to(root)
         drawing = re.fullmatch(r"mini_\d{6}\.(jpg|png|xml)", path.name)
         ours = place.as_posix() in own or (drawing and place.parent.as_posix() in folders)
-        cache = f"{VOC_FOLDER}/.decoded/" in f"{place.as_posix()}/"
-        if not (ours or cache or path.is_dir()):
+        cache = place.parent.name == ".decoded" and path.suffix in (".npy", ".tmp")
+        if not (ours or cache or path.is_dir()) or path.is_symlink():
             return place
     return None
 
@@ -237,9 +237,9 @@ def _write_all(
     note = {"parameters": parameters, "made_with": made_with}
     (root / "mini.json").write_text(json.dumps(note))  # says that the data are drawn
     folders = "DUTS-TR/DUTS-TR-Image", "DUTS-TR/DUTS-TR-Mask"
-    note["files"] = {
-        "D_c": class_digest(root, VOC_FOLDER, "train_aug"),
-        "D_s": saliency_digest(root, *folders),
+    note["contents"] = {
+        "D_c": class_digest(root, VOC_FOLDER, "train_aug", contents=True),
+        "D_s": saliency_digest(root, *folders, contents=True),
     }
     text = json.dumps(note, indent=2)
     (root / "mini.json").write_text(text + "\n")

@@ -69,7 +69,7 @@ def unpack(path: Path, folder: Path):
 
 
 def _fill(room: Path, path: Path):
-    left = SWELL * path.stat().st_size + SLACK
+    left, names = SWELL * path.stat().st_size + SLACK, {}
     try:
         for member in tqdm(_members(path), desc=f"unpack {path.name}", unit="file"):
             place = room / _trusted(member, path)
@@ -78,6 +78,11 @@ def _fill(room: Path, path: Path):
             if member.kind == "folder":
                 place.mkdir(parents=True, exist_ok=True)
                 continue
+            if (other := names.setdefault(str(place).casefold(), place)) != place:
+                raise JswsError(
+                    f"{path} holds both {other.name!r} and {place.name!r}, which are one "
+                    "file on some disks; rename one and zip it again"
+                )
             place.parent.mkdir(parents=True, exist_ok=True)
             with member.open() as source, open(place, "wb") as file:
                 while chunk := source.read(CHUNK):

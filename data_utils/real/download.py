@@ -31,6 +31,7 @@ TRIES, TIMEOUT, WAIT = 4, 60, 1.0  # per mirror; s without a byte; s, doubled ea
 BROKEN_OFF = (OSError, EOFError, http.client.HTTPException)  # a connection, or its talk
 GB = 1e9
 MOST = 20 * 10**9  # bytes of an archive whose size nobody says
+SLOWEST, SPELL = 2000, 120  # bytes/s at the least, on the mean of so many seconds
 
 
 @dataclass(frozen=True)
@@ -188,9 +189,13 @@ def fetch(archive: Archive, folder: Path, *, page: str = "") -> Path:
     part = target.with_name(f"{archive.name}.part")
     for url in archive.urls:
         try:
+            resumed = part.is_file()
             _fetch_from(url, archive, part)
+            if resumed and not _right(archive, part):  # of another mirror's remains
+                part.unlink()
+                _fetch_from(url, archive, part)
             verify(archive, part)
-        except JswsError as error:  # a whole file, but not the published one
+        except JswsError as error:  # not the published file, or one without end
             part.unlink()
             failures.append(f"{url}: {error}")
         except (*BROKEN_OFF, ValueError) as error:
@@ -235,6 +240,8 @@ def _continue(url: str, archive: Archive, part: Path):
         headers["Range"] = f"bytes={have}-"
     request = urllib.request.Request(url, headers=headers)
     with urllib.request.urlopen(request, timeout=TIMEOUT) as answer:
+        if url.startswith("https:") and not answer.geturl().startswith("https:"):
+            raise ValueError(f"leads to {answer.geturl()}, where anybody may change a file")
         if answer.status != 206:  # the server starts over, so we do
             have = 0
         elif not answer.headers.get("Content-Range", "").startswith(f"bytes {have}-"):
@@ -251,9 +258,15 @@ def _continue(url: str, archive: Archive, part: Path):
                 total=total, initial=have, desc=archive.name, unit="B", unit_scale=True
             ) as bar,
         ):
-            while chunk := answer.read(CHUNK):
+            since, got = time.monotonic(), 0
+            while chunk := answer.read1(CHUNK):
                 if have + len(chunk) > most:
-                    raise ValueError(f"sends more than {most:,} bytes")
+                    raise JswsError(f"sends more than {most:,} bytes")
+                got, spell = got + len(chunk), time.monotonic() - since
+                if spell > SPELL:
+                    if got < SLOWEST * spell:
+                        raise ValueError(f"sends less than {SLOWEST:,} bytes a second")
+                    since, got = time.monotonic(), 0
                 file.write(chunk)
                 bar.update(len(chunk))
                 have += len(chunk)
@@ -281,6 +294,14 @@ def verify(archive: Archive, path: Path):
                     "delete it and fetch it again"
                 )
             return
+
+
+def _right(archive: Archive, path: Path) -> bool:
+    try:
+        verify(archive, path)
+    except JswsError:
+        return False
+    return True
 
 
 def _find(archive: Archive, given: Path | str | None) -> Path | None:

@@ -6,6 +6,7 @@ import json
 import os
 import tarfile
 import threading
+import time
 import zipfile
 from dataclasses import replace
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -108,6 +109,11 @@ class Handler(BaseHTTPRequestHandler):
         if behaviour != "no-length":
             self.send_header("Content-Length", str(len(data) - start))
         self.end_headers()
+        if behaviour == "slow":  # about 100 bytes a second
+            for byte in data[:100]:
+                self.wfile.write(bytes([byte]))
+                time.sleep(0.01)
+            return
         drop = behaviour in ("drop", "no-ranges") and len(server.asked) == 1
         drop |= behaviour == "always-drop"
         end = start + (len(data) - start) // 2 if drop else len(data)
@@ -183,6 +189,27 @@ def test_a_server_without_end_is_left(server, tmp_path, monkeypatch):
     (tmp_path / "x.zip").unlink()
     with pytest.raises(JswsError, match="sends more than"):
         fetch(archive(server, "no-length"), tmp_path)
+    assert not any(tmp_path.iterdir())  # or the next try would go on from there
+
+
+def test_a_server_that_dribbles_is_left(server, tmp_path, monkeypatch):
+    monkeypatch.setattr(module, "SPELL", 0.2)
+    assert fetch(archive(server, "slow", "good"), tmp_path).read_bytes() == PICTURES
+    assert [behaviour for behaviour, _ in server.asked] == ["slow", "good"]
+
+
+def test_https_that_leads_to_http_is_not_followed(server, tmp_path, monkeypatch):
+    real = module.urllib.request.urlopen
+
+    def open_(request, **how):
+        monkeypatch.setattr(request, "full_url", f"{server.url}/redirect/x.zip")
+        return real(request, **how)
+
+    monkeypatch.setattr(module.urllib.request, "urlopen", open_)
+    secure = Archive("x.zip", ("https://example.org/x.zip",))
+    with pytest.raises(JswsError, match=f"leads to {server.url}/good/x.zip"):
+        fetch(secure, tmp_path)
+    assert not (tmp_path / "x.zip").exists()
 
 
 def test_what_remains_of_a_longer_file_is_thrown_away(server, tmp_path):

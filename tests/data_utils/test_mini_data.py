@@ -144,7 +144,7 @@ def test_same_parameters_are_a_no_op_others_regenerate(tmp_path):
     few = dict(size=48, n_class=2, n_saliency=1, n_val=1, n_test=1, workers=1)
     root = make_mini(tmp_path / "data", progress=False, **few)
     before = (root / "mini.json").stat()
-    cache = root / "VOCdevkit/VOC2012/.decoded/x.npy"
+    cache = root / "DUTS-TR/.decoded/x.npy"
     cache.parent.mkdir()
     cache.touch()
     make_mini(root, progress=False, **few)
@@ -168,7 +168,10 @@ def test_foreign_folders_and_impossible_settings_are_refused(tmp_path):
     assert (tmp_path / "thesis.txt").exists()
     few = dict(size=48, n_class=1, n_saliency=1, n_val=1, n_test=1, workers=1)
     root = make_mini(tmp_path / "data", progress=False, **few)
-    for place in ("thesis.txt", "ECSSD/images/me.jpg", "VOCdevkit/VOC2012/mini_000000.jpg"):
+    decoded = "VOCdevkit/VOC2012/.decoded/thesis.txt"
+    pictures = "ECSSD/images/me.jpg", "VOCdevkit/VOC2012/mini_000000.jpg"
+    for place in ("thesis.txt", decoded, *pictures):
+        (root / place).parent.mkdir(exist_ok=True)
         (root / place).touch()
         with pytest.raises(JswsError, match=f"holds {place}, which make-mini did not"):
             make_mini(root, progress=False, **{**few, "n_class": 2})
