@@ -9,23 +9,25 @@ import hashlib
 import json
 import os
 from collections.abc import Iterable
+from functools import cache
 from pathlib import Path
 
 from data_utils.categories import NOTE
 from data_utils.errors import JswsError
-from data_utils.files import read_json
+from data_utils.files import read_json, sha256
 from data_utils.voc import read_ids
 
 EMBEDDED = "mini.json"  # the note of drawn data
 
 
-def class_digest(root: Path, voc: str, list_name: str) -> str:
+def class_digest(root: Path, voc: str, list_name: str, *, contents: bool = False) -> str:
     """Of the pictures and labels of D_c.
 
     Args:
         root: data root.
         voc: VOC folder under it.
         list_name: id list in `ImageSets/Segmentation`.
+        contents: of drawn data, take the contents of all files, see `_digest`.
 
     Raises:
         JswsError: the list, a picture or an annotation is missing.
@@ -35,10 +37,28 @@ def class_digest(root: Path, voc: str, list_name: str) -> str:
     ids = read_ids(lists / f"{list_name}.txt", image_dir=images)
     own = folder / NOTE
     labels = [own] if own.is_file() else [folder / "Annotations" / f"{i}.xml" for i in ids]
-    return _digest([images / f"{i}.jpg" for i in ids] + labels, dated=drawn(root) is None)
+    paths = [images / f"{i}.jpg" for i in ids] + labels
+    return _digest(paths, dated=drawn(root) is None, contents=contents)
 
 
-def saliency_digest(root: Path, images: str, masks: str, id_list: str | None = None) -> str:
+def val_digest(root: Path, voc: str, list_name: str) -> str:
+    """Of the pictures and masks that segmentation is measured on, as `class_digest`."""
+    folder = root / voc
+    ids = read_ids(folder / f"ImageSets/Segmentation/{list_name}.txt")
+    paths = [folder / f"JPEGImages/{i}.jpg" for i in ids]
+    paths += [folder / f"SegmentationClass/{i}.png" for i in ids]
+    own = [folder / NOTE] if (folder / NOTE).is_file() else []
+    return _digest(paths + own, dated=drawn(root) is None, contents=True)
+
+
+def saliency_digest(
+    root: Path,
+    images: str,
+    masks: str,
+    id_list: str | None = None,
+    *,
+    contents: bool = False,
+) -> str:
     """Of the pictures and masks of D_s; folders and list are under the data root.
 
     Raises:
@@ -48,7 +68,8 @@ def saliency_digest(root: Path, images: str, masks: str, id_list: str | None = N
 
     ids = read_ids(root / id_list) if id_list else None
     pairs = saliency_pairs(root / images, root / masks, ids=ids)
-    return _digest([path for pair in pairs for path in pair], dated=drawn(root) is None)
+    paths = [path for pair in pairs for path in pair]
+    return _digest(paths, dated=drawn(root) is None, contents=contents)
 
 
 def folder_digest(folder: Path) -> str:
@@ -56,11 +77,11 @@ def folder_digest(folder: Path) -> str:
     return _digest(sorted(folder.glob("*.png")), dated=True)
 
 
-def _digest(paths: Iterable[Path], *, dated: bool) -> str:
+def _digest(paths: Iterable[Path], *, dated: bool, contents: bool = False) -> str:
     """A digest of files in their order: names, sizes and dates.
 
     Not dated, for drawn data, which are the same whenever they are drawn: names and sizes,
-    and of labels the contents.
+    and of labels, or of everything, the contents.
     """
     digest = hashlib.sha256()
     for path in paths:
@@ -69,12 +90,20 @@ def _digest(paths: Iterable[Path], *, dated: bool) -> str:
                 raise FileNotFoundError(errno.ENOENT, "no such file")
             found = path.stat()
             entry = [path.name, found.st_size, found.st_mtime_ns if dated else None]
-            if not dated and path.suffix in (".xml", ".json"):
+            if contents and not dated:
+                entry.append(_contents(path, found.st_size, found.st_mtime_ns))
+            elif not dated and path.suffix in (".xml", ".json"):
                 entry.append(path.read_text(encoding="utf-8", errors="surrogateescape"))
         except OSError as error:
             raise JswsError(f"{path} cannot be read ({error.strerror})") from None
         digest.update(json.dumps(entry).encode())
     return digest.hexdigest()[:16]
+
+
+@cache
+def _contents(path: Path, size: int, date: int) -> str:
+    """The digest of a file; taken anew where its size or date is another."""
+    return sha256(path)
 
 
 def drawn(root: Path) -> dict | None:
@@ -88,12 +117,13 @@ def drawn(root: Path) -> dict | None:
         return None
     advice = f"delete {root}, then `jsws data make-mini`"
     found = read_json(note, "parameters", advice=advice)
-    made, files = found["parameters"], found.get("files", {})
+    made = found["parameters"]
+    notes = found.get("files", {}), found.get("contents", {})
     try:
         counts = [made["images"][s] for s in ("train_aug", "val", "saliency", "test")]
         numbers = [made["seed"] + 1, made["size"], *counts]
         right = all(type(n) is int and n > 0 for n in numbers)
-        right &= all(isinstance(digest, str) for digest in files.values())
+        right &= all(isinstance(one, str) for note in notes for one in note.values())
     except (KeyError, TypeError, IndexError, AttributeError):
         right = False
     if not right:

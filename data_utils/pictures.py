@@ -17,7 +17,7 @@ import numpy as np
 from PIL import Image, ImageOps
 
 from data_utils.errors import JswsError
-from data_utils.voc import NAMES_KEY, VOC_CLASSES, VOID
+from data_utils.voc import NAMES_KEY, VOC_CLASSES, VOID, palette
 
 SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff")  # in either case
 GREY = ("1", "L", "LA", "P", "PA", "RGB", "RGBA")  # modes that may hold grey values
@@ -26,6 +26,7 @@ COLOUR = (*GREY, "CMYK", "YCbCr")
 BROKEN = (OSError, SyntaxError, ValueError, TypeError, LookupError, ArithmeticError)
 BROKEN += (struct.error, Image.DecompressionBombError)
 DIM = 4096  # of 65,536: a 16-bit picture that stays below holds 8 or 12 bits
+LAYOUT = "stored as"  # key under which a picture's `info` has the layout of its pixels
 
 
 def list_pictures(folder: Path | str) -> dict[str, Path]:
@@ -80,6 +81,8 @@ def open_picture(path: Path | str | io.BytesIO) -> Image.Image:
             raise FileNotFoundError
         with Image.open(path) as picture:
             pages = 1 if picture.format == "MPO" else getattr(picture, "n_frames", 1)
+            layout = picture.tile[0][3] if picture.tile else ""
+            picture.info[LAYOUT] = str(layout[0] if isinstance(layout, tuple) else layout)
             picture.load()
             ImageOps.exif_transpose(picture, in_place=True)
     except FileNotFoundError:
@@ -170,8 +173,10 @@ def read_class_mask(
     is renumbered; of any other its numbers are taken for those of `names`.
 
     Raises:
-        JswsError: as `open_picture` does; RGB or JPEG instead of indexed; a value no
-            category has, or a category that is none of `names`.
+        JswsError: as `open_picture` does; RGB or JPEG instead of indexed; grey of less than
+            8 bits, whose values Pillow stretches; colours of VOC that belong to other
+            numbers, as an editor leaves them; a value no category has, or a category that
+            is none of `names`.
     """
     picture = open_picture(path)
     if picture.mode not in ("P", "L"):
@@ -181,8 +186,15 @@ def read_class_mask(
         )
     if picture.format in ("JPEG", "MPO"):
         raise JswsError(f"{path} is a JPEG, which changes numbers; save such masks as PNG")
+    if picture.mode == "L" and any(bits in picture.info[LAYOUT] for bits in (";2", ";4")):
+        raise JswsError(f"{path} has less than 8 bits a pixel; save it with 8, or indexed")
     own = category_names(picture, path) or tuple(names)
     there = [value for value, n in enumerate(picture.histogram()) if n]
+    if moved := _moved(picture, there):
+        raise JswsError(
+            f"{path} shows {moved[0]} in VOC's colour of {moved[1]}, as masks do whose "
+            "palette was changed; save it with VOC's palette, or as 8-bit grey"
+        )
     if wrong := [value for value in there if len(own) < value < VOID]:
         raise JswsError(
             f"{path} holds the value {wrong[0]}; a VOC mask holds 0 to {len(own)} and "
@@ -195,6 +207,18 @@ def read_class_mask(
             "here; take masks of these categories"
         )
     return Image.fromarray(renumbering(own, names)[np.asarray(picture)])
+
+
+def _moved(picture: Image.Image, there: Sequence[int]) -> tuple[int, int] | None:
+    """The first value whose colour is VOC's of another, where all colours are VOC's."""
+    if picture.mode != "P":
+        return None
+    number = {tuple(c): k for k, c in reversed([*enumerate(palette().tolist())])}
+    colours = np.array(picture.getpalette("RGB")).reshape(-1, 3).tolist()
+    known = [(v, number.get(tuple(colours[v]))) for v in there if v < len(colours)]
+    if any(k is None or len(VOC_CLASSES) <= k < VOID for _, k in known):
+        return None  # colours of somebody else
+    return next(((v, k) for v, k in known if v != k), None)
 
 
 def category_names(picture: Image.Image, path: Path | str) -> tuple[str, ...]:
@@ -234,6 +258,13 @@ def same_size(image: Image.Image, mask: Image.Image, mask_path: Path):
 
 def _eight_bits(picture: Image.Image, path: Path | str) -> Image.Image:
     """A grey picture of 16 bits with 8: white stays white. Others as they are."""
+    if ";16" in picture.info[LAYOUT] and picture.mode in ("RGB", "RGBA"):  # read as 8
+        top = max(high for _, high in picture.getextrema()[:3])
+        if 0 < top < DIM // 256 or not top and "A" not in picture.mode:
+            raise JswsError(
+                f"{path} has 16 bits a colour, but no value above {256 * top + 255} of "
+                "65,535: it would be read as black; save it with 8 bits, 0 to 255"
+            )
     older = picture.mode == "I" and picture.format == "PNG"  # as Pillow below 11 says it
     if not (picture.mode.startswith("I;16") or older):
         return picture

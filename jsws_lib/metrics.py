@@ -130,6 +130,14 @@ class ConfusionMatrix:
             float(np.nanmean(iou)), iou, float(accuracy), self.absent, self.names
         )
 
+    def check_truth(self, where):
+        """Raise JswsError where no mask has a category: background alone says nothing."""
+        if not self.matrix[1:].any():
+            raise JswsError(
+                f"no mask of {where} has a category, so there is nothing to measure: the "
+                f"first category is the value 1, and {self.void} is void"
+            )
+
     def unknown(self) -> dict:
         """What the truth holds of categories that were not `known` to whoever predicted.
 

@@ -15,8 +15,8 @@ from tqdm.auto import tqdm
 from data_utils.errors import JswsError
 from data_utils.files import read_text, write_bytes
 from data_utils.identity import class_digest
-from data_utils.parallel import in_parallel, is_main, process_share, wait_for_everyone
-from data_utils.voc import write_palette_png
+from data_utils.parallel import FEW, in_parallel, is_main, process_share, wait_for_everyone
+from data_utils.voc import VOID, write_palette_png
 from jsws_lib.config import Profile, Recipe
 from jsws_lib.crf import pydensecrf
 from jsws_lib.pseudo_labels import pseudo_label
@@ -77,6 +77,39 @@ def check_teacher(labels: Path, net):
         raise JswsError(
             f"{labels} holds pseudo labels of another network than --teacher; "
             "name the one that made them, or leave --pseudo-labels out"
+        )
+
+
+def _shown(path: Path, *, names: tuple[str, ...]) -> set[int]:
+    """The categories in a mask; runs in a worker process."""
+    from data_utils.pictures import read_class_mask
+
+    values = enumerate(read_class_mask(path, names=names).histogram())
+    return {value for value, count in values if count} - {0, VOID}
+
+
+def check_labels(folder: Path, *, profile: Profile, recipe: Recipe):
+    """Refuse pseudo labels from elsewhere with a category that their image's labels lack.
+
+    Raises:
+        JswsError: there is one, and it is none that `suppress=logits` lets through.
+    """
+    from data_utils.datasets import Augmentation, ClassificationSet
+
+    crop = Augmentation(profile.size)
+    data = ClassificationSet(
+        profile.data / profile.voc, profile.train_list, augmentation=crop
+    )
+    paths = [folder / f"{name}.png" for name in data.ids]
+    workers = 0 if len(paths) < FEW else None
+    shown = in_parallel(partial(_shown, names=data.names), paths, workers=workers)
+    bar = tqdm(zip(paths, data.labels, shown, strict=True), total=len(paths), leave=False)
+    foreign = [path for path, t, there in bar if not all(t[k - 1] for k in there)]
+    if foreign and recipe.suppress == "probs":
+        raise JswsError(
+            f"{foreign[0]} shows a category that its image's labels lack, as do "
+            f"{len(foreign):,} of {len(paths):,} pseudo labels; make them anew, or ask for "
+            "--set suppress=logits, which may leave such in"
         )
 
 

@@ -40,7 +40,7 @@ from jsws_lib.engine.checkpoints import (
     shipped,
 )
 from jsws_lib.engine.devices import pick_device
-from jsws_lib.engine.labelling import check_teacher, make_pseudo_labels
+from jsws_lib.engine.labelling import check_labels, check_teacher, make_pseudo_labels
 from jsws_lib.engine.loop import Loop
 from jsws_lib.engine.provenance import provenance
 from jsws_lib.ssnet import SSNet
@@ -192,27 +192,30 @@ def _data_identity(profile: Profile, losses: set[str]) -> dict:
     note, identity = drawn(profile.data), {}
     if note:
         identity = {name: note["parameters"][name] for name in ("seed", "size", "images")}
+    kind = "contents" if note and "contents" in note else "files"  # older notes
     try:
-        state = training_state(profile, losses)
+        state = training_state(profile, losses, contents=kind == "contents")
     except JswsError:  # they are not there; training will say so
         return identity or {"folder": str(profile.data.resolve())}
-    known = note.get("files", state) if note else {}
+    known = note.get(kind, state) if note else {}
     changed = {name: one for name, one in state.items() if known.get(name) != one}
     return identity | changed
 
 
-def training_state(profile: Profile, losses: set[str]) -> dict[str, str]:
+def training_state(
+    profile: Profile, losses: set[str], *, contents: bool = False
+) -> dict[str, str]:
     """Digests of the files of D_c and D_s, as far as the losses need them.
 
     Raises:
         JswsError: a file is missing.
     """
-    state = {}
+    p, how, state = profile, {"contents": contents}, {}
     if losses & {"L_c", "L_s2"}:
-        state["D_c"] = class_digest(profile.data, profile.voc, profile.train_list)
+        state["D_c"] = class_digest(p.data, p.voc, p.train_list, **how)
     if "L_s1" in losses:
-        folders = profile.saliency_images, profile.saliency_masks
-        state["D_s"] = saliency_digest(profile.data, *folders, profile.saliency_list)
+        folders = p.saliency_images, p.saliency_masks
+        state["D_s"] = saliency_digest(p.data, *folders, p.saliency_list, **how)
     return state
 
 
@@ -360,6 +363,7 @@ def _teacher_and_labels(run: Run, use_shipped: bool) -> tuple[SSNet, Path | None
         teacher = train_or_load(run.teacher_run, use_shipped=use_shipped).net
         where = run.teacher_run.labels_folder
     if run.pseudo_labels:
+        check_labels(Path(run.pseudo_labels), profile=run.profile, recipe=run.recipe)
         return teacher, run.pseudo_labels
     make_pseudo_labels(teacher, profile=run.profile, recipe=run.recipe, out=where)
     return teacher, where

@@ -65,7 +65,9 @@ def evaluate_segmentation_folder(
         known=known,
     )
     count = partial(_count_segmentations, new, names=names[1:])
-    return _merge(count, pairs, workers, progress)
+    matrix = _merge(count, pairs, workers, progress)
+    matrix.check_truth(gt_dir)
+    return matrix
 
 
 def evaluate_saliency_folder(

@@ -69,8 +69,12 @@ class StructureMeasure:
             one = getattr(self._library, name)()
             one.step(sal_map.astype(np.float64), mask, normalize=False)
             results |= one.get_results()
-        self.sums += results["sm"], results["em"]["adp"], results["wfm"]
-        self.e_curve += results["em"]["curve"]
+        values = np.array([results["sm"], results["em"]["adp"], results["wfm"]])
+        curve = results["em"]["curve"]
+        if not (np.abs([*values, *curve]) < 2).all():  # E is n / (n - 1) at most; or nan
+            raise JswsError("S, E or weighted F is no fraction; is the map but a pixel?")
+        self.sums += values
+        self.e_curve += curve
         self.count += 1
 
     def __iadd__(self, other: "StructureMeasure") -> "StructureMeasure":

@@ -105,6 +105,11 @@ def header(width: int, height: int, depth: int = 8, kind: int = 0) -> tuple[byte
     return b"IHDR", struct.pack(">IIBBBBB", width, height, depth, kind, 0, 0, 0)
 
 
+def rows(array) -> tuple[bytes, bytes]:
+    lines = array.reshape(len(array), -1).view(np.uint8)
+    return b"IDAT", zlib.compress(b"".join(b"\0" + line.tobytes() for line in lines))
+
+
 JPEG, PNG = stored(NOISE, "JPEG"), stored(NOISE)
 END = (b"IEND", b"")
 BOMB = png(header(60_000, 60_000, 1), (b"IDAT", zlib.compress(bytes(1000))), END)
@@ -127,6 +132,7 @@ DAMAGED = {
     "floats": stored(NOISE[..., 0].astype(np.float32), "TIFF"),
     "32 bits": stored(NOISE[..., 0].astype(np.int32), "TIFF"),
     "dim 16 bits": stored(NOISE[..., 0].astype(np.uint16)),
+    "dim 16 bits a colour": png(header(64, 64, 16, 2), rows(NOISE.astype(">u2")), END),
     "drawing": b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n%%EOF\n",
     **ODD_FILES,
 }
@@ -148,8 +154,8 @@ OF_PICTURES = {
 
 def test_pictures(trials):
     trials.files(DAMAGED, OF_PICTURES)
-    sized = ("floats", "32 bits", "dim 16 bits")  # all that the server's picture is for
-    kind = {name: data for name, data in DAMAGED.items() if name not in sized}
+    sized = ("floats", "32 bits", "dim")  # all that the server's picture is for
+    kind = {name: data for name, data in DAMAGED.items() if not name.startswith(sized)}
     trials.files(kind, {SUBMIT: "{voc}/JPEGImages/mini_100001.jpg"})
 
 
@@ -187,6 +193,9 @@ def test_saliency_masks(trials):
 
 
 RGB = Image.fromarray(np.dstack([BOX] * 3))
+MOVED = Image.fromarray(BOX)
+MOVED.putpalette(palette()[[0, 15]].tobytes())  # as an editor numbers used colours anew
+FOUR_BITS = png(header(64, 64, 4), rows(BOX[:, ::2] * 16 + BOX[:, 1::2]), END)
 NO_CLASSES = {
     "RGB": stored(RGB),
     "JPEG": stored(BOX, "JPEG"),
@@ -195,6 +204,8 @@ NO_CLASSES = {
     "16 bits": stored(BOX.astype(np.uint16)),
     "alpha": stored(RGB.convert("LA")),
     "one bit": stored(Image.fromarray(BOX * 255).convert("1")),
+    "four bits": FOUR_BITS,
+    "moved palette": stored(MOVED),
     "another size": stored(BOX[:30]),
     **BROKEN,
 }
@@ -219,6 +230,30 @@ def test_class_masks(trials):
     trials.files(
         {"grey": grey, "palette": stored(other)}, {SUBMIT: "{pred}/mini_100001.png"}
     )
+
+
+def test_nothing_to_measure(trials):
+    """Masks of 0 and 255, as of one category; a list without any; maps of one pixel."""
+    voc = trials.world["voc"]
+    for path in (voc / "SegmentationClass").iterdir():
+        path.write_bytes(stored((np.asarray(Image.open(path)) > 0).astype(np.uint8) * 255))
+    trials("0 and 255", MEASURE, names=["VOC2012", "val"])
+    trials("0 and 255", SEGMENTATION, names=["SegmentationClass"])
+    (trials.world["lists"] / "mine.txt").write_text("mini_100001\n")
+    trials("no category", f"{MEASURE} --set val_list=mine", names=["mine"])
+    for folder in (trials.path("{maps}"), trials.path("{data}/ECSSD/ground_truth_mask")):
+        (folder / "mini_300001.png").write_bytes(stored(np.full((1, 1), 255, np.uint8)))
+    trials("one pixel", f"{SALIENCY} --structure", names=["mini_300001"])
+
+
+def test_pseudo_labels_of_other_categories(trials):
+    labels = {path: path.stem for path in trials.path("{labels}").iterdir()}
+    for value, path in enumerate(labels, 1):
+        write_palette_png(path, np.full((64, 64), value, np.uint8))
+    words = STAGE_2.replace("{pred}", "{labels}")
+    trials("other categories", words, names=["its image's labels lack", str(path.parent)])
+    words = words.format(**trials.world, out=trials.world["root"] / "run").split()
+    assert trials.jsws(*words, "--set", "suppress=logits").status == 0
 
 
 # --- lists, labels, tables -----------------------------------------------------------
@@ -344,10 +379,10 @@ def test_notes_of_drawn_data(trials):
         parameters__size=bad,
         parameters__images=[*bad, ["train_aug", "val", "saliency", "test"]],
         parameters__images__test=bad,
-        files=[3, "x", []],
-        files__D_c=[3, []],
+        contents=[3, "x", []],
+        contents__D_c=[3, []],
     )
-    for optional in ("files missing", "files__D_c missing"):
-        del kind[optional]
+    for optional in ("contents", "contents__D_c"):
+        del kind[f"{optional} missing"]
     commands = [STAGE_1, PSEUDO, "data make-mini {data}", PLAN]
     trials.files(kind, dict.fromkeys(commands, "{data}/mini.json"))

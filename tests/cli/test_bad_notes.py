@@ -444,6 +444,12 @@ def tarred(name: str, kind: bytes = tarfile.REGTYPE, link: str = "", **more) -> 
     return packed((info, b"" if kind != tarfile.REGTYPE else b"x"))
 
 
+def linked(name: str, target: str) -> tarfile.TarInfo:
+    info = tarfile.TarInfo(name)
+    info.type, info.linkname = tarfile.SYMTYPE, target
+    return info
+
+
 def zipped(name: str, data: bytes = b"x", mode: int = 0, method=zipfile.ZIP_DEFLATED):
     file, info = io.BytesIO(), zipfile.ZipInfo(name)
     info.external_attr, info.compress_type = mode << 16, method
@@ -472,6 +478,11 @@ ARCHIVES = {
     "this folder": tarred("."),
     "absolute, zip": zipped("/tmp/jsws-out"),
     "above, zip": zipped("../out"),
+    "two of one name": packed(*[(tarfile.TarInfo(f"MINE/{x}.jpg"), b"x") for x in "aA"]),
+    "a file and a folder": packed(*[(tarfile.TarInfo(x), b"x") for x in ("M", "M/a")]),
+    "a link and a long name": packed(
+        (linked("MINE/l", "/tmp"), b""), (tarfile.TarInfo("MINE/l/" + "a" * 150), b"x")
+    ),
     "drive": zipped("C:\\out"),
     "back": zipped("..\\out"),
     "link, zip": zipped("MINE/a", b"/etc/passwd", 0o120777),

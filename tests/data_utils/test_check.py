@@ -144,7 +144,13 @@ def test_a_palette_that_was_sorted_anew(root):
     """Some programs keep the colours of a mask and change its numbers."""
     path = sorted((root / "VOCdevkit/VOC2012/SegmentationClass").iterdir())[3]
     with Image.open(path) as mask:
-        mask.convert("RGB").quantize(4).save(path)
+        mask.load()
+    mask.convert("RGB").quantize(4).save(path)
+    verdict = found(root)["VOC2012 val"]
+    (words,) = verdict.findings["refused"]
+    assert path.name in words and "palette was changed" in words
+    mask.putpalette(np.roll(mask.getpalette(), 5).tolist())  # colours that are not VOC's
+    mask.save(path)
     verdict = found(root)["VOC2012 val"]
     assert path.name in verdict.findings["palette"] and verdict.state == "warn"
 

@@ -334,7 +334,17 @@ def _touch_mask(profile):
     Image.fromarray(np.roll(array, 7, 0)).resize((40, 40)).save(mask)
 
 
-@pytest.mark.parametrize("correct", [_correct_label, _shorten_list, _touch_mask])
+def _edit_picture(profile):
+    picture = min((profile.data / profile.saliency_images).glob("*.jpg"))
+    data = bytearray(picture.read_bytes())
+    data[-9] ^= 1  # of the same size
+    picture.write_bytes(data)
+
+
+CORRECTIONS = [_correct_label, _shorten_list, _touch_mask, _edit_picture]
+
+
+@pytest.mark.parametrize("correct", CORRECTIONS)
 @pytest.mark.parametrize("drawn", [True, False], ids=["drawn", "real"])
 def test_corrected_data_are_another_run(tiny, tmp_path, correct, drawn):
     root = shutil.copytree(tiny.data, tmp_path / "data")
@@ -345,7 +355,7 @@ def test_corrected_data_are_another_run(tiny, tmp_path, correct, drawn):
     assert before == {s: Run(s, profile, STEADY).name for s in SETTINGS}
     correct(profile)
     changed_runs = {s for s in SETTINGS if Run(s, profile, STEADY).name != before[s]}
-    labels_alone = {"S", "SS"} if correct is _touch_mask else {"2S"}
+    labels_alone = {"S", "SS"} if correct in CORRECTIONS[2:] else {"2S"}
     assert changed_runs == set(SETTINGS) - labels_alone
 
 

@@ -4,6 +4,7 @@ import importlib.metadata
 import json
 import math
 import re
+import shutil
 from dataclasses import replace
 
 import matplotlib.pyplot as plt
@@ -117,6 +118,11 @@ def test_a_second_ablation_trains_nothing_and_agrees(quick, tmp_path, monkeypatc
     other = replace(run, profile=replace(quick, val_list="train_aug"))
     assert other.folder == run.folder  # the same weights
     assert measured(run) and measured(other) is None  # but not the same figures
+    copied = replace(quick, data=shutil.copytree(quick.data, tmp_path / "data"))
+    assert measured(replace(run, profile=copied))
+    one, two, *_ = sorted((copied.data / copied.voc / "SegmentationClass").iterdir())
+    one.write_bytes(two.read_bytes())  # a corrected mask
+    assert measured(replace(run, profile=copied)) is None
 
 
 @pytest.mark.slow
@@ -180,17 +186,19 @@ def test_the_dry_run_measures_and_trains_nothing(quick):
 
 
 def test_the_dry_run_counts_decoded_pictures(quick, tmp_path, monkeypatch):
-    """As large as the files are, and pictures again for each teacher: S and M twice, S as CAM."""
+    """As large as the files are, and labels of each teacher: S and M twice, S as CAM."""
     monkeypatch.setenv("JSWS_CACHE", str(tmp_path / "cache"))
     monkeypatch.setattr(dry_run, "GB", 1e3)
     decoded = replace(quick, cache="decoded")
     pictures, saliency = training_sets(("L_c", "L_s1"), decoded, DEFAULT)
-    size = [one._decoded.path.stat().st_size / 1e3 for one in (pictures, saliency)]
+    made = [one._decoded for one in (pictures, saliency)]
+    files = [[one.images.path, *(mask.path for mask in one.masks)] for one in made]
+    size = [sum(file.stat().st_size / 1e3 for file in some) for some in files]
     rows = plan(decoded, DEFAULT, seeds=(0, 1))
     sizes = {"train": len(pictures), "saliency": len(saliency)}
     (line,) = dry_run._cache_words(rows, sizes)
     found = [float(text) for text in re.findall(r"\d+\.\d", line)]
-    expected = [*size, 5 * size[0] * 4 / 3]
+    expected = [*size, 5 * size[0] / 3]
     assert found == pytest.approx([sum(expected), *expected], rel=0.01)
     assert dry_run._cache_words(plan(quick, DEFAULT), sizes) == []
 
@@ -206,6 +214,29 @@ def test_the_dry_run_names_what_is_broken(quick, own_data):
     text, ready = describe_plan(plan(broken, DEFAULT, seeds=(0,)))
     assert not ready and text.count("FAIL") == 2 and "1 masks are missing" in text
     assert "hours" not in text
+
+
+def test_the_dry_run_counts_validation(quick, monkeypatch):
+    monkeypatch.setattr(dry_run, "seconds_a_step", lambda run: 0)
+    monkeypatch.setattr(dry_run, "seconds_an_image", lambda run: (36.0, 0))
+
+    def hours(every):
+        profile = replace(quick, validate_every=every, steps=(200, 200))
+        (row,) = plan(profile, DEFAULT, seeds=(0,), settings=["2S"])
+        sizes = {"train": 24, "saliency": 24, "val": 8, "test": 8}
+        lines = dry_run.estimate([row], sizes, jobs=1)
+        return float(re.search(r"about (\S+) hours", "".join(lines))[1])
+
+    assert hours(0) == pytest.approx(0.2, abs=0.06)
+    assert hours(20) - hours(0) == pytest.approx(10 * 0.16, abs=0.1)
+
+
+def test_the_dry_run_says_what_is_to_be_fetched(tmp_path):
+    profile = PROFILES["paper"]
+    text, ready = describe_plan(plan(replace(profile, data=tmp_path), DEFAULT, seeds=(0,)))
+    assert not ready
+    assert "fetch VOC2012: VOCtrainval_11-May-2012.tar, 2.0 GB" in text
+    assert re.findall(r"fetch (\S+):", text) == ["VOC2012", "SBD", "DUTS-TR", "ECSSD"]
 
 
 @pytest.fixture(scope="module")
