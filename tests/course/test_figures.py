@@ -14,6 +14,7 @@ from jsws_lib.course.figures.evaluation import draw_threshold
 from jsws_lib.course.figures.losses import draw_outcomes, draw_shares, draw_two_pixels
 from jsws_lib.course.figures.method import PARTS, draw_method
 from jsws_lib.course.figures.pseudo_labels import around, draw_suppressed
+from jsws_lib.course.figures.sam import draw_scores
 from jsws_lib.ssnet import SSNetOutput
 
 RNG = np.random.default_rng(0)
@@ -158,3 +159,16 @@ def test_figures_of_the_losses_show_maps_shares_and_steps(ax):
     draw_two_pixels(fig, (0.9, 0.2), (0.8, 0.1), {"L_c": 1.0, "L_s1": 0.5}, steps)
     heights = [bar.get_height() for bar in fig.axes[1].patches]
     assert heights == [*steps["L_c"], *steps["L_s1"]]
+
+
+def test_scores_show_every_run_and_say_what_was_not_measured(ax):
+    one = {"v_salient": [0.4], "v_not_salient": [0.3], "gain": []}
+    two = {"v_salient": [1, 0.9], "v_not_salient": [0.5, 0.6], "gain": [8, -6]}
+    fig = plt.figure(figsize=(9, 2), layout="constrained")
+    draw_scores(fig, {"one": one, "two": two})
+    left, right = fig.axes
+    runs = [(list(line.get_xdata()), list(line.get_ydata())) for line in left.lines]
+    assert runs[-2:] == [([1, 0.9], [1, 1]), ([0.5, 0.6], [1, 1])]
+    assert [list(line.get_xdata()) for line in right.lines] == [[8, -6], [0, 0]]
+    ((words, at),) = ((text.get_text(), text.xy) for text in right.texts)
+    assert (words, at) == ("not measured", (0, 0))

@@ -43,8 +43,6 @@ START = "00_start"  # without exercises, and so without their frame
 EXTRAS = [f"extras/{p.stem}" for p in sorted((ROOT / "notebooks/extras").glob("*.ipynb"))]
 every_notebook = pytest.mark.parametrize("name", NOTEBOOKS)
 every_file = pytest.mark.parametrize("name", [START, *NOTEBOOKS, *EXTRAS])
-# Not shortened yet; empty this, then delete it.
-LONG = {"03_saliency_aggregation"}
 
 
 @cache
@@ -113,7 +111,7 @@ def test_place_in_the_method(name):
     assert order.index(place.id) > order.index(where) > order.index(first.id)
 
 
-@pytest.mark.parametrize("name", [name for name in NOTEBOOKS if name not in LONG])
+@every_notebook
 def test_it_is_read_in_an_hour(name):
     assert len(read(name).cells) <= 65
     assert len(" ".join(prose(name)).split()) <= 2800

@@ -4,13 +4,11 @@ from collections.abc import Callable
 
 import numpy as np
 import torch
-from torch import Tensor
+import torch.nn.functional as F
+from torch import Tensor, nn
 
-from data_utils.voc import NUM_CLASSES
 from jsws_lib.course.checks import array_of, ask, check, either, expect, judge, number
-from jsws_lib.losses import saliency_loss
-from jsws_lib.sam import SaliencyAggregation
-from jsws_lib.ssnet import SSNetOutput
+from jsws_lib.ssnet import DilatedHead
 
 
 def _maps(seed: int, *shape: int, peak: float = 2.0) -> Tensor:
@@ -47,130 +45,57 @@ def check_background_last(answer: Callable):
     return "The background has a place in H, and none in Eq. 1."
 
 
-SIZES = ((1664, 256, 8), (512, 256, 8), (194, 96, 8), (1664, 256, 16), (7, 24, 4))
-DENSENET_FEATURES = 12_484_480
-
-
-def _parameters(channels: int, size: int, stride: int) -> int:
-    with torch.device("meta"):  # shapes only
-        sam = SaliencyAggregation(channels, size // stride)
-    return sum(p.numel() for p in sam.parameters())
-
-
 @check
-def check_sam_size(count: Callable, smallest):
-    """Exercise 3.2: the SAM's parameters, and where it outgrows its backbone."""
-
-    def counts(weights, scores=NUM_CLASSES):
-        """Without biases, and with them."""
-        return either(weights * scores, (weights + 1) * scores)
-
-    for channels, size, stride in SIZES:
-        got = number(count(channels, size, stride), "the count")
-        want, k = _parameters(channels, size, stride), size // stride
-        weights = channels * k**2
-        mistakes = {
-            "you miss the biases: one each score": want - NUM_CLASSES,
-            f"the kernel is not {size} wide, but as wide as F": counts(channels * size**2),
-            "the kernel is not 1 wide, but as wide as F": counts(channels),
-            "you count a score for the background": counts(weights, NUM_CLASSES + 1),
-            "the kernel has two sides": counts(channels * k),
-        }
-        where = f"for {channels} channels, {size} px and stride {stride} "
-        otherwise = f"it is not {got:,.0f}"
-        judge(got, want, mistakes, where=where, otherwise=otherwise, tolerance=0)
-    side = number(smallest, "`smallest`")
-    expect(
-        side % 8 == 0 and side >= 64,
-        "`smallest` is the side of the image in pixels, a multiple of 8",
-    )
-    expect(
-        _parameters(1664, int(side), 8) > DENSENET_FEATURES,
-        f"at {side:.0f} px the SAM is still the smaller of the two",
-    )
-    expect(
-        _parameters(1664, int(side) - 8, 8) <= DENSENET_FEATURES,
-        f"at {side:.0f} px it is larger, but there are smaller such sides",
-    )
-    return "The count grows with the area of the image; a 1 x 1 head does not grow at all."
-
-
-@check
-def check_mended(answer: Callable):
-    """Exercise 3.3: two faults in an aggregation."""
-    made = torch.Generator().manual_seed(3)
-    for scale, *shape in ((2.0, 2, 21, 4, 5), (2.0, 3, 5, 3, 3), (12.0, 1, 21, 2, 6)):
-        logits = scale * torch.randn(*shape, generator=made)
-        a = 2 * torch.randn(shape[0], shape[1] - 1, generator=made)
-        got = array_of(ask(answer, logits, a), tuple(logits[:, 0].shape), "S")
-        want = SSNetOutput(logits.log_softmax(1), logits, a).sal_map
-        probs, v = logits.softmax(1), a.sigmoid()
-        background, objects = probs[:, 0], probs[:, 1:]
-        shifted = _sum(v, probs[:, :-1])
-        rest = _sum(v / v.sum(1, keepdim=True), objects)
-        soft = _sum(a.softmax(1), objects)
-        mistakes = {
-            "both faults are still there": either(rest + background, soft + background),
-            "one fault is gone. The scores still compete: raise one, and all others "
-            "fall": either(rest, soft),
-            "one fault is gone. Empty background is still bright": want + background,
-            "now the background is missing from the softmax, and a pixel of plain grass "
-            "has to be one of the objects": _sum(v, logits[:, 1:].softmax(1)),
-            "each score meets its neighbour's map: channel 0 is the background": shifted,
-        }
-        judge(got, want, mistakes, otherwise="S still differs from Eq. 1")
-    return "Neither fault raises an error, and both keep S between 0 and 1."
-
-
-def _slope(probs: Tensor, a: Tensor, mask: Tensor) -> Tensor:
-    """dL_s1 / da by automatic differentiation, (C,)."""
-    a = a.clone().requires_grad_()
-    out = SSNetOutput(probs[None].log(), None, a[None])
-    saliency_loss(out, mask[None].to(torch.uint8)).backward()
-    return a.grad
-
-
-@check
-def check_slope(answer: Callable):
-    """Exercise 3.4: the gradient of Eq. 3 at the SAM's logits."""
-    made = torch.Generator().manual_seed(4)
-    for k, shape in enumerate(((21, 6, 5), (3, 4, 4), (8, 3, 7), (4, 5, 5))):
-        probs = _maps(k + 10, 1, *shape)[0]
-        a = 1.5 * torch.randn(shape[0] - 1, generator=made)
-        mask = (torch.rand(shape[1:], generator=made) < 0.4).long()
-        if k > 1:  # nothing is salient, or all
-            mask = torch.full(shape[1:], k - 2)
+def check_forward(answer: Callable):
+    """Exercise 3.2: SSNet-2 from its parts."""
+    for batch, channels, k, stride, categories in ((2, 6, 8, 4, 20), (1, 3, 9, 2, 5)):
+        backbone = nn.Conv2d(3, channels, stride, stride)
+        branches = DilatedHead(channels, categories + 1).branches
+        sam = nn.Conv2d(channels, categories, k)
+        for part in (backbone, sam, *branches):
+            nn.init.normal_(part.weight, std=0.3 if part is sam else 1.5)
+        image = torch.rand(batch, 3, k * stride, k * stride)
         with torch.no_grad():
-            got = array_of(ask(answer, probs, a, mask), tuple(a.shape), "the gradient")
-        _judge_slope(got, probs, a, mask)
-    return "Two links of the chain: how S follows v, and how v follows a."
+            got = answer(image, backbone, branches, sam, stride)
+            three = isinstance(got, tuple | list) and len(got) == 3
+            expect(three, "return three things: H, v and S")
+            _judge_forward(got, backbone(image), branches, sam, stride)
+    return "The same forward pass as in stage 1: only the head is larger."
 
 
-def _judge_slope(got, probs, a, mask):
-    want, v = _slope(probs, a, mask), a.sigmoid()
-    unit, link = want.abs().max(), v * (1 - v)
-    s = torch.einsum("c,chw->hw", v, probs[1:])
-    bright, dark = mask / s, -(1 - mask) / (1 - s)
+def _judge_forward(got, feats: Tensor, branches, sam, stride: int):
+    maps = [branch(feats) for branch in branches]
+    logits, a = sum(maps), sam(feats).flatten(1)
 
-    def slopes(maps, pull):
-        """The gradient at v, and at a."""
-        at_v = -(maps * pull).mean((1, 2)) / unit
-        return either(at_v, at_v * link)
+    def enlarged(x, mode="bilinear"):
+        return F.interpolate(x, scale_factor=stride, mode=mode)
 
-    scaled, right = got / unit.item(), want / unit
-    at_v, shifted = right / link, slopes(probs[:-1], bright + dark)
-    downhill = either(-right, -at_v)
+    want, v = enlarged(logits).softmax(1), a.sigmoid()
+    first, average = enlarged(maps[0]), enlarged(logits / len(maps))
     mistakes = {
-        "this is the gradient at v. From v to a it is one more link of the chain": at_v,
-        "every sign is the wrong way round: the loss has a minus in front": downhill,
-        "you add the pixels up; `saliency_loss` takes their mean": right * mask.numel(),
-        "each score is paired with the map one channel too early": shifted,
-        "the pixels that are not salient are left out": slopes(probs[1:], bright),
-        "the pixels that are salient are left out": slopes(probs[1:], dark),
+        "is made of one branch alone; the head adds up all four": first.softmax(1),
+        "is made of the mean of the branches; the head adds them up": average.softmax(1),
+        "takes the softmax before it upsamples": enlarged(logits.softmax(1)),
+        "still holds logits: a softmax is missing": enlarged(logits),
+        "is a sigmoid: a pixel's channels do not sum to 1": enlarged(logits).sigmoid(),
+        "repeats pixels instead of interpolating": enlarged(logits, "nearest").softmax(1),
     }
-    signs = (np.sign(got) == np.sign(want.numpy())).mean()
-    otherwise = f"{signs:.0%} of the signs are right, the values are not"
-    judge(scaled, right, mistakes, otherwise=otherwise, tolerance=1e-4)
+    otherwise = "is not the softmax of the enlarged sum of the branches"
+    H = array_of(got[0], tuple(want.shape), "H")
+    judge(H, want, mistakes, where="H ", otherwise=otherwise)
+    mistakes = {
+        "still holds logits: a sigmoid is missing": a,
+        "is a softmax; scores do not compete": a.softmax(1),
+    }
+    scores = array_of(got[1], tuple(v.shape), "v")
+    judge(scores, v, mistakes, where="v ", otherwise="is not the sigmoid of the SAM's sums")
+    S, right = array_of(got[2], tuple(want[:, 0].shape), "S"), _sum(v, want[:, 1:])
+    mistakes = {
+        "pairs each score with its neighbour's map": _sum(v, want[:, :-1]),
+        "is bright where the background is; it has no score": right + want[:, 0],
+        "leaves the scores out": want[:, 1:].sum(1),
+    }
+    judge(S, right, mistakes, where="S ", otherwise="is not the sum of Eq. 1")
 
 
 # Share of salient pixels, and how sure the map is.
@@ -179,7 +104,7 @@ RESTS = ((0.25, 1), (0.5, 0.9), (0.3, 0.6), (0.8, 0.6), (0, 0.7), (1, 0.8), (0.0
 
 @check
 def check_resting_score(answer: Callable):
-    """Exercise 3.5: the score at which Eq. 3 is content."""
+    """Exercise 3.3: the score at which Eq. 3 is content."""
     grid = np.linspace(0, 1, 4001)[1:-1]
     for share, sure in (*RESTS, (0.6, 0.6)):
         got = number(answer(float(share), float(sure)), "v")
@@ -197,4 +122,48 @@ def check_resting_score(answer: Callable):
     return (
         "An unsure map has its score at 1 as soon as more of its pixels are salient "
         "than it is sure of: v = 1 does not mean certain."
+    )
+
+
+@check
+def check_experiment(change: Callable, predicted, verdict: Callable, errors: Callable):
+    """Exercise 3.4: a change of the pictures chosen, predicted, run and judged."""
+    expect(predicted in (-1, 1), "`predicted` is 1 or -1: say which before you run")
+    made, claimed = np.random.default_rng(2), 0
+    for sign in (1, -1):
+        for way in (1, -1):
+            before = made.gamma(2, 0.04, 100)
+            after = before + way * made.normal(0.008, 0.01, 100)
+            _expect_verdict(ask(verdict, before, after, sign), sign * way)
+    for _ in range(20):
+        before = made.gamma(2, 0.04, 100)
+        claimed += ask(verdict, before, before + made.normal(0, 0.02, 100), 1) != "open"
+    expect(
+        claimed <= 5,
+        f"{claimed} of twenty times you call it a finding where each scene's error moved "
+        "by chance alone",
+    )
+    picture = made.integers(0, 256, (96, 96, 3)).astype(np.uint8)
+    changed = array_of(ask(change, picture), picture.shape, "the changed picture")
+    expect((changed != picture).any(), "your change leaves the picture as it is")
+    before, after = errors(lambda image: image), errors(change)
+    found = ask(verdict, before, after, predicted)
+    expect(
+        found != "open",
+        "your verdict is sound, and it leaves your own experiment open: there is nothing "
+        "to claim. Choose a change that should matter more",
+    )
+    means = f"{before.mean():.3f} before and {after.mean():.3f} after"
+    return f"On {len(before)} scenes the mean error is {means}: your prediction is {found}."
+
+
+def _expect_verdict(got, agrees: int):
+    known = ("supported", "refuted", "open")
+    expect(got in known, f"a verdict is one of {', '.join(known)}, not {got!r}")
+    want = "supported" if agrees > 0 else "refuted"
+    hint = "Compare each scene with itself: scenes differ among each other far more"
+    same_way = "the same way in nearly every one of 100 scenes"
+    expect(
+        got == want,
+        f"the error moves {same_way}, and this should be {want}, not {got}. {hint}",
     )
