@@ -18,6 +18,12 @@ function problem(text) {
   $("problem").hidden = !text;
 }
 
+/** Say what is being done, and let the browser show it first. */
+function note(text) {
+  $("status").textContent = text;
+  return new Promise((next) => setTimeout(next, 20));
+}
+
 class Refused extends Error {} // its words are for the reader
 
 const percent = (share) => `${Math.round(100 * share)}\u00a0%`;
@@ -181,6 +187,7 @@ function canvasOf(source, width, height) {
 async function decode(file) {
   const name = file.name || "The picture";
   if (!file.size) throw new Refused(`${name} is empty (0 bytes): copy or download it again.`);
+  await note("Opening the picture …");
   const address = URL.createObjectURL(file), image = new Image();
   try {
     await new Promise((done, failed) => {
@@ -334,8 +341,7 @@ async function look(canvas, kind) {
   for (const input of $("kinds").querySelectorAll("input")) input.checked = input.value === kind;
   const ready = await sessions(networks);
   if (mine !== latest) return;
-  $("status").textContent = "Looking …";
-  await new Promise((next) => setTimeout(next)); // let the page show it
+  await note("Looking …");
   const start = performance.now(), results = [];
   const image = canvas.getContext("2d").getImageData(0, 0, canvas.width, canvas.height);
   const squares = {};
@@ -439,8 +445,10 @@ function fill() {
   });
   $("transfer").textContent = `The first picture loads ${megabytes(page.runtime)} that run `
     + `networks and the networks themselves, ${sizes.join(", ")}; later ones load nothing.`;
-  const credits = page.examples.map(({ words, credit }) => `${words}: ${credit}`);
-  $("credits").textContent = `${[...new Set(credits)].join(". ")}. `
+  const credits = new Map();
+  for (const { words, credit } of page.examples)
+    credits.set(credit, credits.has(credit) ? `${credits.get(credit)}; ${words}` : words);
+  $("credits").textContent = `${[...credits].map(([by, what]) => `${what}: ${by}`).join(". ")}. `
     + "Computed by ONNX Runtime Web, MIT licence.";
 }
 
