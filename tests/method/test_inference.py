@@ -164,6 +164,10 @@ def test_a_cam_compares_a_category_with_itself():
     assert high.tolist() == [[1, 0, 0, 2]] * 2
     unlabelled = inference.class_activation_maps(p, 0 * labels)
     assert not inference.cam_segmentation(unlabelled, threshold=0.2).any()
+    scores = inference.cam_scores(cams)
+    np.testing.assert_allclose(scores.sum(0), 1, atol=1e-6)
+    at_threshold = inference.cam_segmentation(cams, threshold=inference.CAM_THRESHOLD)
+    np.testing.assert_array_equal(scores.argmax(0), at_threshold)
     nothing = by_hand(np.minimum(logits, 0), (6, 5))  # no evidence at all
     cams = inference.class_activation_maps(nothing, labels)
     found = inference.cam_segmentation(cams, threshold=0.2)
