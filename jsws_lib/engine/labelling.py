@@ -105,7 +105,7 @@ def check_labels(folder: Path, *, profile: Profile, recipe: Recipe):
     shown = in_parallel(partial(_shown, names=data.names), paths, workers=workers)
     bar = tqdm(zip(paths, data.labels, shown, strict=True), total=len(paths), leave=False)
     foreign = [path for path, t, there in bar if not all(t[k - 1] for k in there)]
-    if foreign and recipe.suppress == "probs":
+    if foreign and recipe.suppress != "logits":
         raise JswsError(
             f"{foreign[0]} shows a category that its image's labels lack, as do "
             f"{len(foreign):,} of {len(paths):,} pseudo labels; make them anew, or ask for "

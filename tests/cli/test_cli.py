@@ -133,15 +133,6 @@ def test_missing_data(jsws, tmp_path):
     jsws(*given[:1], tmp_path, "--set weights=x.pth").refuses("weights", "x.pth")
 
 
-def test_a_broken_picture_ends_a_training(jsws, own_data):
-    voc = own_data / "VOCdevkit/VOC2012"
-    name = read_ids(voc / "ImageSets/Segmentation/train_aug.txt")[5]
-    path = voc / f"JPEGImages/{name}.jpg"
-    path.write_bytes(path.read_bytes()[:700])
-    words = ("train stage1 --labels-only --size 64 --steps 8 --batch 4 --data", own_data)
-    jsws(*words).refuses(path, "cannot be decoded")
-
-
 def test_a_checkpoint_of_another_architecture(jsws, checkpoint, tmp_path):
     for words in ("pseudo-label --checkpoint", "train stage2 --teacher"):
         result = jsws(words, checkpoint, "--backbone vgg16 --out", tmp_path / "out")

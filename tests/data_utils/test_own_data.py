@@ -694,20 +694,3 @@ def test_nothing_is_overwritten(world, folder):
         take(folder, saliency_masks=folder / "nowhere")
     with pytest.raises(JswsError, match="need their masks, too"):
         take(folder, saliency_masks=None, saliency_images=folder / "photos")
-
-
-def test_a_broken_note(folder):
-    take(folder)
-    voc = folder / "data/mine/VOCdevkit/VOC2012"
-    note = json.loads((voc / "categories.json").read_text())
-    for damage, words in (
-        ("{", "categories.json cannot be used"),
-        (json.dumps(note | {"categories": []}), "0 categories"),
-        (json.dumps({"labels": {}}), "it has no .categories"),
-        (json.dumps(note | {"categories": ["cross"]}), "has the unknown label"),
-        (json.dumps(note | {"labels": {}}), "has no label"),
-    ):
-        (voc / "categories.json").write_text(damage)
-        with pytest.raises(JswsError, match=words) as caught:
-            all_labels(voc, ["IMG_00", "IMG_01"])
-        assert "categories.json" in str(caught.value)

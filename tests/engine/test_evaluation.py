@@ -100,19 +100,6 @@ def test_a_network_of_other_categories_is_measured_by_their_names(
         measure_segmentation(net, tiny, known=strange)
 
 
-def test_evaluate_refuses_bad_masks(net, tiny, own_data):
-    profile = replace(tiny, data=own_data)
-    masks = own_data / tiny.voc / "SegmentationClass"
-    path = sorted(masks.glob("*.png"))[0]
-    for bad, words in (
-        (Image.new("L", (64, 64), 77), "value 77"),
-        (Image.new("L", (64, 60)), "64 x 60 px"),
-    ):
-        bad.save(path)
-        with pytest.raises(JswsError, match=rf"{path.name}.*{words}"):
-            evaluate(net, profile=profile, recipe=STEADY)
-
-
 def test_graded_masks_are_cut_by_the_protocol(net, tiny, own_data):
     """`toolbox` calls a tenth of full scale salient; half of it is not asked for."""
     profile = replace(tiny, data=own_data)

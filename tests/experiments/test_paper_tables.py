@@ -144,18 +144,6 @@ def test_names_must_be_told_apart(measured, tmp_path):
         beside(1, [read(tmp_path / "Ours.json")])
 
 
-@pytest.mark.parametrize(
-    ("text", "words"),
-    [("{", "cannot be used"), ("[1]", "it holds a list"), ('{"a": 1}', "holds none of")],
-)
-def test_a_file_that_is_no_result(tmp_path, text, words):
-    (tmp_path / "x.json").write_text(text)
-    with pytest.raises(JswsError, match=words):
-        read(tmp_path / "x.json")
-    with pytest.raises(JswsError, match="nowhere.json is no file"):
-        read(tmp_path / "nowhere.json")
-
-
 PERCENT = {"miou": 57.1, "mae": 5.0, "max_f": 91.2}
 
 
