@@ -24,7 +24,7 @@ from PIL import Image
 from tqdm.auto import tqdm
 
 from data_utils.categories import categories
-from data_utils.embedded.mini import drawn_scenes, roles
+from data_utils.embedded.mini import drawn_scenes, image_id, render_training_mask, roles
 from data_utils.errors import JswsError
 from data_utils.files import check_place, read_json, write_bytes
 from data_utils.identity import drawn, saliency_digest, val_digest
@@ -36,10 +36,11 @@ from data_utils.parallel import (
     process_share,
     wait_for_everyone,
 )
+from data_utils.pictures import read_class_mask
 from data_utils.voc import read_ids, write_palette_png
 from jsws_lib.config import ROOT, SETTINGS, STEADY, Profile, Recipe
 from jsws_lib.engine.devices import pick_device
-from jsws_lib.engine.evaluation import evaluate, validation
+from jsws_lib.engine.evaluation import evaluate, some, validation
 from jsws_lib.engine.labelling import make_pseudo_labels
 from jsws_lib.engine.provenance import provenance
 from jsws_lib.engine.runs import Run, runs_root, train_or_load, training_state
@@ -71,6 +72,7 @@ BOUNDS = ("SS_cam", "full", "2S_from_M")
 LABELS_ALONE = ("S", "S_odds", "S_mean_probs")
 TABLE = (*SETTINGS, *READ_OUTS, "S_best", *BOUNDS)
 FRACTIONS = ("miou", "mae", "max_f", "mae_crf", "max_f_crf")  # figures from 0 to 1
+JUDGED = 500  # training images whose pseudo labels are compared with their masks
 CAM_THRESHOLDS = tuple(round(0.1 * k, 1) for k in range(1, 10))
 
 
@@ -463,6 +465,39 @@ def suppression(net, profile: Profile) -> dict:
     }
 
 
+def label_quality(run: Run) -> dict:
+    """A teacher's pseudo labels against the masks of training images, where there are any.
+
+    Returns:
+        `miou` and the number of `images`, at most `JUDGED` evenly over the list; {} where
+        no image has a mask. Embedded data, which hold none, are drawn again.
+
+    Raises:
+        JswsError: a mask or a pseudo label is broken.
+    """
+    p, voc = run.profile, run.profile.data / run.profile.voc
+    ids, names = (
+        read_ids(voc / f"ImageSets/Segmentation/{p.train_list}.txt"),
+        categories(voc),
+    )
+    made, masks = (drawn(p.data) or {}).get("parameters"), voc / "SegmentationClass"
+    if made:
+        place = {image_id("train_aug", k): k for k in range(made["images"]["train_aug"])}
+        ids = [i for i in ids if i in place]
+    else:
+        ids = [i for i in ids if (masks / f"{i}.png").is_file()]
+    ids = some([i for i in ids if (run.labels_folder / f"{i}.png").is_file()], JUDGED, True)
+    matrix = ConfusionMatrix(len(names) + 1, absent="target")
+    for i in ids:
+        if made:
+            truth = render_training_mask(made["seed"], place[i], size=made["size"])
+        else:
+            truth = np.asarray(read_class_mask(masks / f"{i}.png", names=names))
+        label = read_class_mask(run.labels_folder / f"{i}.png", names=names)
+        matrix.update(truth, np.asarray(label))
+    return {"miou": round(matrix.compute().miou, 5), "images": len(ids)} if ids else {}
+
+
 # --- collecting ----------------------------------------------------------------------
 
 
@@ -491,6 +526,10 @@ def collect(rows: Sequence[Row], records: dict[Row, dict], jobs: int) -> dict:
         collect(
             "S_best", dict(zip(("miou", "training", "read_as"), max(alone), strict=True))
         )
+    taught: dict[str, dict[str, list]] = {}
+    for row in rows:
+        for key, value in label_quality(row.run).items() if row.teaches else ():
+            taught.setdefault(row.name, {}).setdefault(key, []).append(value)
     seconds = [records[row]["seconds"] for row in rows]
     first, profile = rows[0].run, rows[0].run.profile
     return {
@@ -499,6 +538,7 @@ def collect(rows: Sequence[Row], records: dict[Row, dict], jobs: int) -> dict:
         "seeds": list(dict.fromkeys(row.run.seed for row in rows)),
         "settings": {name: found[name] for name in TABLE if name in found},
         "contrasts": {name: row for name, row in found.items() if name not in TABLE},
+        "pseudo_labels": taught,
         "categories": ["background", *categories(profile.data / profile.voc)],
         **provenance(profile, training_state(profile, {"L_c", "L_s1"})),
         "jobs": jobs,

@@ -80,7 +80,12 @@ def ablation_table(result: dict) -> str:
                 known = [spread(figures[m], m) for m in measures if m in figures]
                 cells.append(" / ".join(known) or None)
         rows.append(cells)
-    return f"{markdown(head, rows, 'lrrrrrr')}\n\n*{conditions(result)}*"
+    judged = [
+        f"{name} {spread(one['miou'], 'miou')}"
+        for name, one in result.get("pseudo_labels", {}).items()
+    ]
+    more = f" Pseudo labels on training images, mIoU, %: {', '.join(judged)}." * any(judged)
+    return f"{markdown(head, rows, 'lrrrrrr')}\n\n*{conditions(result)}{more}*"
 
 
 def spread(values, measure: str, *, sign: str = "") -> str:

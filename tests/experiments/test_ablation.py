@@ -13,14 +13,29 @@ import pytest
 import torch
 
 from data_utils.datasets import Augmentation, SaliencySet
-from data_utils.embedded.mini import drawn_scenes, make_mini, render, roles
+from data_utils.embedded.mini import (
+    drawn_scenes,
+    image_id,
+    make_mini,
+    render,
+    render_training_mask,
+    roles,
+)
 from data_utils.errors import JswsError
-from data_utils.voc import VOC_CLASSES
+from data_utils.voc import VOC_CLASSES, write_palette_png
 from jsws_lib.config import PROFILES, SETTINGS, Recipe, get_recipe
 from jsws_lib.engine import runs
 from jsws_lib.engine.checkpoints import read_weights
 from jsws_lib.experiments import ablation, dry_run, results
-from jsws_lib.experiments.ablation import Row, Run, ablate, mean_sd, measured, plan
+from jsws_lib.experiments.ablation import (
+    Row,
+    Run,
+    ablate,
+    label_quality,
+    mean_sd,
+    measured,
+    plan,
+)
 from jsws_lib.experiments.dry_run import check_data, describe_plan
 from jsws_lib.experiments.study import TRIALS, study, trial_rows
 from jsws_lib.ssnet import build_ssnet
@@ -61,6 +76,9 @@ def test_one_file_with_lists_by_seed(quick, tmp_path, monkeypatch):
     assert ablate(profile=quick, recipe=DEFAULT, seeds=(0, 1), jobs=1, out=out) == out
     result = json.loads(out.read_text())
     assert result["seeds"] == [0, 1] and result["profile"] == "tiny"
+    for name, one in result["pseudo_labels"].items():
+        assert one["images"] == [24, 24] and all(0 < x < 1 for x in one["miou"]), name
+    assert "Pseudo labels on training images" in results.ablation_table(result)
     assert list(result["settings"]) == list(ablation.TABLE)
     saliency = {"mae", "max_f", "mae_crf", "max_f_crf"}
     table = results.ablation_table(result)
@@ -123,6 +141,27 @@ def test_a_second_ablation_trains_nothing_and_agrees(quick, tmp_path, monkeypatc
     one, two, *_ = sorted((copied.data / copied.voc / "SegmentationClass").iterdir())
     one.write_bytes(two.read_bytes())  # a corrected mask
     assert measured(replace(run, profile=copied)) is None
+
+
+@pytest.mark.parametrize("drawn", [True, False])
+def test_pseudo_labels_are_compared_with_masks_of_training_images(tiny, home, drawn):
+    root = shutil.copytree(tiny.data, home / "data")
+    run = Run("M", replace(tiny, data=root), DEFAULT)
+    if not drawn:
+        (root / "mini.json").unlink()
+        run = Run("M", replace(tiny, data=root), DEFAULT)
+        assert label_quality(run) == {}
+    for k in range(24):
+        mask = render_training_mask(0, k, size=64)
+        write_palette_png(run.labels_folder / f"{image_id('train_aug', k)}.png", mask)
+        if not drawn:
+            shutil.copy(
+                run.labels_folder / f"{image_id('train_aug', k)}.png",
+                root / tiny.voc / "SegmentationClass",
+            )
+    assert label_quality(run) == {"miou": 1.0, "images": 24}
+    write_palette_png(run.labels_folder / f"{image_id('train_aug', 0)}.png", 0 * mask)
+    assert label_quality(run)["miou"] < 1
 
 
 @pytest.mark.slow
