@@ -12,6 +12,7 @@ import numpy as np
 import torch
 from PIL import Image
 
+from data_utils.errors import JswsError
 from jsws_lib.crf import crf_saliency
 from jsws_lib.ssnet import SSNet
 
@@ -41,6 +42,9 @@ def predict(
 
     Returns:
         a `Prediction`, or an iterator over them in order.
+
+    Raises:
+        JswsError: the network gives no finite numbers.
     """
     if isinstance(images, Image.Image):
         return next(_stream(net, iter([images]), 1))
@@ -56,6 +60,11 @@ def _stream(net: SSNet, images: Iterator[Image.Image], batch: int):
         with torch.inference_mode():
             out = net(torch.from_numpy(pixels).permute(0, 3, 1, 2).to(device))
         probs, sal_map = out.probs.cpu().numpy(), out.sal_map.cpu().numpy()
+        if not (np.isfinite(probs).all() and np.isfinite(sal_map).all()):
+            raise JswsError(
+                f"this SSNet-{net.stage} of {net.size} px gives numbers that are not "
+                "finite: its weights are of no use; choose another checkpoint"
+            )
         best = probs.argmax(1).astype(np.uint8)
         scores = out.class_saliency.cpu().numpy()
         logits = out.seg_logits_low.cpu().numpy()

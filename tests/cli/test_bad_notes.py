@@ -318,6 +318,7 @@ def test_checkpoints(trials):
         "no story": save(state),
         "no tensors": save({}, whole),
         "nan": save({**state, key: state[key] * torch.nan}, whole),
+        "huge": save({k: t.float() * 1e30 for k, t in state.items()}, whole),
         "another shape": save({**state, key: torch.zeros(3)}, whole),
         "one less": save({k: v for k, v in state.items() if k != key}, whole),
         "one more": save({**state, "x": torch.zeros(3)}, whole),

@@ -225,7 +225,7 @@ def test_ablate_plans_then_trains_and_draws(jsws, mini_data, tmp_path, monkeypat
     small = "--size 64 --batch 4 --steps 2,3 --set lr=0.002,0.001 --seeds 1 --settings SS"
     ask = ("ablate", small, "--data", mini_data)
     planned = jsws(*ask, "--dry-run")
-    assert "2 runs" in planned.out and "3 steps; seed 0 (to do)" in planned.out
+    assert "5 runs" in planned.out and "3 steps; seed 0 (to do)" in planned.out
     assert "about" in planned.out and not (tmp_path / "runs").exists()
     done = jsws(*ask, "--jobs 1 --out", tmp_path / "out" / "a.json")
     assert "| S-S: SSNet-2" in done.out and "47.1" in done.out, done.err
