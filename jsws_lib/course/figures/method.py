@@ -36,6 +36,11 @@ _ARROWS = [
     ("pseudo_labels", "stage2"),
     ("stage2", "evaluation"),
 ]
+# What goes around stage 1: from, to, the height of its way, what it carries.
+_DETOURS = [
+    ("class_set", "pseudo_labels", 4.0, "images and $t$"),
+    ("saliency_set", "stage2", -0.35, "images and $Y$"),
+]
 # The boxes that each notebook lights; stage 1 is the frame around four of them.
 PARTS = {
     "data": ("class_set", "saliency_set"),
@@ -51,7 +56,7 @@ PARTS = {
 
 def show_method(part: str):
     """Show SSNet at a glance with one part of it lit: a key of `PARTS`."""
-    _, ax = plt.subplots(figsize=(10.5, 3), layout="constrained")
+    _, ax = plt.subplots(figsize=(10.5, 3.6), layout="constrained")
     draw_method(ax, part)
     show(f"The method as boxes and arrows; the part of this notebook, {part}, is lit.")
 
@@ -77,8 +82,11 @@ def draw_method(ax: Axes, part: str):
         write(name, x + w / 2, y + h / 2, text, 9)
     for start, end in _ARROWS:
         _arrow(ax, _BOXES[start], _BOXES[end])
+    for start, end, height, words in _DETOURS:
+        _detour(ax, _BOXES[start], _BOXES[end], height)
+        ax.text(5.7, height, words, fontsize=9, backgroundcolor="white", **CENTRED)
     ax.annotate("", (9.68, 2.6), (9.12, 2.6), arrowprops={"arrowstyle": "-|>"}, zorder=2)
-    ax.set(xlim=(-0.1, 13.9), ylim=(-0.15, 3.85), aspect="equal")
+    ax.set(xlim=(-0.1, 13.9), ylim=(-0.6, 4.25), aspect="equal")
     ax.set_axis_off()
 
 
@@ -91,3 +99,13 @@ def _arrow(ax: Axes, start: tuple, end: tuple):
         a, b = (x0 + w0, y0 + h0 / 2), (x1, y1 + h1 / 2)
     style = {"arrowstyle": "-|>", "shrinkA": 2, "shrinkB": 2}
     ax.annotate("", b, a, arrowprops=style, zorder=2)
+
+
+def _detour(ax: Axes, start: tuple, end: tuple, height: float):
+    (x0, y0, w0, h0, _), (x1, y1, w1, h1, _) = start, end
+    x0, x1 = x0 + w0 / 2, x1 + w1 / 2
+    out, into = (y + h if height > y else y for y, h in ((y0, h0), (y1, h1)))
+    ax.plot((x0, x0, x1), (out, height, height), color="black", lw=1, zorder=2)
+    ax.annotate(
+        "", (x1, into), (x1, height), arrowprops={"arrowstyle": "-|>", "shrinkA": 0}
+    )
