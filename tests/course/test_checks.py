@@ -5,6 +5,7 @@ import importlib
 import io
 import pkgutil
 import re
+from dataclasses import replace
 from pathlib import Path
 
 import matplotlib
@@ -18,8 +19,14 @@ from jsws_lib.course import checks
 from jsws_lib.course.checks import Either, Wrong, array_of, ask, check, either, judge
 from jsws_lib.course.checks.backbone import check_conv
 from jsws_lib.course.checks.evaluation import check_mae, check_mean_iou
-from jsws_lib.course.checks.pseudo_labels import check_repaired
+from jsws_lib.course.checks.pseudo_labels import (
+    all_pairs,
+    check_repaired,
+    check_smallest_weight,
+    mean_field,
+)
 from jsws_lib.course.exercises import unsolved
+from jsws_lib.crf import CRF_PRESETS
 
 SOLUTIONS = Path(__file__).resolve().parents[2] / "notebooks" / "solutions"
 PATHS = sorted(SOLUTIONS.glob("*.ipynb"))
@@ -163,6 +170,14 @@ def narrow_border(x, weight, rate):
     return sum(weight[i, j] * padded[i * rate :, j * rate :][:h, :w] for i, j in taps)
 
 
+def column_first(image, unary, spot):
+    for weight in range(101):
+        knobs = replace(CRF_PRESETS["readme"], bilateral_compat=weight, gauss_compat=0)
+        q = mean_field(unary, all_pairs(image, knobs, 1.0), 5).argmax(0).reshape(6, 6)
+        if q[spot[::-1]] == 1:
+            return weight
+
+
 SLIPS = [
     (check_repaired, lambda x, t: (softmax(x) * kept(t)).argmax(0), "✓ Right"),
     (check_repaired, lambda x, t: (x + 100 * (kept(t) - 1)).argmax(0), "which number"),
@@ -170,6 +185,8 @@ SLIPS = [
     (check_repaired, lambda x, t: (np.exp(x) * kept(t)).argmax(0), "infinities or zeros"),
     (check_mae, lambda s, y: np.abs(s / 255 - y / 255).mean(), "divided by 255 as well"),
     (check_mae, lambda s, y: np.abs(s - y).mean() / 255, "have no sign: print"),
+    (check_mae, lambda s, y: np.abs(s / 255 - (y > 0)).mean(), "white is 1 and not 255"),
+    (check_smallest_weight, column_first, "row, then column"),
     (check_mean_iou, without_absent, "drop no column"),
     (check_conv, narrow_border, "is rate · (k - 1) / 2 away"),
 ]

@@ -79,7 +79,7 @@ def check_mae(answer):
     judge(got, want, mistakes, otherwise=otherwise)
     black = "an 8-bit map with nothing above 1, which is all but black"
     cases = {
-        "a float map in [0, 1]": (rng.random((4, 6)), mask[:4, :6]),
+        "a float map, where white is 1 and not 255": (rng.random((4, 6)), mask[:4, :6]),
         "a mask of 0 and 255": (grey, white),
         black: ((grey > 100).astype(np.uint8), mask),
         "a perfect 8-bit map": (white, mask),

@@ -200,12 +200,17 @@ def check_smallest_weight(smallest_weight: Callable) -> str:
         got = number(ask(smallest_weight, image, unary, spot), "it")
         want = _first_weight(image, unary, spot, 1, preset)
         smooth = _first_weight(image, unary, spot, 1, replace(preset, gauss_compat=3))
+        swapped = _first_weight(image, unary, spot[::-1], 1, preset)
         mistakes = {
             "the pixel is right before any CRF, and weight 0 does": want == 0,
             "the smoothness term helped; the question is for w_2 = 0": smooth,
+            "is it the pixel that you mean? `spot` is row, then column": swapped,
             f"you found {got}, not a whole number": got != int(got),
             f"weight {got:g} leaves the pixel wrong": got < want,
         }
         where, enough = f"at H = {trust} for the object ", f"less than {got:g} is enough"
         judge(got, want, mistakes, where=where, otherwise=enough)
-    return "The surer the network is of its mistake, the more weight it takes."
+    return (
+        "The surer the network is of its mistake, the more weight it takes; not in "
+        "proportion, because costs are logarithms."
+    )
