@@ -324,7 +324,8 @@ function showNetworks(networks, results) {
       type: "radio", name: "network", value: network.name, checked: network === chosen });
     input.onchange = () => show(network, results[k]);
     const label = element("label", {}, canvas, input,
-      element("strong", { textContent: ` ${network.label}` }), `: learned ${network.words}.`);
+      element("strong", { textContent: ` Network ${network.label}` }),
+      `: learned ${network.words}.`);
     paintMask(canvas, network, results[k].H);
     return label;
   });
@@ -356,7 +357,7 @@ async function look(canvas, kind) {
   showNetworks(networks, results);
   const seconds = ((performance.now() - start) / 1000).toFixed(1);
   const how = networks.length > 1 ? `${networks.length} networks` : "the network";
-  $("status").textContent = `Done: ${how} took ${seconds} s on your device.`;
+  $("status").textContent = `Done: ${how} for ${kind}s took ${seconds} s on your device.`;
 }
 
 /** Do something that may be refused, in which case the page says so and goes on. */
@@ -444,7 +445,7 @@ function fill() {
     return `${megabytes(own.reduce((sum, n) => sum + n.bytes, 0))} for ${kind}s`;
   });
   $("transfer").textContent = `The first picture loads ${megabytes(page.runtime)} that run `
-    + `networks and the networks themselves, ${sizes.join(", ")}; later ones load nothing.`;
+    + `networks, and the networks: ${sizes.join(", ")}. Later ones of the same kind load nothing.`;
   const credits = new Map();
   for (const { words, credit } of page.examples)
     credits.set(credit, credits.has(credit) ? `${credits.get(credit)}; ${words}` : words);
