@@ -19,14 +19,18 @@ from jsws_lib.course import checks
 from jsws_lib.course.checks import Either, Wrong, array_of, ask, check, either, judge
 from jsws_lib.course.checks.backbone import check_conv
 from jsws_lib.course.checks.evaluation import check_mae, check_mean_iou
+from jsws_lib.course.checks.losses import _price, _truth, check_rival
 from jsws_lib.course.checks.pseudo_labels import (
     all_pairs,
     check_repaired,
     check_smallest_weight,
     mean_field,
 )
+from jsws_lib.course.checks.sam import check_experiment
 from jsws_lib.course.exercises import unsolved
 from jsws_lib.crf import CRF_PRESETS
+from jsws_lib.experiments.objective import made_by_hand
+from jsws_lib.ssnet import SSNetOutput
 
 SOLUTIONS = Path(__file__).resolve().parents[2] / "notebooks" / "solutions"
 PATHS = sorted(SOLUTIONS.glob("*.ipynb"))
@@ -196,3 +200,53 @@ SLIPS = [
 def test_a_slip_is_called_by_its_own_name(check_it, answer, words, capsys):
     check_it(answer)
     assert words in capsys.readouterr().out
+
+
+def verdict(before, after, sign):
+    moved = sign * (after - before)
+    sizes = moved.mean() / (moved.std(ddof=1) / len(moved) ** 0.5)
+    return "supported" if sizes > 2 else "refuted" if sizes < -2 else "open"
+
+
+def noisy(image):
+    noise = np.random.default_rng().normal(0, 60, image.shape)
+    return np.clip(image + noise, 0, 255).astype(np.uint8)
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        (lambda image: 255 - image, "is supported"),
+        (lambda image: image.mean(2, keepdims=True).repeat(3, 2), "is supported"),
+        (lambda image: 0 * image, "is supported"),
+        (noisy, "is supported"),
+        (lambda image: image[:, ::-1], "your change moves objects"),
+        (lambda image: np.roll(image, 8, 0), "your change moves objects"),
+        (lambda image: image[24:72, 24:72].repeat(2, 0).repeat(2, 1), "moves objects"),
+    ],
+)
+def test_a_change_that_moves_objects_is_no_experiment(change, words, capsys):
+    before = np.random.default_rng(0).gamma(2, 0.04, 100)
+    results = iter((before, before + np.random.default_rng(1).normal(0.02, 0.01, 100)))
+    check_experiment(change, 1, verdict, lambda _: next(results))
+    assert words in capsys.readouterr().out
+
+
+def test_a_rival_is_none_of_the_five_and_a_dear_one_no_hole(capsys):
+    mask = torch.zeros(12, 12, dtype=torch.uint8)
+    mask[:, :8] = 12
+
+    def experiment(mask, out):
+        wrong = (out.probs[0].argmax(0) != mask).float().mean().item()
+        return wrong, sum(_price(mask, out)) - sum(_price(mask, _truth(mask)))
+
+    logits = made_by_hand("fill", mask).seg_logits_low.clone()
+    logits[:, 7] = 20.0  # a bird everywhere
+    bird = SSNetOutput(logits.log_softmax(1), logits, torch.zeros(1, 20))
+    for rival, predicted, words in [
+        (bird, "dearer", "is supported. No hole yet"),
+        (made_by_hand("swap", mask), "dearer", "those of *swap*"),
+        (made_by_hand("truth", mask), "cheaper", "only 0% of the pixels"),
+    ]:
+        check_rival(experiment, lambda rival=rival: (mask, rival), predicted)
+        assert words in capsys.readouterr().out

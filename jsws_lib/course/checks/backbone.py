@@ -168,8 +168,10 @@ def check_experiment(
     )
     expect(
         restored,
-        f"{measured:.2f} is no better than before, so this change does not bring back what "
-        "was lost: the suspect that it tests is not guilty. Test the other one",
+        f"with {measured:.2f} this change does not bring back what was lost, and a fall "
+        "convicts nobody: the suspect that it tests is not guilty. Test the other one",
     )
     expect(culprit == "averages", "the accuracy came back; which suspect was tested?")
-    return f"You expected {expected:.2f} and measured {measured:.2f}."
+    missed = abs(expected - measured) > 0.1
+    doubt = " That is a miss: what did your expectation leave out?" if missed else ""
+    return f"You expected {expected:.2f} and measured {measured:.2f}.{doubt}"

@@ -19,6 +19,7 @@ from jsws_lib.course.checks import (
     pair,
     same,
 )
+from jsws_lib.experiments.objective import SOLUTIONS, made_by_hand
 from jsws_lib.losses import class_loss, log_saliency, saliency_loss
 from jsws_lib.ssnet import SSNetOutput
 
@@ -182,13 +183,17 @@ def check_rival(experiment: Callable, choose: Callable, predicted):
     expect(mask.ndim == 2 and (mask > 0).any(), "the mask is (H, W) and shows an object")
     wrong, gap = _judge_experiment(experiment, mask, rival, "on your own mask, ")
     expect(wrong >= 0.5, f"your rival names only {wrong:.0%} of the pixels wrongly")
+    for name in SOLUTIONS:
+        known = torch.allclose(rival.probs, made_by_hand(name, mask).probs, atol=0.05)
+        expect(not known, f"its maps are those of *{name}* in the table: find a sixth")
     expect(
         abs(gap) >= 0.02,
         f"your two solutions cost nearly the same ({gap:+.3f}): there is nothing to claim",
     )
     found = "cheaper" if gap < 0 else "dearer"
     verdict = "supported" if found == predicted else "refuted"
-    return f"Your rival is {found} by {abs(gap):.3f}: your prediction is {verdict}."
+    hole = "" if gap < 0 else " No hole yet: can you find a rival that is cheaper?"
+    return f"Your rival is {found} by {abs(gap):.3f}: your prediction is {verdict}.{hole}"
 
 
 def _judge_experiment(experiment: Callable, mask: Tensor, out: SSNetOutput, where: str):

@@ -140,12 +140,17 @@ def check_experiment(change: Callable, predicted, verdict: Callable, errors: Cal
         claimed += ask(verdict, before, before + made.normal(0, 0.02, 100), 1) != "open"
     expect(
         claimed <= 5,
-        f"{claimed} of twenty times you call it a finding where each scene's error moved "
-        "by chance alone",
+        f"{claimed} times of 20 you call it a finding where each scene's error moved by "
+        "chance alone",
     )
     picture = made.integers(0, 256, (96, 96, 3)).astype(np.uint8)
     changed = array_of(ask(change, picture), picture.shape, "the changed picture")
     expect((changed != picture).any(), "your change leaves the picture as it is")
+    expect(
+        _in_place(change, made),
+        "your change moves objects, or resizes them: a bright block appears elsewhere, and "
+        "no mask moves with it. Any such error says nothing of what S lives on",
+    )
     before, after = errors(lambda image: image), errors(change)
     found = ask(verdict, before, after, predicted)
     expect(
@@ -155,6 +160,17 @@ def check_experiment(change: Callable, predicted, verdict: Callable, errors: Cal
     )
     means = f"{before.mean():.3f} before and {after.mean():.3f} after"
     return f"On {len(before)} scenes the mean error is {means}: your prediction is {found}."
+
+
+def _in_place(change: Callable, made: np.random.Generator) -> bool:
+    """Whether a block that is put into a picture shows where it was put."""
+    plain, top, left, side = made.integers(60, 121, (96, 96, 3)), 12, 52, 24
+    block = plain.copy()
+    block[top : top + side, left : left + side] += 120
+    seen = (ask(change, picture.astype(np.uint8)) for picture in (plain, block))
+    without, shown = (torch.as_tensor(np.asarray(image, float)) for image in seen)
+    means = F.avg_pool2d((shown - without).abs().sum(2)[None], side, 1)[0]
+    return bool(means[top, left] >= 0.8 * means.max())
 
 
 def _expect_verdict(got, agrees: int):
