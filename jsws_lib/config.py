@@ -62,7 +62,9 @@ class Recipe:
     # Learning rate of the SAM's k x k kernel, in units of 1/k of the others'; None: the
     # same as theirs. Adam moves every weight by about the learning rate, however small
     # the gradient, and a score sums over k^2 positions: at the common rate v jumps to 0
-    # or 1 in the first steps, and little moves it from there.
+    # or 1 in the first steps, and little moves it from there. 1/k is a compromise: a score
+    # is as quick as a map's logit where the signs of its terms are mixed, so that they
+    # add up to about k, and k times as quick where all agree, as in the first step.
     sam_rate: float | None = setting(
         1.0, "learning rate of the SAM, in 1/k of the others'; none: as theirs", "(0, inf)"
     )

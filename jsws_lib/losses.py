@@ -42,7 +42,7 @@ def mean_probs(out: SSNetOutput, share: float = 1.0) -> LogPair:
     """
     log_probs = out.log_probs.float().flatten(2)
     log_mean = log_probs.logsumexp(2) - math.log(log_probs.shape[2])  # (B, C+1)
-    # 1 - t-hat_i is the mean of all other channels: sum them, never subtract from one.
+    # 1 - t-hat_i is the sum of the other channels' means: never subtract from one.
     others = log_mean[:, None].expand(-1, log_mean.shape[1], -1).clone()
     others.diagonal(dim1=1, dim2=2).fill_(-math.inf)
     return LogPair(foreground(log_mean), foreground(others.logsumexp(2)))
