@@ -234,7 +234,7 @@ def test_a_change_that_moves_objects_is_no_experiment(change, words, capsys):
 
 def test_a_rival_is_none_of_the_five_and_a_dear_one_no_hole(capsys):
     mask = torch.zeros(12, 12, dtype=torch.uint8)
-    mask[:, :8] = 12
+    mask[:, :6] = 12
 
     def experiment(mask, out):
         wrong = (out.probs[0].argmax(0) != mask).float().mean().item()
@@ -245,7 +245,9 @@ def test_a_rival_is_none_of_the_five_and_a_dear_one_no_hole(capsys):
     bird = SSNetOutput(logits.log_softmax(1), logits, torch.zeros(1, 20))
     for rival, predicted, words in [
         (bird, "dearer", "is supported. No hole yet"),
+        (made_by_hand("fill", mask), "cheaper", "those of *fill*"),
         (made_by_hand("swap", mask), "dearer", "those of *swap*"),
+        (made_by_hand("empty", mask), "dearer", "those of *empty*"),
         (made_by_hand("truth", mask), "cheaper", "only 0% of the pixels"),
     ]:
         check_rival(experiment, lambda rival=rival: (mask, rival), predicted)
