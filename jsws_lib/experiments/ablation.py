@@ -60,8 +60,10 @@ CONTRASTS = {
     "M_nll_probs": ("M", {"saliency_reading": "nll_probs"}),
     "S_odds": ("S", {"class_evidence": "odds"}),
     "S_mean_probs": ("S", {"class_evidence": "mean_probs"}),
-    "SS_cam": ("SS", {"suppress": "cam"}),
 }
+# A network of labels alone is no segmentation but a set of class activation maps: S-S
+# with labels that are read so, for every seed.
+FAIR = {"SS_cam": ("SS", {"suppress": "cam"})}
 # Rows that are no training of their own, but another read-out of one: what v adds is the
 # difference from v = 1, and a network of labels alone is read as what it is.
 READ_OUTS = {"S_cam": "S", "M_no_sam": "M", "MM_no_sam": "MM"}
@@ -122,9 +124,11 @@ def plan(
     ]
     if drawn(profile.data):
         rows += [
-            Row(name, Run(setting, profile, replace(recipe, **change), seeds[0]))
-            for name, (setting, change) in CONTRASTS.items()
+            Row(name, Run(setting, profile, replace(recipe, **change), seed))
+            for table, own in ((CONTRASTS, seeds[:1]), (FAIR, seeds))
+            for name, (setting, change) in table.items()
             if setting in wanted
+            for seed in own
         ]
         if {"M", "2S"} <= {*wanted}:
             start = Run("M", profile, recipe, seeds[0]).weights

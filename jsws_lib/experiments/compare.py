@@ -22,6 +22,8 @@ DIFFERENCES = {
     "stage 2 above S": ("SS", "S", ("miou",)),
     "stage 2 above M": ("MS", "M", ("miou",)),
 }
+# The rows in which what labels alone have learned is read as class activation maps.
+AS_CAM = {"S": "S_cam", "SS": "SS_cam"}
 # Table: the paper's row and column, our figure, what is the same and what is not.
 OTHER = (
     "pictures, network, image size, pre-training, loss recipe, schedule{}; photographs: {}"
@@ -77,27 +79,42 @@ def claims_table(result: dict) -> str:
     """Section 4.4: the paper's differences, ours over the seeds, who agrees.
 
     Above what the text claims, below what only Table 5 shows. A seed agrees if the sign
-    is the paper's; about harm to saliency see `_unharmed`.
+    is the paper's; about harm to saliency see `_unharmed`. The last columns have S, and
+    the pseudo labels that S-S learns from, read as class activation maps.
 
     Args:
         result: a file that `jsws ablate` wrote, read.
     """
-    head = ("claim", "said in", "difference", "paper", "here", "seeds that agree")
+    head = ["claim", "said in", "difference", "paper", "here", "seeds that agree"]
+    head += ["S read as CAM", "seeds that agree"]
     rows = []
     for where, claims in (("the text", CLAIMS), ("Table 5 only", DIFFERENCES)):
         for claim, (one, other, keys) in claims.items():
             theirs = {key: PAPER[one][key] - PAPER[other][key] for key in keys}
             paper = ", ".join(spread(theirs[key], key, sign="+") for key in keys)
-            row = [claim, where, f"{', '.join(keys)}: {one} − {other}", paper, None, None]
-            if {one, other} <= result["settings"].keys():
-                pair = [result["settings"][name] for name in (one, other)]
-                ours = {key: np.subtract(*(row[key] for row in pair)) for key in keys}
-                same = {key: np.sign(ours[key]) == np.sign(theirs[key]) for key in keys}
-                agree = same["miou"] if "miou" in keys else _unharmed(ours, theirs)
-                row[4] = ", ".join(spread(ours[key], key, sign="+") for key in keys)
-                row[5] = f"{int(agree.sum())} of {len(agree)}"
+            pair, fair = (one, other), (AS_CAM.get(one, one), AS_CAM.get(other, other))
+            row = [claim, where, f"{', '.join(keys)}: {one} − {other}", paper]
+            row += _differences(result, pair, theirs)
+            row += _differences(result, fair, theirs) if fair != pair else [None, None]
             rows.append(row)
-    return markdown(head, rows, "lllrrr")
+    return markdown(head, rows, "lllrrrrr")
+
+
+def _differences(result: dict, pair: tuple[str, str], theirs: dict) -> list[str | None]:
+    """Ours over the seeds that both rows have, and how many of them agree."""
+    if not {*pair} <= result["settings"].keys():
+        return [None, None]
+    one, other = (result["settings"][name] for name in pair)
+    ours = {}
+    for key in theirs:
+        count = min(len(one[key]), len(other[key]))
+        ours[key] = np.subtract(one[key][:count], other[key][:count])
+    if "miou" in theirs:
+        agree = np.sign(ours["miou"]) == np.sign(theirs["miou"])
+    else:
+        agree = _unharmed(ours, theirs)
+    text = ", ".join(spread(ours[key], key, sign="+") for key in theirs)
+    return [text, f"{int(agree.sum())} of {len(agree)}"]
 
 
 def _unharmed(ours: dict, theirs: dict) -> np.ndarray:

@@ -161,6 +161,9 @@ def test_claims_hold_on_the_embedded_data():
     assert mean["MM", "miou"] > mean["MS", "miou"] > mean["M", "miou"]
     assert mean["MM", "miou"] >= 0.65
     assert mean["SS", "miou"] < mean["S", "miou"]  # unlike the paper: see README
+    assert mean["MS", "miou"] > mean["SS_cam", "miou"] > mean["S_cam", "miou"]  # like it
+    assert mean["M", "miou"] > mean["S_best", "miou"]
+    assert mean["full", "miou"] > mean["MS", "miou"]
     assert mean["2S", "max_f"] > mean["MM", "max_f"]  # unlike the paper: see README
     for setting in ("M", "MM", "2S"):
         assert mean[setting, "mae_crf"] < mean[setting, "mae"]
