@@ -46,7 +46,7 @@ NEEDED = {  # name of ours: the package's
 NETWORKS = {  # of pictures of this kind; what the page says of them
     "mini_S": ("drawing", "S", "from names alone"),
     "mini_M": ("drawing", "M", "from names and from what stands out"),
-    "mini_MM": ("drawing", "MM", "a second time, from the answers of M as well"),
+    "mini_MM": ("drawing", "MM", "in a stronger form, from the answers of M as well"),
     "photos_MM": ("photograph", "MM", "from names and from what stands out, twice"),
 }
 DRAWINGS = {  # number of the held-out scene: what it shows

@@ -367,16 +367,15 @@ async function attempt(action) {
     await action();
   } catch (error) {
     if (latest > mine) return; // another picture was chosen meanwhile
-    $("status").textContent = "";
+    $("status").textContent = picture ? "Below is still the picture before." : "";
     problem(error instanceof Refused ? error.message
       : `This browser could not compute it (${error.message}); try a smaller picture, or `
         + "another browser.");
   }
 }
 
-const chosenKind = () => $("kinds").querySelector(":checked").value;
-const open = (file, kind = chosenKind()) =>
-  file && attempt(async () => look(await decode(file), kind));
+let ownKind; // what the visitor said own pictures are; examples bring their own kind
+const open = (file) => file && attempt(async () => look(await decode(file), ownKind));
 
 async function openExample(button, { file, kind }) {
   for (const other of $("examples").children) other.ariaPressed = other === button;
@@ -403,7 +402,7 @@ async function openCamera() {
   $("take").onclick = () => {
     const canvas = canvasOf(video, video.videoWidth, video.videoHeight);
     $("shot").close();
-    attempt(() => look(canvas, chosenKind()));
+    attempt(() => look(canvas, ownKind));
   };
   $("shot").showModal();
 }
@@ -428,9 +427,13 @@ function listen() {
 
 function fill() {
   const kinds = [...new Set(page.networks.map((network) => network.kind))].reverse();
+  [ownKind] = kinds;
   for (const [k, kind] of kinds.entries()) {
     const input = element("input", { type: "radio", name: "kind", value: kind, checked: !k });
-    input.onchange = () => picture && attempt(() => look(picture.canvas, kind));
+    input.onchange = () => {
+      ownKind = kind;
+      if (picture) attempt(() => look(picture.canvas, kind));
+    };
     $("kinds").append(element("label", {}, input, ` a ${kind}`));
   }
   $("kinds").hidden = kinds.length < 2;
