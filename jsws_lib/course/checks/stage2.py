@@ -86,8 +86,8 @@ def check_mended_head(head: Callable):
             for c in convs
         )
         mistakes = {
-            "the branches are averaged; Section 3.2 sums them, so the logits are four "
-            "times as large": total / 4
+            "the branches are averaged; Section 3.2 sums them, and its logits are four "
+            "times as large as yours": total / 4
         }
         otherwise = "the output is not the sum of the four branches"
         judge(got, total, mistakes, otherwise=otherwise)
