@@ -62,8 +62,8 @@ def check_by_hand(value, lowest: Callable):
         otherwise = f"one can do better than {got:.3f}"
         judge(got, want, mistakes, where=where, otherwise=otherwise, tolerance=4e-4)
     return (
-        "One label can cost nothing. Two cannot: even a perfect answer pays 1.386, so "
-        "this loss never rests."
+        "One label can cost nothing. Two cannot: even the cheapest answer pays 1.386, "
+        "and the right one of this image 2.079."
     )
 
 
@@ -147,7 +147,10 @@ def check_mended(answer: Callable):
         }
         otherwise = f"the sum should be {l_c + l_s:.4f} here, and is {got:.4f}"
         judge(got, l_c + l_s, mistakes, otherwise=otherwise, tolerance=1e-4)
-    return "Both faults leave a loss that falls in training. Only its balance is wrong."
+    return (
+        "Both faults leave a loss that falls in training: one spoils the balance, the "
+        "other teaches that an unjudged pixel is not salient."
+    )
 
 
 # Rows of pixels that show one category or two.

@@ -120,8 +120,8 @@ def check_resting_score(answer: Callable):
         want = grid[loss.argmin()]
         judge(got, want, mistakes, where=where, otherwise=otherwise, tolerance=6e-4)
     return (
-        "An unsure map has its score at 1 as soon as more of its pixels are salient "
-        "than it is sure of: v = 1 does not mean certain."
+        "An unsure map has its score at 1 as soon as `share` exceeds `sure`: v = 1 does "
+        "not mean certain."
     )
 
 
