@@ -147,10 +147,12 @@ def supervised(profile: Profile, recipe: Recipe, seed: int) -> Row:
     folder = runs_root() / f"true_masks-{digest.hexdigest()[:8]}"
     lists = profile.data / profile.voc / "ImageSets" / "Segmentation"
     ids = read_ids(lists / f"{profile.train_list}.txt")
-    if len([*folder.glob("*.png")]) < len(ids):
+    pick_device()  # connects the processes, if several were launched
+    if is_main() and len([*folder.glob("*.png")]) < len(ids):
         scenes = drawn_scenes(profile.data, profile.train_list)
         for name, scene in zip(ids, scenes, strict=True):
             write_palette_png(folder / f"{name}.png", scene.class_mask)
+    wait_for_everyone()
     return Row("full", Run("MS", profile, recipe, seed, pseudo_labels=folder))
 
 

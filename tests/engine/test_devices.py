@@ -72,7 +72,7 @@ def test_two_processes_have_the_losses_of_one(two_and_one):
         {f.parent.name: read_log(f) for f in runs.glob("*/log.csv")}
         for runs, _ in two_and_one
     )
-    assert two.keys() == one.keys() and len(two) == 5  # three settings, two contrasts
+    assert two.keys() == one.keys() and len(two) == 7  # three settings, four contrasts
     for name, records in one.items():
         for theirs, ours in zip(two[name], records, strict=True):
             assert theirs == pytest.approx(ours, rel=1e-3), name

@@ -176,8 +176,9 @@ def test_processes_give_what_one_process_gives(quick, tmp_path, monkeypatch):
         one = json.loads(ablate(**ask, jobs=1, out=tmp_path / "1.json").read_text())
     finally:
         torch.set_num_threads(threads)
-    assert two["jobs"] == 2 and two["settings"].keys() == {"S", "SS", "S_cam"}
-    for setting in ("S", "SS"):
+    made = {"S", "SS", "S_cam", "S_best", "SS_cam"}
+    assert two["jobs"] == 2 and two["settings"].keys() == made
+    for setting in ("S", "SS", "SS_cam"):
         assert one["settings"][setting]["iou"] == two["settings"][setting]["iou"]
         assert two["settings"][setting]["threads"] == [share]
 
