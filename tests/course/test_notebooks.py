@@ -117,7 +117,7 @@ def test_it_is_read_in_an_hour(name):
     assert len(" ".join(prose(name)).split()) <= 2800
     exercises = re.findall(r"^### Exercise ", "\n".join(prose(name)), re.M)
     assert 1 <= len(exercises) <= 4
-    assert sum("report(" in cell.source for cell in code_cells(name)) <= 6
+    assert sum("report(" in cell.source for cell in code_cells(name)) <= 4
 
 
 def test_the_start_is_short_and_leads_on():
