@@ -142,16 +142,16 @@ def supervised(profile: Profile, recipe: Recipe, seed: int) -> Row:
 
     They are drawn for this row, beside the runs; no other training sees them.
     """
-    note = drawn(profile.data)
-    digest = hashlib.sha256(json.dumps(note["parameters"], sort_keys=True).encode())
+    made = drawn(profile.data)["parameters"]
+    digest = hashlib.sha256(json.dumps(made, sort_keys=True).encode())
     folder = runs_root() / f"true_masks-{digest.hexdigest()[:8]}"
     lists = profile.data / profile.voc / "ImageSets" / "Segmentation"
     ids = read_ids(lists / f"{profile.train_list}.txt")
     pick_device()  # connects the processes, if several were launched
     if is_main() and len([*folder.glob("*.png")]) < len(ids):
-        scenes = drawn_scenes(profile.data, profile.train_list)
-        for name, scene in zip(ids, scenes, strict=True):
-            write_palette_png(folder / f"{name}.png", scene.class_mask)
+        for k, name in enumerate(ids):
+            mask = render_training_mask(made["seed"], k, size=made["size"])
+            write_palette_png(folder / f"{name}.png", mask)
     wait_for_everyone()
     return Row("full", Run("MS", profile, recipe, seed, pseudo_labels=folder))
 
@@ -217,7 +217,7 @@ def _refuse_loss(file: Path, rows: Sequence[Row]):
         raise JswsError(f"{file} is not what `jsws ablate` wrote; {advice}") from None
     names, seeds = {row.name for row in rows}, {row.run.seed for row in rows}
     names |= {name for name, setting in READ_OUTS.items() if setting in names}
-    names |= {"S_best"} & {*TABLE} if "S" in names else set()
+    names |= {"S_best"} if "S" in names else set()
     lost += [name for name in kept if name not in names]
     lost += [f"seed {seed}" for seed in kept_seeds if seed not in seeds]
     if lost:
