@@ -61,7 +61,7 @@ def render(seed: int, split: str, k: int, *, size: int = 96) -> Scene:
 def render_training_mask(seed: int, k: int, *, size: int = 96) -> np.ndarray:
     """Return the class mask of training image k, (size, size) uint8 in 0..20.
 
-    For looking, and for a bound by full supervision. The data set itself holds no such mask.
+    For looking, and for a bound by full supervision: the data set holds no such mask.
     """
     return render(seed, "train_aug", k, size=size).class_mask
 
