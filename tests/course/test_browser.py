@@ -31,6 +31,14 @@ explorer = explore(
     height=(0.5, 3.0, 0.5), kind=["bar", "dot"], grid=False)
 """
 
+# The address of an image is renewed with its words; only its pixels say what it shows.
+PIXELS = """image => image.decode().then(() => {
+    const canvas = document.createElement("canvas");
+    [canvas.width, canvas.height] = [image.naturalWidth, image.naturalHeight];
+    canvas.getContext("2d").drawImage(image, 0, 0);
+    return canvas.toDataURL();
+})"""
+
 
 @pytest.fixture
 def page(chromium):
@@ -88,20 +96,22 @@ def test_every_kind_of_control_redraws_the_picture(page, lab):
     explorer = page.locator(".jp-OutputArea-output .widget-vbox:has(img.widget-image)")
     explorer.wait_for()
     picture = explorer.locator("img.widget-image")
-    seen = [picture.get_attribute("src")]
+    before = picture.evaluate(PIXELS)
 
-    def redrawn():
+    def redrawn(words):
+        """Wait until the screen reader's words are these; the picture must differ."""
+        nonlocal before
         page.wait_for_function(
-            "([image, before]) => image.src !== before",
-            arg=[picture.element_handle(), seen[-1]],
+            "([image, words]) => image.title === words && image.complete",
+            arg=[picture.element_handle(), words],
         )
-        seen.append(picture.get_attribute("src"))
+        now = picture.evaluate(PIXELS)
+        assert now != before
+        before = now
 
     explorer.locator(".widget-slider .noUi-handle").press("End")
-    redrawn()
+    redrawn("height 3, kind bar, grid no. bar 3.0")
     explorer.locator(".widget-dropdown select").select_option("dot")
-    redrawn()
+    redrawn("height 3, kind dot, grid no. dot 3.0")
     explorer.locator(".widget-checkbox input").click()
-    redrawn()
-    words = picture.get_attribute("title")  # what a screen reader says
-    assert words == "height 3, kind dot, grid yes. dot 3.0"
+    redrawn("height 3, kind dot, grid yes. dot 3.0")
