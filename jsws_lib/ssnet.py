@@ -10,6 +10,7 @@ that shift.
 """
 
 from contextlib import nullcontext
+from functools import partial
 from typing import NamedTuple
 
 import torch
@@ -100,16 +101,27 @@ class Deconvolution(nn.Module):
 
 
 class DilatedHead(nn.Module):
-    """SSNet-2's four 3x3 convolutions at rates 6, 12, 18, 24, summed (Section 3.2)."""
+    """SSNet-2's four 3x3 convolutions at rates 6, 12, 18, 24, summed (Section 3.2).
+
+    The paper's rates are for its 32 x 32 positions. All four are multiples of 6, so that
+    a position sees only every sixth other, and on a small map most of a kernel lies
+    outside: even areas come out as a lattice. There, take smaller rates.
+
+    Args:
+        in_channels: of the features.
+        out_channels: C + 1.
+        rates: of the branches, positions.
+        border: what a kernel sees outside: `"zeros"`, or the rim with `"replicate"`.
+    """
 
     RATES = (6, 12, 18, 24)
 
-    def __init__(self, in_channels: int, out_channels: int):
+    def __init__(
+        self, in_channels: int, out_channels: int, rates=RATES, border: str = "zeros"
+    ):
         super().__init__()
-        self.branches = nn.ModuleList(
-            nn.Conv2d(in_channels, out_channels, 3, padding=rate, dilation=rate)
-            for rate in self.RATES
-        )
+        conv = partial(nn.Conv2d, in_channels, out_channels, 3, padding_mode=border)
+        self.branches = nn.ModuleList(conv(padding=r, dilation=r) for r in rates)
 
     def forward(self, feats: Tensor) -> Tensor:
         """(B, in_channels, h, w) float to (B, out_channels, h, w)."""
@@ -205,7 +217,7 @@ class SSNet(nn.Module):
         self.backbone, self.size = backbone, size
         self.use_skips = recipe.skips and self.stage == 1
         self.sn = SegmentationNetwork(
-            self.make_head(backbone.channels, categories + 1),
+            self.make_head(backbone.channels, categories + 1, recipe),
             factor=backbone.stride,
             skip_channels=[c for _, c in backbone.skip_stages] if self.use_skips else (),
             upsample=recipe.upsample,
@@ -243,7 +255,7 @@ class SSNet1(SSNet):
     stage = 1
 
     @staticmethod
-    def make_head(in_channels: int, out_channels: int) -> nn.Module:
+    def make_head(in_channels: int, out_channels: int, _recipe: Recipe) -> nn.Module:
         """One 1x1 convolution."""
         return nn.Conv2d(in_channels, out_channels, 1)
 
@@ -252,7 +264,12 @@ class SSNet2(SSNet):
     """Second stage: `DilatedHead`, for pseudo labels that can teach a larger model."""
 
     stage = 2
-    make_head = DilatedHead
+
+    @staticmethod
+    def make_head(in_channels: int, out_channels: int, recipe: Recipe) -> nn.Module:
+        """Four dilated convolutions."""
+        rates = [recipe.head_rate * i for i in (1, 2, 3, 4)]
+        return DilatedHead(in_channels, out_channels, rates, recipe.head_border)
 
 
 def build_ssnet(

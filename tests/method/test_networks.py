@@ -23,7 +23,7 @@ from jsws_lib.backbones import (
     mini_classifier,
     vgg16,
 )
-from jsws_lib.config import JSWS2020, PAPER, STEADY
+from jsws_lib.config import JSWS2020, PAPER, STEADY, Recipe
 from jsws_lib.engine.checkpoints import describe, load_ssnet, recipe_fields, save_weights
 from jsws_lib.ssnet import (
     Deconvolution,
@@ -248,6 +248,19 @@ def test_ssnet_2_sums_four_rates():
     expected[[1, 7, 13, 19, 31, 37, 43, 49]] = 1  # 25 -+ each rate
     expected[25] = 4  # every branch has a centre
     torch.testing.assert_close(row, expected)
+
+
+def test_even_features_stay_even_only_where_the_rim_is_repeated():
+    """On 20 x 20 positions the paper's head steps where a tap leaves the map."""
+    spread = {}
+    for border in ("zeros", "replicate"):
+        torch.manual_seed(0)
+        recipe = Recipe(head_rate=6, head_border=border)
+        logits = SSNet2.make_head(5, 3, recipe)(torch.ones(1, 5, 20, 20))
+        spread[border] = logits.std((2, 3)).max().item()
+    assert spread["replicate"] < 1e-6 < 1e-2 < spread["zeros"]
+    small = SSNet2.make_head(5, 3, Recipe(head_rate=2))
+    assert [b.dilation[0] for b in small.branches] == [2, 4, 6, 8]
 
 
 def test_sam_is_one_weighted_sum_per_category():
