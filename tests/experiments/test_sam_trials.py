@@ -22,16 +22,21 @@ CHANGES = {
 
 def test_a_row_is_written_once_and_holds_what_v_adds(tiny, tmp_path, monkeypatch):
     monkeypatch.setattr(sam_trials, "get_profile", lambda _: tiny)
-    file, trial = tmp_path / "trials.json", Trial("all", 2, CHANGES, "it runs")
+    file, trial = (
+        tmp_path / "trials.json",
+        Trial("all", 2, CHANGES, "it runs", student=True),
+    )
     sam_trials.main([trial], file)
     sam_trials.main([trial], file)
     (row,) = json.loads(file.read_text())["rows"]
     assert (row["trial"], row["steps"], row["changes"]) == ("all", 2, CHANGES)
     assert set(row["loss"]) == {"L_c", "L_s1"}
-    gap = row["v_salient"] - row["v_beside"]
-    assert row["v_gap"] == pytest.approx(gap, abs=2e-5)
     names = {"miou", "max_f", "max_f_no_sam", "max_f_best_v", "recall_beside"}
-    assert names <= row.keys() and all(0 <= row[name] <= 1 for name in names)
+    for found in (row, row["student"]):
+        gap = found["v_salient"] - found["v_beside"]
+        assert found["v_gap"] == pytest.approx(gap, abs=2e-5)
+        assert names <= found.keys() and all(0 <= found[name] <= 1 for name in names)
+    assert row["student"]["max_f"] != row["max_f"]
 
 
 def test_a_standardised_sam_is_a_plain_one_with_another_kernel():
