@@ -16,7 +16,7 @@ CLEAN_ENV := env -u MPLBACKEND -u JSWS_DEVICE -u JSWS_TRAIN -u JSWS_PROFILE -u J
     -u JSWS_RUNS OMP_WAIT_POLICY=PASSIVE GOMP_SPINCOUNT=2000
 
 # Two processes of one thread each; the tests of a file share one, and what it prepares.
-PYTEST := $(CLEAN_ENV) JSWS_STRICT=1 OMP_NUM_THREADS=1 $(PY) -m pytest -n 2 --dist loadscope
+PYTEST := $(CLEAN_ENV) JSWS_COURSE=strict OMP_NUM_THREADS=1 $(PY) -m pytest -n 2 --dist loadscope
 
 help:           ## this list
 	@awk -F ' *## ' '/^[a-z-]+:.*##/ { sub(/:.*/, "", $$1); \
@@ -84,7 +84,7 @@ mutants: $(INSTALLED)  ## break the method on purpose, in fifty places: do its t
 	$(CLEAN_ENV) $(PY) -m tools.mutants
 
 soak: $(INSTALLED)  ## kill ablation and drawing 20 times each: nothing orphaned, nothing lost
-	$(CLEAN_ENV) JSWS_KILLS=20 $(PY) -m pytest -q tests/engine/test_resume.py
+	$(CLEAN_ENV) $(PY) -m pytest -q --kills 20 tests/engine/test_resume.py
 
 lint: $(INSTALLED)  ## ruff: rules and format
 	$(PY) -m ruff check .

@@ -15,6 +15,17 @@ import pytest
 matplotlib.use("Agg")  # not by MPLBACKEND: notebook kernels would inherit that
 
 
+def pytest_addoption(parser):
+    """How often a run is interrupted on its way; `make soak` asks for more."""
+    parser.addoption("--kills", type=int, default=1)
+
+
+@pytest.fixture
+def kills(pytestconfig) -> int:
+    """How often a run is interrupted on its way."""
+    return pytestconfig.getoption("kills")
+
+
 def pytest_collection_modifyitems(items):
     """Cells of notebooks, where nbval collects them, are slow."""
     for item in items:

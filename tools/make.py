@@ -113,7 +113,7 @@ def main(words):
         call(python, "-m", "ruff", "check", ".")
         call(python, "-m", "ruff", "format", "--check", "--quiet", ".")
         tests = words[1:] or TESTS[words[0]]
-        call(python, "-m", "pytest", *tests, JSWS_STRICT="1", OMP_NUM_THREADS="1")
+        call(python, "-m", "pytest", *tests, JSWS_COURSE="strict", OMP_NUM_THREADS="1")
 
 
 if __name__ == "__main__":

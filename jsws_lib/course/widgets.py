@@ -6,7 +6,6 @@ states that `frames` stores, among which the controls of the static site choose.
 """
 
 import io
-import os
 import textwrap
 from collections.abc import Callable, Mapping, Sequence
 
@@ -17,6 +16,7 @@ from matplotlib.figure import Figure
 from traitlets import Unicode
 
 from jsws_lib.course.frames import MIME, frames, options_of
+from jsws_lib.course.measured import asked
 from jsws_lib.course.notebook import show
 
 GREEK = {"alpha": "α", "beta": "β", "gamma": "γ", "theta": "θ", "kappa": "κ", "mu": "μ"}
@@ -59,7 +59,7 @@ class Explorer:
             control.observe(self.redraw, names="value")
         bar = ipywidgets.Box(list(self.controls.values()), layout={"flex_flow": "row wrap"})
         self.box = ipywidgets.VBox([bar, self.picture])
-        if os.environ.get("JSWS_STATIC") != "1":  # else nobody sees it
+        if not asked("static"):  # else nobody sees it
             self.redraw()
 
     @property
@@ -67,16 +67,21 @@ class Explorer:
         """The value of each control."""
         return {name: control.value for name, control in self.controls.items()}
 
+    def show(self):
+        """Display controls and picture, except on pages where nobody can move them."""
+        if not asked("static"):
+            display(self.box)
+
     def redraw(self, _change=None):
         """Draw the present state; every change of a control calls this.
 
         An error shows in place of the picture, as nobody reads a kernel's log. With
-        JSWS_STRICT=1, as in the tests, it is raised.
+        JSWS_COURSE=strict, as in the tests, it is raised.
         """
         try:
             picture, words = self.picture_of(self.state)
         except Exception as error:
-            if os.environ.get("JSWS_STRICT") == "1":
+            if asked("strict"):
                 raise
             fig = Figure(figsize=self.size)
             _write_error(fig, error)
@@ -135,9 +140,9 @@ def explore(
 ) -> Explorer:
     """Show the states of `strip` as one figure, then the controls.
 
-    With JSWS_STATIC=1 the controls are made but not shown; with JSWS_FRAMES=1, too, some
-    of their states are stored with the strip, for pages without a kernel. With
-    JSWS_STRICT=1, as in the tests, each control is moved and has to change the picture.
+    JSWS_COURSE holds words. With `static` the controls are made but not shown; with
+    `frames` some of their states are stored with the strip, for pages without a kernel;
+    with `strict`, as in the tests, each control is moved and has to change the picture.
 
     Args:
         draw: `draw(fig, **state)` fills a Matplotlib figure or subfigure.
@@ -157,12 +162,10 @@ def explore(
         draw(part, **state)
     made = {name: _control(name, what, strip[0][name]) for name, what in controls.items()}
     explorer = Explorer(draw, made, size=size)
-    stored = os.environ.get("JSWS_FRAMES") == "1"
-    show(alt, {MIME: frames(explorer, strip)} if stored else {})
-    if os.environ.get("JSWS_STRICT") == "1":
+    show(alt, {MIME: frames(explorer, strip)} if asked("frames") else {})
+    if asked("strict"):
         explorer.check()
-    if os.environ.get("JSWS_STATIC") != "1":
-        display(explorer.box)
+    explorer.show()
     return explorer
 
 

@@ -1,7 +1,7 @@
 """A notebook in JupyterLab in a real browser: opened, run and moved by its controls.
 
 The cells are few and quick; that every notebook runs and that each control changes its
-picture, nbval sees under JSWS_STRICT=1 without a browser.
+picture, nbval sees under JSWS_COURSE=strict without a browser.
 """
 
 import contextlib

@@ -81,7 +81,7 @@ def not_told(judged):
 def test_checks_pass_the_solution_and_nothing_else(path, monkeypatch, judged):
     monkeypatch.chdir(SOLUTIONS)
     monkeypatch.delenv("JSWS_TRAIN", raising=False)
-    monkeypatch.setenv("JSWS_STATIC", "1")
+    monkeypatch.setenv("JSWS_COURSE", "static")
     matplotlib.use("agg")
     namespace, solved, wrong, pending = {"__name__": "solutions"}, 0, 0, None
     cells = nbformat.read(path, as_version=4).cells

@@ -29,8 +29,7 @@ CONTROLS = {"height": (0.5, 3.0, 0.5), "kind": ["bar", "dot"], "grid": False}
 @pytest.fixture
 def shown(monkeypatch):
     """What `display` was given: [(object, options)]."""
-    monkeypatch.delenv("JSWS_STATIC", raising=False)
-    monkeypatch.delenv("JSWS_STRICT", raising=False)
+    monkeypatch.delenv("JSWS_COURSE", raising=False)
     found = []
     for module in (notebook, widgets):
         monkeypatch.setattr(module, "display", lambda it, **how: found.append((it, how)))
@@ -65,13 +64,13 @@ def test_setting_a_control_redraws(shown):
 
 
 def test_static_pages_get_the_strip_only(shown, monkeypatch):
-    monkeypatch.setenv("JSWS_STATIC", "1")
+    monkeypatch.setenv("JSWS_COURSE", "static")
     assert not make().picture.value  # not drawn in vain
     assert len(shown) == 1
 
 
 def test_a_control_without_effect_is_found_by_the_tests(shown, monkeypatch):
-    monkeypatch.setenv("JSWS_STRICT", "1")
+    monkeypatch.setenv("JSWS_COURSE", "strict")
 
     def still(fig, height):
         fig.subplots()
@@ -122,7 +121,7 @@ def test_an_error_shows_in_place_of_the_picture(shown, monkeypatch):
     explorer.controls["height"].value = 1.0
     assert explorer.picture.value == sound
 
-    monkeypatch.setenv("JSWS_STRICT", "1")
+    monkeypatch.setenv("JSWS_COURSE", "strict")
     with pytest.raises(ValueError, match="such"):
         explorer.controls["height"].value = 3.0
 
@@ -133,7 +132,7 @@ def test_an_error_shows_in_place_of_the_picture(shown, monkeypatch):
 def test_states_for_a_page_are_stored_on_demand(shown, monkeypatch):
     make()
     assert MIME not in shown[0][0]
-    monkeypatch.setenv("JSWS_FRAMES", "1")
+    monkeypatch.setenv("JSWS_COURSE", "frames")
     explorer = make()
     stored = shown[2][0][MIME]
     kinds = [control["kind"] for control in stored["controls"]]

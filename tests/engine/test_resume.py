@@ -30,8 +30,6 @@ from jsws_lib.engine.loop import Loop
 from jsws_lib.engine.resume import KEEP, load_point, read_log, save_point
 from jsws_lib.training import train
 
-KILLS = int(os.environ.get("JSWS_KILLS", 1))
-
 
 class Interrupted(Exception):
     pass
@@ -117,7 +115,7 @@ if __name__ == "__main__":
 
 
 @pytest.mark.slow
-def test_killed_drawing_leaves_the_data_before_or_the_new(tmp_path):
+def test_killed_drawing_leaves_the_data_before_or_the_new(tmp_path, kills):
     """Data of another seed are drawn over those before, and killed again and again."""
     script, root = tmp_path / "draw.py", tmp_path / "data"
     script.write_text(DRAW)
@@ -138,7 +136,7 @@ def test_killed_drawing_leaves_the_data_before_or_the_new(tmp_path):
         assert start(seed).wait() == 0
         wholes.append(data())
     length, rng, killed, seed = (time.monotonic() - began) / 2, random.Random(0), 0, 1
-    while killed < KILLS:
+    while killed < kills:
         run = start(seed)
         try:
             run.wait(length * rng.uniform(0.3, 1.05))
@@ -187,7 +185,7 @@ def content(file):
 
 
 @pytest.mark.slow
-def test_a_killed_run_ends_in_the_same_weights(own_data, tmp_path):
+def test_a_killed_run_ends_in_the_same_weights(own_data, tmp_path, kills):
     """An ablation of M and M-M, in the soak by two processes, killed again and again: in
     training, writing points, caching, making pseudo labels, measuring."""
     (own_data / "mini.json").unlink()  # else it trains contrasts as well
@@ -197,7 +195,7 @@ def test_a_killed_run_ends_in_the_same_weights(own_data, tmp_path):
     def start(name):
         runs = {"JSWS_RUNS": tmp_path / name, "JSWS_CACHE": tmp_path / name / "cache"}
         env = os.environ | {"JSWS_DEVICE": "cpu"} | {k: str(v) for k, v in runs.items()}
-        jobs = str(min(KILLS, 2))  # processes of an ablation take a while to start
+        jobs = str(min(kills, 2))  # processes of an ablation take a while to start
         words = [sys.executable, script, own_data, jobs]
         pipes = {"stdout": subprocess.DEVNULL, "stderr": subprocess.PIPE, "text": True}
         return subprocess.Popen(words, env=env, start_new_session=True, **pipes)
@@ -222,7 +220,7 @@ def test_a_killed_run_ends_in_the_same_weights(own_data, tmp_path):
         run = start("killed")
         try:
             # The first part of it all is the start of Python, when nothing happens.
-            run.wait(None if killed == KILLS else length * rng.uniform(0.3, 0.9))
+            run.wait(None if killed == kills else length * rng.uniform(0.3, 0.9))
         except subprocess.TimeoutExpired:
             kill(run)
             killed += 1
@@ -233,7 +231,7 @@ def test_a_killed_run_ends_in_the_same_weights(own_data, tmp_path):
         for place in one:
             a, b = content(one[place]), content(two[place])
             assert same(a, b) if place.suffix == ".safetensors" else a == b, place
-        if killed == KILLS:
+        if killed == kills:
             return
         if fresh:  # the machine has become faster
             length = time.monotonic() - began

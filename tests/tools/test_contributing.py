@@ -131,7 +131,7 @@ def test_a_notebook_cell_is_there_and_runs(copy):
     env = {
         **os.environ,
         "JSWS_DEVICE": "cpu",
-        "JSWS_STATIC": "1",
+        "JSWS_COURSE": "static",
         "JSWS_DATA": str(ROOT / "data" / "mini"),
     }
     env.pop("MPLBACKEND", None)

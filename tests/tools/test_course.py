@@ -137,9 +137,9 @@ def test_numbers_read_well():
 
 
 def test_a_number_out_of_range_is_an_error_only_when_strict(monkeypatch, capsys):
-    monkeypatch.delenv("JSWS_STRICT", raising=False)
+    monkeypatch.delenv("JSWS_COURSE", raising=False)
     report("mIoU", 0.2, 0.45, 1)
-    monkeypatch.setenv("JSWS_STRICT", "1")
+    monkeypatch.setenv("JSWS_COURSE", "strict")
     report("mIoU", np.float32(0.5), 0.45, 1)
     assert "mIoU = 0.500" in capsys.readouterr().out
     for value in (math.nan, math.inf, 0.44, 1.01):

@@ -35,7 +35,7 @@ def recipe(root, target):
 def test_it_does_what_make_does(root, ran, monkeypatch):
     monkeypatch.setenv("JSWS_TRAIN", "1")
     monkeypatch.setenv("MPLBACKEND", "TkAgg")
-    monkeypatch.delenv("JSWS_STRICT", raising=False)
+    monkeypatch.delenv("JSWS_COURSE", raising=False)
     entry.main(["run"])
     entry.main(["test"])
     words = [command for command, _ in ran]
@@ -58,7 +58,7 @@ def test_it_does_what_make_does(root, ran, monkeypatch):
     for _, env in ran:
         assert not {"JSWS_TRAIN", "MPLBACKEND"} & env.keys()
         assert env["PYTHONUTF8"] == "1"
-        assert ("JSWS_STRICT" in env) == (env is ran[5][1])
+        assert ("JSWS_COURSE" in env) == (env is ran[5][1])
     unset = re.search(r"^CLEAN_ENV :=((?:.*\\\n)*.*)", makefile, re.M)[1]
     assert set(re.findall(r"-u (\w+)", unset)) == set(entry.NOT_INHERITED)
 
