@@ -322,8 +322,8 @@ def bench(
         times: runs of each function.
         threads: of the rows that run a network; default: one per core, better 1 on a busy
             machine.
-        only: measure again some of data_path,max_f,pseudo_labels,crf_compiled,mini_loader,
-            training,large_step; default: all.
+        only: measure again some of data_path,pseudo_labels,training,large_step; default:
+            all.
         out: JSON file; default results/bench_DEVICE.json.
     """
     from jsws_lib.experiments import bench, speed_page

@@ -2,8 +2,8 @@
 
 Each row is ours against a baseline, which is written here from what is known of the
 released code: float32 and one memory format throughout, both graphs held at once, each
-picture decoded and turned in float64, ten augmented copies of an image through a CRF over
-all 21 labels, and a loop over thresholds.
+picture decoded and cropped in float64, and ten augmented copies of an image through a CRF
+over all 21 labels.
 
 The functions of a row take turns in one process, and what counts is the ratio of their
 medians. On a CPU seconds are core seconds, summed over threads: on a busy machine they
@@ -33,22 +33,19 @@ from PIL import Image
 from tqdm.auto import tqdm
 
 from data_utils.datasets import Augmentation, SaliencySet
-from data_utils.embedded.mini import make_mini
 from data_utils.errors import JswsError
 from data_utils.files import write_bytes
 from data_utils.parallel import available_cores
 from jsws_lib.backbones import IMAGENET
 from jsws_lib.config import PROFILES, ROOT, STEADY, Schedule
-from jsws_lib.crf import CRF_PRESETS, PROB_MIN, crf_probs
-from jsws_lib.crf_torch import refine
+from jsws_lib.crf import crf_probs
 from jsws_lib.engine.devices import pick_device
 from jsws_lib.engine.loop import Loop
 from jsws_lib.experiments.memory import random_batches
 from jsws_lib.losses import class_loss, saliency_loss
-from jsws_lib.metrics import SaliencyMeasure, f_measure
 from jsws_lib.pseudo_labels import pseudo_label
 from jsws_lib.ssnet import SSNet, build_ssnet
-from jsws_lib.training import Objective, draw, make_optimizer, training_sets
+from jsws_lib.training import Objective, make_optimizer
 
 RESULTS = ROOT / "results"
 MEAN, STD = map(np.array, IMAGENET)
@@ -226,72 +223,33 @@ def _steps(setup: Setup, batch: int, times: int, ending: str = "") -> list[Row]:
     return rows
 
 
-@thread_count(1)
-def mini_loader(setup: Setup) -> list[Row]:
-    """A step of the course with its batch, against one on a batch at hand."""
-    profile = PROFILES["mini"]
-    images = 2 * profile.batch_class
-    counts = dict(n_class=images, n_saliency=images, n_val=1, n_test=1)
-    with tempfile.TemporaryDirectory() as folder:
-        data = make_mini(Path(folder) / "mini", workers=1, progress=False, **counts)
-        profile = replace(profile, data=data)
-        sets, times = training_sets(LOSSES, profile, STEADY), 2 * setup.times
-        streams = [draw(one, profile, 3 + times) for one in sets]
-        for _ in range(2):  # the first pass decodes the pictures
-            at_hand = [next(stream) for stream in streams]
-        step = Ours(network(profile.backbone, profile.size))
-        spent = in_turns(
-            lambda: step([next(stream) for stream in streams]),
-            partial(step, at_hand),
-            times=times,
-        )
-    what = "profile mini, a step in the training loop against one on a batch at hand"
-    return [row("mini_loader", what, *spent)]
-
-
 # --- data ----------------------------------------------------------------------------
 
 
 @thread_count(1)
 def data_path(setup: Setup) -> list[Row]:
-    """From a file to the network's tensor: a random crop of 256 px, with and without a
-    rotation of up to 10 degrees. The decoded file is made before the clock starts."""
-    try:
-        from skimage.transform import rotate
-    except ImportError:
-        raise JswsError(
-            "the baseline of `data_path` needs scikit-image: pip install scikit-image"
-        ) from None
+    """From a file to the network's tensor: a random crop of 256 px. The decoded file is
+    made before the clock starts."""
     rng = np.random.default_rng(0)
-    rows = []
     with tempfile.TemporaryDirectory() as folder:
         root = Path(folder)
         write_photographs(root, 8)
-        for name, angle, words in (
-            ("data_path", 10.0, "turned and cropped"),
-            ("data_path_upright", 0.0, "cropped"),
-        ):
-            crop = Augmentation(256, rotate=angle)
-            folders = (root / "images", root / "masks")
-            data = SaliencySet(*folders, cache="decoded", augmentation=crop)
+        folders = (root / "images", root / "masks")
+        data = SaliencySet(*folders, cache="decoded", augmentation=Augmentation(256))
 
-            def ours(data=data):
-                for k in range(len(data)):
-                    data[k, k]
+        def ours():
+            for k in range(len(data)):
+                data[k, k]
 
-            def baseline(pairs=data.pairs, angle=angle):
-                for image_path, mask_path in pairs:
-                    image = np.asarray(Image.open(image_path).convert("RGB")) / 255.0
-                    mask = np.asarray(Image.open(mask_path).convert("L")) / 255.0
-                    if angle:
-                        turn = rng.uniform(-angle, angle)
-                        image, mask = rotate(image, turn), rotate(mask, turn)
-                    released_crop(image, mask, rng)
+        def baseline():
+            for image_path, mask_path in data.pairs:
+                image = np.asarray(Image.open(image_path).convert("RGB")) / 255.0
+                mask = np.asarray(Image.open(mask_path).convert("L")) / 255.0
+                released_crop(image, mask, rng)
 
-            spent = core_turns(ours, baseline, times=4 * setup.times)
-            what = f"500 x 375 px JPEG and mask, {words}, per image"
-            rows.append(row(name, what, *(seconds / len(data) for seconds in spent)))
-    return rows
+        spent = core_turns(ours, baseline, times=4 * setup.times)
+    what = "500 x 375 px JPEG and mask, cropped, per image"
+    return [row("data_path", what, *(seconds / len(data) for seconds in spent))]
 
 
 def released_crop(image: np.ndarray, mask: np.ndarray, rng):
@@ -326,7 +284,7 @@ def texture(rng, width: int, height: int) -> np.ndarray:
     return (pixels + rng.normal(0, 8, pixels.shape)).clip(0, 255).astype(np.uint8)
 
 
-# --- pseudo labels and measures ------------------------------------------------
+# --- pseudo labels ---------------------------------------------------------------------
 
 
 def photograph_and_maps(size: tuple[int, int]):
@@ -361,51 +319,11 @@ def pseudo_labels(setup: Setup) -> list[Row]:
     return [row("pseudo_labels", what, *core_turns(ours, baseline, times=setup.times))]
 
 
-@thread_count(1)
-def crf_compiled(setup: Setup) -> list[Row]:
-    """Core time of a CRF, compiled and in PyTorch."""
-    image, probs, _ = photograph_and_maps(setup.photograph)
-    soft = enlarged(probs[[0, 5, 12]], setup.photograph)
-    unary = -np.log(soft.clip(PROB_MIN))
-    spent = core_turns(
-        partial(crf_probs, image, soft),
-        partial(refine, image, unary, CRF_PRESETS["readme"]),
-        times=setup.times,
-    )
-    width, height = setup.photograph
-    what = (
-        f"{width} x {height} px: a CRF of 3 labels by pydensecrf, against ours in PyTorch"
-    )
-    return [row("crf_compiled", what, *spent)]
-
-
-@thread_count(1)
-def max_f(setup: Setup) -> list[Row]:
-    """Max F of one map."""
-    rng = np.random.default_rng(3)
-    mask = rng.random((300, 400)) < 0.3
-    sal_map = (100 * mask + rng.integers(0, 156, mask.shape)).astype(np.uint8)
-
-    def loop_over_thresholds():
-        scaled = sal_map / sal_map.max()
-        for threshold in np.arange(256) / 255:
-            found = scaled >= threshold
-            right = (found & mask).sum()
-            f_measure(right / max(found.sum(), 1), right / mask.sum())
-
-    ours = partial(SaliencyMeasure("toolbox").update, sal_map, mask)
-    spent = core_turns(ours, loop_over_thresholds, times=8 * setup.times)
-    return [row("max_f", "256 thresholds, 400 x 300 px", *spent)]
-
-
 # --- all of it -------------------------------------------------------------------------
 
 PARTS: dict[str, Callable[[Setup], list[Row]]] = {
     "data_path": data_path,
-    "max_f": max_f,
     "pseudo_labels": pseudo_labels,
-    "crf_compiled": crf_compiled,
-    "mini_loader": mini_loader,
     "training": training,
     "large_step": large_step,
 }
@@ -435,8 +353,7 @@ def bench(
         out: another file.
 
     Raises:
-        JswsError: there is no such part; or scikit-image, which the baseline of the data
-            path uses, is missing.
+        JswsError: there is no such part.
     """
     if unknown := [name for name in only if name not in PARTS]:
         raise JswsError(f"bench has no part '{unknown[0]}'; choose from {', '.join(PARTS)}")

@@ -10,14 +10,8 @@ from jsws_lib.course.figures.common import INK
 from jsws_lib.experiments.bench import RESULTS
 from jsws_lib.experiments.results import markdown
 
-# How many times less ours is to need; drawing a batch may cost 15 % of a step.
-AIMS = {
-    "train_step": 1.5,
-    "data_path": 15,
-    "pseudo_labels": 15,
-    "max_f": 30,
-    "mini_loader": 1 / 1.15,
-}
+# How many times less ours is to need.
+AIMS = {"train_step": 1.5, "data_path": 15, "pseudo_labels": 15}
 
 
 def _amount(value: float, unit: str) -> str:

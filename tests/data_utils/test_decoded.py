@@ -17,10 +17,16 @@ import torch
 from PIL import Image
 
 from data_utils import decoded as module
-from data_utils.datasets import Augmentation, ClassificationSet, SaliencySet
+from data_utils.datasets import (
+    MEAN_COLOUR,
+    Augmentation,
+    ClassificationSet,
+    SaliencySet,
+    _turn,
+)
 from data_utils.decoded import Decoded
 from data_utils.errors import JswsError
-from data_utils.voc import read_ids, write_palette_png
+from data_utils.voc import VOID, read_ids, write_palette_png
 from jsws_lib.config import STEADY, get_profile
 from jsws_lib.engine.runs import Run
 from jsws_lib.training import training_sets
@@ -346,3 +352,44 @@ def test_decoded_runs_have_a_name_of_their_own(tiny):
     assert get_profile("paper").cache == "decoded"
     (data,) = training_sets(("L_c",), replace(tiny, cache="decoded"), STEADY)
     assert isinstance(data._decoded, Decoded) and len(data._decoded) == len(data)
+
+
+# --- crops of a stored square ----------------------------------------------------------
+
+
+def test_a_turned_crop_is_pillows():
+    """`_turn` against what it replaces: a grey level, and ties between two pixels."""
+    rng = np.random.default_rng(0)
+    square = rng.integers(0, 256, (284, 284, 4)).astype(np.uint8)
+    for angle, mirror in ((-10.0, False), (3.0, True), (10.0, True)):
+        turned = _turn(square, 256, (20.0, 3.5), (500, 375), angle, mirror).numpy()
+        turn, stretch = np.deg2rad(angle), np.array([500, 375]) / 284
+        rotation = np.array([[np.cos(turn), -np.sin(turn)], [np.sin(turn), np.cos(turn)]])
+        matrix = rotation * stretch / stretch[:, None]
+        offset = 142 + matrix @ (np.array([20.0, 3.5]) - 142)
+        affine = (*matrix[0], offset[0], *matrix[1], offset[1])
+
+        def pillows(layers, resample, fill, affine=affine, mirror=mirror):
+            picture = Image.fromarray(square[..., layers])
+            how = (Image.Transform.AFFINE, affine, resample)
+            old = np.asarray(picture.transform((256, 256), *how, fillcolor=fill))
+            return old[:, ::-1].astype(int) if mirror else old.astype(int)
+
+        image = pillows(slice(0, 3), Image.Resampling.BILINEAR, MEAN_COLOUR)
+        mask = pillows(3, Image.Resampling.NEAREST, VOID)
+        assert abs(turned[:3].transpose(1, 2, 0) - image).max() <= 1
+        assert (turned[3] != mask).mean() < 0.005
+        assert 0.001 < (turned[3] == VOID).mean() < 0.5
+
+
+def test_an_upright_crop_is_a_slice(monkeypatch):
+    square = np.random.default_rng(0).integers(0, 256, (284, 284, 5)).astype(np.uint8)
+    for mirror in (False, True):
+        draw = (np.array([3, 28]) / 28, 0.0, mirror)
+        monkeypatch.setattr(Augmentation, "_draw", lambda self, rng, draw=draw: draw)
+        image, one, two = Augmentation(256).cut(None, [square], (500, 375))
+        expected = square[28:284, 3:259][:, :: -1 if mirror else 1]
+        np.testing.assert_array_equal(image, expected[..., :3].transpose(2, 0, 1))
+        np.testing.assert_array_equal(one, expected[..., 3])
+        np.testing.assert_array_equal(two, expected[..., 4])
+        assert image.is_contiguous() and one.is_contiguous()

@@ -7,18 +7,14 @@ import pytest
 from PIL import Image
 from typer.testing import CliRunner
 
-from data_utils.datasets import MEAN_COLOUR, Augmentation, _turn
 from data_utils.errors import JswsError
-from data_utils.voc import VOID
 from jsws_lib.cli.main import app
 from jsws_lib.experiments import bench, speed_page
 
 SMALL = bench.Setup("densenet_mini", 64, 2, large=2, times=1, photograph=(125, 94))
 RATIOS = {  # what is faster for a reason; the figures that count are `jsws bench`'s
-    "data_path": 4,
-    "data_path_upright": 6,
+    "data_path": 6,
     "pseudo_labels": 8,
-    "max_f": 15,
 }
 
 
@@ -66,9 +62,9 @@ def test_the_command_writes_figures_table_and_chart(tmp_path, monkeypatch):
     assert all(f"| `{name}` " in answer.output for name in bench.PARTS)
     assert (tmp_path / "one.png").is_file()
     again = bench.row("renewed", "", 1.0, 5.0)
-    monkeypatch.setitem(bench.PARTS, "max_f", lambda setup: [again])
-    answer = CliRunner().invoke(app, [*words, "--only", "max_f"])
-    assert "| `renewed` " in answer.output and "| `max_f` " not in answer.output
+    monkeypatch.setitem(bench.PARTS, "data_path", lambda setup: [again])
+    answer = CliRunner().invoke(app, [*words, "--only", "data_path"])
+    assert "| `renewed` " in answer.output and "| `data_path` " not in answer.output
     assert "| `training` " in answer.output  # kept
     with pytest.raises(JswsError, match="no part 'speed'; choose from data_path"):
         bench.bench(only=["speed"], out=tmp_path / "one.json")
@@ -86,44 +82,3 @@ def test_peak_sees_what_is_freed_again():
     assert total == 2**24
     if grown == grown:  # nan where the system does not tell
         assert 60e6 < grown < 120e6
-
-
-# --- the data path that is measured ----------------------------------------------------
-
-
-def test_a_turned_crop_is_pillows():
-    """`_turn` against what it replaces: a grey level, and ties between two pixels."""
-    rng = np.random.default_rng(0)
-    square = rng.integers(0, 256, (284, 284, 4)).astype(np.uint8)
-    for angle, mirror in ((-10.0, False), (3.0, True), (10.0, True)):
-        turned = _turn(square, 256, (20.0, 3.5), (500, 375), angle, mirror).numpy()
-        turn, stretch = np.deg2rad(angle), np.array([500, 375]) / 284
-        rotation = np.array([[np.cos(turn), -np.sin(turn)], [np.sin(turn), np.cos(turn)]])
-        matrix = rotation * stretch / stretch[:, None]
-        offset = 142 + matrix @ (np.array([20.0, 3.5]) - 142)
-        affine = (*matrix[0], offset[0], *matrix[1], offset[1])
-
-        def pillows(layers, resample, fill, affine=affine, mirror=mirror):
-            picture = Image.fromarray(square[..., layers])
-            how = (Image.Transform.AFFINE, affine, resample)
-            old = np.asarray(picture.transform((256, 256), *how, fillcolor=fill))
-            return old[:, ::-1].astype(int) if mirror else old.astype(int)
-
-        image = pillows(slice(0, 3), Image.Resampling.BILINEAR, MEAN_COLOUR)
-        mask = pillows(3, Image.Resampling.NEAREST, VOID)
-        assert abs(turned[:3].transpose(1, 2, 0) - image).max() <= 1
-        assert (turned[3] != mask).mean() < 0.005
-        assert 0.001 < (turned[3] == VOID).mean() < 0.5
-
-
-def test_an_upright_crop_is_a_slice(monkeypatch):
-    square = np.random.default_rng(0).integers(0, 256, (284, 284, 5)).astype(np.uint8)
-    for mirror in (False, True):
-        draw = (np.array([3, 28]) / 28, 0.0, mirror)
-        monkeypatch.setattr(Augmentation, "_draw", lambda self, rng, draw=draw: draw)
-        image, one, two = Augmentation(256).cut(None, [square], (500, 375))
-        expected = square[28:284, 3:259][:, :: -1 if mirror else 1]
-        np.testing.assert_array_equal(image, expected[..., :3].transpose(2, 0, 1))
-        np.testing.assert_array_equal(one, expected[..., 3])
-        np.testing.assert_array_equal(two, expected[..., 4])
-        assert image.is_contiguous() and one.is_contiguous()
