@@ -38,7 +38,7 @@ def _claim(out: Path, net, *, profile: Profile, recipe: Recipe):
     """Note whose labels a folder holds; refuse one that holds another network's."""
     note = out.with_name(f"{out.name}.source")
     rule = (net.size, recipe.suppress, recipe.crf, profile.crf_scale)
-    data = class_digest(profile.data, profile.voc, profile.train_list)
+    data = class_digest(profile.data, profile.voc, profile.train_list, contents=True)
     source = f"{_digest(net)}\n{rule}\n{data}\n"
     known = _noted(note)
     if known != source.splitlines() and any(out.glob("*.png")):

@@ -334,8 +334,8 @@ def _touch_mask(profile):
     Image.fromarray(np.roll(array, 7, 0)).resize((40, 40)).save(mask)
 
 
-def _edit_picture(profile):
-    picture = min((profile.data / profile.saliency_images).glob("*.jpg"))
+def _edit_picture(profile, folder=None):
+    picture = min((folder or profile.data / profile.saliency_images).glob("*.jpg"))
     data = bytearray(picture.read_bytes())
     data[-9] ^= 1  # of the same size
     picture.write_bytes(data)
@@ -359,14 +359,19 @@ def test_corrected_data_are_another_run(tiny, tmp_path, correct, drawn):
     assert changed_runs == set(SETTINGS) - labels_alone
 
 
-def test_pseudo_labels_of_pictures_as_they_were_are_refused(tiny, tmp_path):
+def _edit_labelled_picture(profile):
+    _edit_picture(profile, profile.data / profile.voc / "JPEGImages")
+
+
+@pytest.mark.parametrize("correct", [_correct_label, _edit_labelled_picture])
+def test_pseudo_labels_of_pictures_as_they_were_are_refused(tiny, tmp_path, correct):
     root = shutil.copytree(tiny.data, tmp_path / "data")
     profile, out = replace(tiny, data=root), tmp_path / "labels"
     net = build_ssnet(1, backbone="densenet_mini", size=64, recipe=STEADY).eval()
     make = {"profile": profile, "recipe": STEADY, "out": out, "workers": 0}
     make_pseudo_labels(net, **make)
     make_pseudo_labels(net, **make)
-    _correct_label(profile)
+    correct(profile)
     with pytest.raises(JswsError, match="as they were before"):
         make_pseudo_labels(net, **make)
 
