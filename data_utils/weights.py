@@ -1,10 +1,12 @@
 """Weights from files that others wrote."""
 
+import re
+from collections.abc import Callable
 from pathlib import Path
 
 import torch
 from safetensors.torch import load_file
-from torch import Tensor
+from torch import Tensor, nn
 
 from data_utils.errors import JswsError
 
@@ -47,3 +49,43 @@ def _named(state, source: Path) -> dict[str, Tensor]:
     if bad := [name for name, tensor in entries if not tensor.isfinite().all()]:
         raise JswsError(f"{source}: {bad[0]} holds numbers that are not finite")
     return state
+
+
+def load_weights(net: nn.Module, weights: str | Path | None, hub: Callable | None = None):
+    """Fill a classifier's convolutional part with weights.
+
+    Args:
+        net: what is filled, in place.
+        weights: `"default"` for those of `hub`, a local file, or None for not at all.
+        hub: gives torchvision's entry for the pre-trained weights.
+
+    Raises:
+        JswsError: they cannot be downloaded or read, or do not fit.
+    """
+    if weights is None:
+        return
+    if weights == "default":
+        source = "torchvision's file"
+        try:
+            state = hub().get_state_dict(progress=True, check_hash=True)
+        except (OSError, RuntimeError) as error:
+            raise JswsError(
+                f"the ImageNet weights cannot be downloaded ({error}); go online, or name "
+                "a file you have: --set weights=FILE"
+            ) from None
+    else:
+        source = Path(weights)
+        state = read_state(source)
+    # Several processes and whole classifiers add prefixes; old DenseNet files `norm.1`.
+    old = re.compile(r"(denselayer\d+\.(?:norm|conv))\.([12])")
+    state = {key.removeprefix("module."): value for key, value in state.items()}
+    state = {
+        old.sub(r"\1\2", key.removeprefix("features.")): value
+        for key, value in state.items()
+        if not key.startswith("classifier.")
+    }
+    try:
+        net.load_state_dict(state)
+    except RuntimeError as error:
+        first = str(error).split("\n")[1].strip()[:200]
+        raise JswsError(f"{source} does not fit this backbone: {first}") from None

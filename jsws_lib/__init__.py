@@ -16,8 +16,8 @@
 | inference.py           | pictures of any size                  | 4.1          | 08       |
 | metrics.py             | mIoU, MAE, protocols of the F-measure | 4.2 to 4.4   | 08       |
 
-crf_torch.py is the CRF where nothing compiles. Behind the method: engine/ runs it, course/
-and experiments/ use it, cli/ is the command `jsws`.
+Behind the method: engine/ runs it, course/ and experiments/ use it, cli/ is the command
+`jsws`.
 """
 
 import os

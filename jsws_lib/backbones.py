@@ -12,7 +12,6 @@ factor that was removed, so each filter still looks at the same part of the imag
 | `densenet_mini`   | 194 x 32 x 32       | 14      | shipped, OpenMoji drawings       |
 """
 
-import re
 from collections import OrderedDict
 from collections.abc import Callable
 from pathlib import Path
@@ -23,7 +22,7 @@ from torch import Tensor, nn
 
 from data_utils.errors import JswsError
 from data_utils.files import verified
-from data_utils.weights import read_state
+from data_utils.weights import load_weights
 from jsws_lib.config import ROOT
 
 IMAGENET = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
@@ -167,7 +166,7 @@ def densenet169(*, stride: int = 8, weights: str | Path | None = "default") -> B
     from torchvision import models  # here and below: it takes seconds to import
 
     net = models.densenet169().features
-    _load(net, weights, lambda: models.DenseNet169_Weights.IMAGENET1K_V1)
+    load_weights(net, weights, lambda: models.DenseNet169_Weights.IMAGENET1K_V1)
     skips = (("denseblock3", 1280), ("denseblock2", 512))
     return _densenet("densenet169", net, 1664, stride=stride, skip_stages=skips)
 
@@ -175,7 +174,7 @@ def densenet169(*, stride: int = 8, weights: str | Path | None = "default") -> B
 def densenet_mini(*, stride: int = 8, weights: str | Path | None = "default") -> Backbone:
     """A .4 M-parameter DenseNet: the same class, code path and surgery, on a laptop."""
     net = mini_classifier(num_classes=1).features
-    _load(net, verified(MINI_WEIGHTS) if weights == "default" else weights)
+    load_weights(net, verified(MINI_WEIGHTS) if weights == "default" else weights)
     skips = (("denseblock3", 196), ("denseblock2", 136))
     return _densenet("densenet_mini", net, 194, stride=stride, skip_stages=skips)
 
@@ -205,7 +204,7 @@ def vgg16(*, stride: int = 8, weights: str | Path | None = "default") -> Backbon
     from torchvision import models
 
     net = models.vgg16().features
-    _load(net, weights, lambda: models.VGG16_Weights.IMAGENET1K_V1)
+    load_weights(net, weights, lambda: models.VGG16_Weights.IMAGENET1K_V1)
     dilate(net, SURGERY["vgg16", stride])
     return Backbone(net, 512, stride=stride, skip_stages=(("23", 512), ("16", 256)))
 
@@ -236,7 +235,7 @@ def efficientnet_lite0(
     names = ["stem", "stem_bn", *map(str, range(7)), "head", "head_bn"]
     layers = nn.Sequential(OrderedDict(zip(names, stages, strict=True)))
     if weights != "default":
-        _load(layers, weights)
+        load_weights(layers, weights)
     dilate(layers, SURGERY["efficientnet_lite0", stride])
     return Backbone(
         layers,
@@ -274,38 +273,9 @@ def build_backbone(
     if name not in BACKBONES:
         raise JswsError(f"unknown backbone '{name}'; choose from {', '.join(BACKBONES)}")
     if (name, stride) not in SURGERY:
-        raise JswsError(f"stride {stride} is not built for {name}; choose 8 or 16")
+        built = ", ".join(str(s) for other, s in SURGERY if other == name)
+        raise JswsError(f"stride {stride} is not built for {name}; choose from {built}")
     backbone = BACKBONES[name](stride=stride, weights=weights)
     if not final_relu and name.startswith("densenet"):
         del backbone.features.relu5
     return backbone
-
-
-def _load(net: nn.Module, weights: str | Path | None, hub: Callable | None = None):
-    """Fill `net` from torchvision's hub (`"default"`), a local file, or not at all."""
-    if weights is None:
-        return
-    if weights == "default":
-        source = "torchvision's file"
-        try:
-            state = hub().get_state_dict(progress=True, check_hash=True)
-        except (OSError, RuntimeError) as error:
-            raise JswsError(
-                f"the ImageNet weights cannot be downloaded ({error}); go online, or name "
-                "a file you have: --set weights=FILE"
-            ) from None
-    else:
-        source = Path(weights)
-        state = read_state(source)
-    # Several processes and whole classifiers add prefixes; old DenseNet files `norm.1`.
-    old = re.compile(r"(denselayer\d+\.(?:norm|conv))\.([12])")
-    state = {
-        old.sub(r"\1\2", k.removeprefix("module.").removeprefix("features.")): v
-        for k, v in state.items()
-        if not k.startswith("classifier.")
-    }
-    try:
-        net.load_state_dict(state)
-    except RuntimeError as error:
-        first = str(error).split("\n")[1].strip()[:200]
-        raise JswsError(f"{source} does not fit this backbone: {first}") from None

@@ -4,8 +4,8 @@ The paper refines pseudo-labels (section 3.4) and saliency maps (section 4.1) wi
 never the segmentation output. Its parameters are not given, so each result must name
 its preset.
 
-pydensecrf computes it, compiled C++. Where it cannot be imported `crf_torch` takes over,
-with the same result but for rounding.
+pydensecrf computes it, compiled C++. Where it cannot be imported `data_utils/crf_torch.py`
+stands in for it, with the same result but for rounding.
 """
 
 import multiprocessing
@@ -72,7 +72,7 @@ def crf_probs(
         return np.ones(probs.shape, np.float32)  # nothing to decide
     unary = _unary(probs, settings.label_prob)
     if (library := pydensecrf()) is None:
-        from jsws_lib.crf_torch import refine  # PyTorch takes seconds to import
+        from data_utils.crf_torch import refine  # PyTorch takes seconds to import
 
         return refine(image, unary, settings, scale=scale)
     crf = library.DenseCRF2D(width, height, count)

@@ -3,7 +3,8 @@
 Every accumulator keeps sums only, so a data set of any size is scored in constant
 memory: ``update`` once per image, ``compute`` at the end, ``+=`` merges two of them.
 Each score carries the name of its convention, because the same maps differ by whole
-points between conventions. `evaluation.py` measures folders of files.
+points between conventions. `engine/evaluation.py` measures
+networks, `experiments/folders.py` folders of files.
 """
 
 from collections.abc import Sequence
@@ -14,7 +15,7 @@ import numpy as np
 from PIL import Image
 
 from data_utils.errors import JswsError
-from data_utils.voc import VOC_CLASSES
+from data_utils.voc import NUM_CLASSES, VOC_CLASSES, VOID
 
 BETA2 = 0.3  # F-measure weight: precision counts more than recall (section 4.1)
 
@@ -68,22 +69,19 @@ class ConfusionMatrix:
 
     def __init__(
         self,
-        num_classes: int = 21,
+        num_classes: int = NUM_CLASSES + 1,
         *,
-        void: int = 255,
         absent="union",
         names: Sequence[str] = (),
-        known: Sequence[str] = (),
     ):
         if absent not in self.ABSENT:
             raise JswsError(f"absent={absent!r}: choose 'zero', 'union' or 'target'")
-        self.num_classes, self.void, self.absent = num_classes, void, absent
+        self.num_classes, self.absent = num_classes, absent
         self.names = names  # of the classes, for tables; none for VOC's
-        self.known = known  # the categories that were predicted; none: all of them
         self.matrix = np.zeros((num_classes, num_classes), np.int64)
 
     def update(self, target, pred) -> None:
-        """Count integer arrays or tensors of one shape; ``void`` targets are ignored.
+        """Count integer arrays or tensors of one shape; void targets (255) are ignored.
 
         Raises JswsError on unequal shapes, on a target that is neither a class nor
         void, and on a prediction that is not a class.
@@ -91,24 +89,24 @@ class ConfusionMatrix:
         target, pred = _as_numpy(target), _as_numpy(pred)
         if target.shape != pred.shape:
             raise JswsError(f"prediction is {_size(pred)}, target is {_size(target)}")
-        for name, array, also in ("target", target, self.void), ("prediction", pred, 0):
+        for name, array, also in ("target", target, VOID), ("prediction", pred, 0):
             if array.dtype.kind not in "iub":
                 raise JswsError(f"{name} must hold integers, found {array.dtype}")
             bad = ((array < 0) | (array >= self.num_classes)) & (array != also)
             if bad.any():
-                void = f" or {self.void} (void)" if name == "target" else ""
+                void = f" or {VOID} (void)" if name == "target" else ""
                 raise JswsError(
                     f"{name} holds the value {array[bad][0]}, "
                     f"expected 0..{self.num_classes - 1}{void}"
                 )
-        valid = target != self.void
+        valid = target != VOID
         pair = target[valid].astype(np.int64) * self.num_classes + pred[valid]
         counts = np.bincount(pair, minlength=self.num_classes**2)
         self.matrix += counts.reshape(self.matrix.shape)
 
     def __iadd__(self, other: "ConfusionMatrix") -> "ConfusionMatrix":
         """Merge the counts of another matrix, say of another worker."""
-        for name in "num_classes", "void", "absent":
+        for name in "num_classes", "absent", "names":
             mine, theirs = getattr(self, name), getattr(other, name)
             if mine != theirs:
                 raise JswsError(f"cannot merge {name}={theirs!r} into {name}={mine!r}")
@@ -129,33 +127,6 @@ class ConfusionMatrix:
         return SegmentationScores(
             float(np.nanmean(iou)), iou, float(accuracy), self.absent, self.names
         )
-
-    def check_truth(self, where):
-        """Raise JswsError where no mask has a category: background alone says nothing."""
-        if not self.matrix[1:].any():
-            raise JswsError(
-                f"no mask of {where} has a category, so there is nothing to measure: the "
-                f"first category is the value 1, and {self.void} is void"
-            )
-
-    def unknown(self) -> dict:
-        """What the truth holds of categories that were not `known` to whoever predicted.
-
-        Returns:
-            {} if nothing, else `unknown`, their names; `unknown_pixels`, their share of
-            the pixels, all of them errors; `miou_known`, over the background and the
-            others.
-        """
-        pixels = self.matrix.sum(1)
-        known = {"background", *self.known}
-        other = np.array([name not in known for name in self.names]) & (pixels > 0)
-        if not self.known or not other.any():
-            return {}
-        return {
-            "unknown": [self.names[k] for k in np.flatnonzero(other)],
-            "unknown_pixels": float(pixels[other].sum() / pixels.sum()),
-            "miou_known": float(np.nanmean(self.compute().iou[~other])),
-        }
 
     def __str__(self) -> str:
         if not self.matrix.any():
@@ -316,7 +287,8 @@ class SaliencyMeasure:
             raise JswsError(f"need HxW arrays, not {sal_map.shape} and {mask.shape}")
         if sal_map.dtype != np.uint8:
             low, high = sal_map.min(), sal_map.max()  # nan if any value is
-            least = -np.inf if self.protocol.divide_by_max else 0  # toolbox clips at 0
+            # toolbox clips at 0; infinity is nobody's
+            least = np.finfo(float).min if self.protocol.divide_by_max else 0
             if sal_map.dtype.kind != "f" or not (least <= low and high <= 1):
                 raise JswsError(
                     "a saliency map is uint8 or float in [0, 1], "

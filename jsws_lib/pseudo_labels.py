@@ -66,7 +66,7 @@ def pseudo_label(
         probs: H from SSNet-1, (C+1, h, w) float32 in [0, 1].
         labels: t, (C,) multi-hot.
         rule: `"probs"` multiplies H by t, Section 3.4; `"cam"`, too, where `probs` are
-            the scores of `cam_scores`. `"logits"` multiplies log H by t
+            the scores of `engine.cam.cam_scores`. `"logits"` multiplies log H by t
             as the released code does its logits (log H less its mean over channels, the
             logits up to a constant): a suppressed category scores zero, above any
             unlikely present one, and may win.

@@ -5,8 +5,7 @@
                                                      S = sum_i v_i H_i      (Eq. 1)
 
 Channel 0 is the background, channel i + 1 the category `VOC_CLASSES[i + 1]`, or other
-data's, while v and the image labels have no background: `foreground` and `aggregate` own
-that shift.
+data's.
 """
 
 from contextlib import nullcontext
@@ -67,19 +66,11 @@ class Deconvolution(nn.Module):
         trainable: learn one full `channels` x `channels` kernel, as the released code
             does, instead of keeping one fixed kernel per channel. A trained kernel gives
             up sum(H) = 1 if it follows the softmax.
-        border: `"replicate"`, or `"zeros"` for the plain layer.
     """
 
-    def __init__(
-        self,
-        channels: int,
-        factor: int,
-        *,
-        trainable: bool = False,
-        border: str = "replicate",
-    ):
+    def __init__(self, channels: int, factor: int, *, trainable: bool = False):
         super().__init__()
-        self.factor, self.border = factor, border
+        self.factor = factor
         self.groups = 1 if trainable else channels
         ramp = 1 - (torch.arange(2 * factor) + 0.5 - factor).abs() / factor
         weight = torch.zeros(channels, channels // self.groups, 2 * factor, 2 * factor)
@@ -92,11 +83,10 @@ class Deconvolution(nn.Module):
 
     def forward(self, maps: Tensor) -> Tensor:
         """(B, channels, h, w) float to (B, channels, h * factor, w * factor)."""
-        pad, crop = self.factor // 2, 0
-        if self.border == "replicate":
-            maps, crop = F.pad(maps, (1, 1, 1, 1), mode="replicate"), self.factor
+        maps = F.pad(maps, (1, 1, 1, 1), mode="replicate")
+        pad = self.factor // 2 + self.factor  # the layer's own, and the rim
         return F.conv_transpose2d(
-            maps, self.weight, stride=self.factor, padding=pad + crop, groups=self.groups
+            maps, self.weight, stride=self.factor, padding=pad, groups=self.groups
         )
 
 
@@ -140,6 +130,9 @@ class SegmentationNetwork(nn.Module):
             describes.
         trainable: learn the deconvolution.
         categories: C.
+
+    Raises:
+        JswsError: the deconvolution of probabilities is to be learned.
     """
 
     def __init__(
@@ -153,6 +146,11 @@ class SegmentationNetwork(nn.Module):
         categories: int = NUM_CLASSES,
     ):
         super().__init__()
+        if trainable and upsample == "probs":
+            raise JswsError(
+                "upsample=probs needs trainable_deconv=false: behind the softmax a trained "
+                "kernel gives H that do not sum to one"
+            )
         self.head, self.upsample = head, upsample
         channels = categories + 1
         self.skips = nn.ModuleList(nn.Conv2d(c, channels, 1) for c in skip_channels)
@@ -187,10 +185,14 @@ class SegmentationNetwork(nn.Module):
 
 
 class SSNet(nn.Module):
-    """SN and SAM on shared features; `SSNet1` and `SSNet2` differ in the head.
+    """SN and SAM on shared features; SSNet-1 and SSNet-2 differ in the head.
+
+    The head of SSNet-1 is a 1x1 convolution, for labels that say little about place;
+    pseudo labels can teach the larger `DilatedHead` of SSNet-2.
 
     Args:
         backbone: feature extractor.
+        stage: 1 or 2.
         size: side of the square input, pixels.
         recipe: the readings of the paper that shape the network.
         categories: C.
@@ -199,11 +201,10 @@ class SSNet(nn.Module):
         JswsError: `size` is not a multiple of the backbone's stride.
     """
 
-    stage: int
-
     def __init__(
         self,
         backbone: Backbone,
+        stage: int,
         *,
         size: int,
         recipe: Recipe,
@@ -214,10 +215,16 @@ class SSNet(nn.Module):
             raise JswsError(
                 f"size {size} is not a multiple of the stride {backbone.stride}"
             )
-        self.backbone, self.size = backbone, size
-        self.use_skips = recipe.skips and self.stage == 1
+        self.backbone, self.stage, self.size = backbone, stage, size
+        self.use_skips = recipe.skips and stage == 1
+        shape = backbone.channels, categories + 1
+        if stage == 1:
+            head = nn.Conv2d(*shape, 1)
+        else:
+            rates = [recipe.head_rate * i for i in (1, 2, 3, 4)]
+            head = DilatedHead(*shape, rates, recipe.head_border)
         self.sn = SegmentationNetwork(
-            self.make_head(backbone.channels, categories + 1, recipe),
+            head,
             factor=backbone.stride,
             skip_channels=[c for _, c in backbone.skip_stages] if self.use_skips else (),
             upsample=recipe.upsample,
@@ -249,29 +256,6 @@ class SSNet(nn.Module):
         return SSNetOutput(log_probs, logits, self.sam(feats))
 
 
-class SSNet1(SSNet):
-    """First stage: a 1x1 convolution, for labels that say little about place."""
-
-    stage = 1
-
-    @staticmethod
-    def make_head(in_channels: int, out_channels: int, _recipe: Recipe) -> nn.Module:
-        """One 1x1 convolution."""
-        return nn.Conv2d(in_channels, out_channels, 1)
-
-
-class SSNet2(SSNet):
-    """Second stage: `DilatedHead`, for pseudo labels that can teach a larger model."""
-
-    stage = 2
-
-    @staticmethod
-    def make_head(in_channels: int, out_channels: int, recipe: Recipe) -> nn.Module:
-        """Four dilated convolutions."""
-        rates = [recipe.head_rate * i for i in (1, 2, 3, 4)]
-        return DilatedHead(in_channels, out_channels, rates, recipe.head_border)
-
-
 def build_ssnet(
     stage: int,
     *,
@@ -286,5 +270,4 @@ def build_ssnet(
     features = build_backbone(
         backbone, stride=stride, weights=weights, final_relu=recipe.final_relu
     )
-    kind = SSNet1 if stage == 1 else SSNet2
-    return kind(features, size=size, recipe=recipe, categories=categories)
+    return SSNet(features, stage, size=size, recipe=recipe, categories=categories)

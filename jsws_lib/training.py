@@ -3,7 +3,6 @@
 import math
 import random
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -57,7 +56,7 @@ def train(
         JswsError: data are missing or broken, or a loss is not finite.
     """
     loop = loop or Loop()
-    steps = steps or profile.steps[net.stage - 1]
+    steps = profile.steps[net.stage - 1] if steps is None else steps
     schedule = (recipe.schedules or profile.schedules)[net.stage - 1]
     loop.place(net, profile, losses)
     optimizer = make_optimizer(net, schedule, sam_rate=recipe.sam_rate)
@@ -141,8 +140,7 @@ class Loop:
         """Objective and optimizer, wrapped in whatever shares their work."""
         return objective, optimizer
 
-    @contextmanager
-    def running(self, steps: int, title: str) -> Iterator[tqdm]:
+    def running(self, steps: int, title: str) -> tqdm:
         """The numbers of the steps that are still to do, behind a progress bar."""
         self.bar = tqdm(
             range(self.done, steps),
@@ -153,7 +151,7 @@ class Loop:
             mininterval=1,
             disable=process_share()[0] > 0,
         )
-        yield self.bar
+        return self.bar
 
     def backward(self, objective, batch: dict, *, last: bool = True) -> dict[str, float]:
         """The losses on one batch; their gradients are added to the weights'."""
@@ -194,7 +192,8 @@ def learning_rate(schedule: Schedule, step: int, steps: int) -> float:
 
 def set_rate(optimizer, schedule: Schedule, step: int, steps: int) -> float:
     """Give the optimizer a step's rate, each group its multiple of it; returns the rate."""
-    if schedule.reset_moments and step and step % schedule.every == 0:
+    decays = schedule.kind == "step" and step and step % schedule.every == 0
+    if schedule.reset_moments and decays:
         optimizer.state.clear()
     # A plain float: torch.load refuses NumPy's when a run is taken up again.
     rate = float(learning_rate(schedule, step, steps))

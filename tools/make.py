@@ -28,7 +28,7 @@ TESTS = {
     "test-all": [*IN_TWO, "--durations=15", *NBVAL, "tests", "notebooks"],
 }
 
-COMPILED = "pydensecrf2"  # C++ source; jsws_lib/crf_torch.py does without
+COMPILED = "pydensecrf2"  # C++ source; data_utils/crf_torch.py does without
 NOT_COMPILED = """\
 pydensecrf2 did not compile (.venv/pydensecrf2.log says why): the dense CRF will run in
 PyTorch, with the same labels but slower. For the fast one install a C++ compiler and

@@ -171,12 +171,6 @@ MUTANTS = (
         "squares are smooth",
         "inference",
     ),
-    Mutant(
-        "scale=scale * shrink",
-        "scale=scale",
-        "the CRF's reach on a shrunk picture",
-        "inference",
-    ),
     Mutant("(sal_map * 255).round()", "(sal_map * 255)", "greys are rounded", "inference"),
     # --- metrics ---
     Mutant("BETA2 = 0.3", "BETA2 = 1.0", "F-measure's beta", "metrics"),
@@ -223,7 +217,8 @@ def place(mutant: Mutant, root: Path = ROOT) -> Path:
     Raises:
         ValueError: the text is not there exactly once, or what it becomes is no Python.
     """
-    files = {path: path.read_text("utf-8") for path in sorted(root.glob("jsws_lib/*.py"))}
+    paths = [*sorted(root.glob("jsws_lib/*.py")), root / "data_utils" / "crf_torch.py"]
+    files = {path: path.read_text("utf-8") for path in paths}
     found = [path for path, text in files.items() for _ in range(text.count(mutant.old))]
     if len(found) != 1:
         names = ", ".join(path.name for path in found) or "no file"

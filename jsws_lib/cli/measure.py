@@ -272,10 +272,11 @@ def predict(
     from tqdm.auto import tqdm
 
     from data_utils.pictures import read_image
-    from jsws_lib import inference
     from jsws_lib.engine.checkpoints import load_ssnet
     from jsws_lib.engine.devices import pick_device
+    from jsws_lib.engine.evaluation import refine_saliency
     from jsws_lib.experiments import predictions
+    from jsws_lib.inference import predict
 
     if crf_scale is not None and not crf:
         raise JswsError("--crf-scale needs --crf: name the CRF preset")
@@ -294,13 +295,12 @@ def predict(
         known = replace(known, crf_scale=crf_scale)
     names, values = predictions.numbered(story["categories"], numbers)
     scale, how = known.crf_scale, {"plain": plain, "saliency": saliency, "names": names}
-    found = inference.predict(net, map(read_image, files))
+    found = predict(net, map(read_image, files))
     for file in tqdm(files, desc="predicting", leave=False):
         image, prediction = read_image(file), next(found)
         if crf:
-            refined = inference.refine_saliency(
-                image, prediction.sal_map, preset=crf, scale=scale
-            )
+            sal_map = prediction.sal_map
+            refined = refine_saliency(image, sal_map, preset=crf, scale=scale)
             prediction = prediction._replace(sal_map=refined)
         segmentation = values[prediction.segmentation]
         prediction = prediction._replace(segmentation=segmentation)

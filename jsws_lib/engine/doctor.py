@@ -189,7 +189,7 @@ def _crf() -> str:
         "python -m tools.make venv; with conda: conda install pydensecrf"
     )
     with _mended_by(fix, f"{missing}; in PyTorch neither: "):
-        importlib.import_module("jsws_lib.crf_torch")
+        importlib.import_module("data_utils.crf_torch")
     raise Problem(f"{missing}; the slower one in PyTorch is used", fix, Status.WARN)
 
 

@@ -18,17 +18,63 @@ from data_utils.pictures import (
     renumbering,
     same_size,
 )
-from data_utils.voc import read_ids
+from data_utils.voc import VOID, read_ids
 from jsws_lib.config import Profile, Recipe
-from jsws_lib.inference import Prediction, predict, refine_saliency, to_grey, without_sam
+from jsws_lib.crf import crf_saliency
+from jsws_lib.inference import Prediction, predict, resize_nearest, to_grey
 from jsws_lib.metrics import ConfusionMatrix, SaliencyMeasure
 from jsws_lib.ssnet import SSNet
+
+CRF_PIXELS = 2_000_000  # largest picture that the CRF refines at its own size
+
+
+class Confusion(ConfusionMatrix):
+    """A `ConfusionMatrix` that knows which categories could be predicted.
+
+    Args:
+        names: of the classes, the background first.
+        absent: see `ConfusionMatrix`.
+        known: the categories that whoever predicted knows; none: all of them.
+    """
+
+    def __init__(
+        self, names: Sequence[str], *, absent: str = "union", known: Sequence[str] = ()
+    ):
+        super().__init__(len(names), absent=absent, names=names)
+        self.known = known
+
+    def check_truth(self, where):
+        """Raise JswsError where no mask has a category: background alone says nothing."""
+        if not self.matrix[1:].any():
+            raise JswsError(
+                f"no mask of {where} has a category, so there is nothing to measure: the "
+                f"first category is the value 1, and {VOID} is void"
+            )
+
+    def unknown(self) -> dict:
+        """What the truth holds of categories that were not `known` to whoever predicted.
+
+        Returns:
+            {} if nothing, else `unknown`, their names; `unknown_pixels`, their share of
+            the pixels, all of them errors; `miou_known`, over the background and the
+            others.
+        """
+        pixels = self.matrix.sum(1)
+        known = {"background", *self.known}
+        other = np.array([name not in known for name in self.names]) & (pixels > 0)
+        if not self.known or not other.any():
+            return {}
+        return {
+            "unknown": [self.names[k] for k in np.flatnonzero(other)],
+            "unknown_pixels": float(pixels[other].sum() / pixels.sum()),
+            "miou_known": float(np.nanmean(self.compute().iou[~other])),
+        }
 
 
 class Evaluation(NamedTuple):
     """The measures of Tables 5 and 6."""
 
-    segmentation: ConfusionMatrix
+    segmentation: Confusion
     saliency: SaliencyMeasure
     saliency_crf: SaliencyMeasure | None
 
@@ -138,7 +184,7 @@ def measure_segmentation(
     limit: int | None = None,
     spread: bool = False,
     absent: str = "target",
-) -> ConfusionMatrix:
+) -> Confusion:
     """The part of `evaluate` that looks at VOC val; arguments and errors are the same.
 
     `known` are the network's categories, where they are not the data's: they are compared
@@ -146,10 +192,10 @@ def measure_segmentation(
     name in both is a JswsError. With `spread` the `limit` images lie evenly over the list.
     """
 
-    def share() -> list[ConfusionMatrix]:
+    def share() -> list[Confusion]:
         data = categories(profile.data / profile.voc)
         names = ("background", *combined(known or data, data))
-        matrix = ConfusionMatrix(len(names), absent=absent, names=names, known=known)
+        matrix = Confusion(names, absent=absent, known=known)
         for prediction, mask in validation(
             net, profile, known=known, limit=limit, spread=spread
         ):
@@ -198,6 +244,47 @@ def measure_saliency(
 
     plain, *refined = _together(share)
     return plain, refined[0] if refined else None
+
+
+def without_sam(prediction: Prediction) -> np.ndarray:
+    """S with v = 1 for every category: 1 - H_bg, (H, W) float32 in [0, 1].
+
+    What the SAM adds to a saliency map is the difference from this one.
+    """
+    height, width = prediction.sal_map.shape
+    return resize_nearest(1 - prediction.probs[0], (width, height)).clip(0, 1)
+
+
+def refine_saliency(
+    image: Image.Image, sal_map: np.ndarray, *, preset: str, scale: float = 1.0
+) -> np.ndarray:
+    """`crf_saliency` on a picture of any size, in bounded memory.
+
+    The CRF needs 200 to 300 bytes a pixel. A picture of more than `CRF_PIXELS` is refined
+    at that many and the result enlarged, bilinear; `scale` shrinks along, so that the
+    CRF reaches over the same part of the picture.
+
+    Args:
+        image: RGB picture.
+        sal_map: S, (H, W) float32 in [0, 1].
+        preset, scale: of the CRF.
+
+    Returns:
+        (H, W) float32 in [0, 1].
+
+    Raises:
+        JswsError: as `crf_probs` does.
+    """
+    shrink = min(1.0, (CRF_PIXELS / (image.width * image.height)) ** 0.5)
+    if shrink == 1:
+        return crf_saliency(np.asarray(image), sal_map, preset=preset, scale=scale)
+    size = tuple(max(1, int(shrink * side)) for side in image.size)
+    small = np.asarray(image.resize(size, Image.Resampling.BILINEAR))
+    refined = crf_saliency(
+        small, resize_nearest(sal_map, size), preset=preset, scale=scale * shrink
+    )
+    large = Image.fromarray(refined).resize(image.size, Image.Resampling.BILINEAR)
+    return np.asarray(large).clip(0, 1)
 
 
 def _together(share: Callable[[], list]) -> list:

@@ -136,7 +136,8 @@ def make_pseudo_labels(
     # Imported here because each worker imports this file, and PyTorch takes it seconds.
     from data_utils.datasets import Augmentation, ClassificationSet
     from data_utils.pictures import read_image
-    from jsws_lib.inference import cam_scores, class_activation_maps, predict
+    from jsws_lib.engine.cam import cam_scores, class_activation_maps
+    from jsws_lib.inference import predict
 
     out.mkdir(parents=True, exist_ok=True)
     data = ClassificationSet(

@@ -26,8 +26,9 @@ from data_utils.pictures import (
     read_saliency_mask,
 )
 from data_utils.voc import VOC_CLASSES
+from jsws_lib.engine.evaluation import Confusion
 from jsws_lib.experiments.structure import StructureMeasure, StructureScores
-from jsws_lib.metrics import ConfusionMatrix, SaliencyMeasure, SaliencyScores
+from jsws_lib.metrics import SaliencyMeasure, SaliencyScores
 
 CHUNK = 16  # images a job: the same sums, to the last bit, for any number of processes
 
@@ -41,7 +42,7 @@ def evaluate_segmentation_folder(
     names: Sequence[str] = VOC_CLASSES,
     progress: bool = True,
     workers: int | None = None,
-) -> ConfusionMatrix:
+) -> Confusion:
     """Count ``pred_dir/<id>.png`` against ``gt_dir/<id>.png`` (indexed, VOC values).
 
     ``ids`` defaults to every mask of ``gt_dir``; then a prediction without a mask is an
@@ -57,13 +58,7 @@ def evaluate_segmentation_folder(
     pairs = _pairs(pred_dir, gt_dir, ids)
     known = category_names(open_picture(pairs[0][0]), pairs[0][0])
     every = combined(known or names[1:], names[1:])
-    new = partial(
-        ConfusionMatrix,
-        len(every) + 1,
-        absent=absent,
-        names=(names[0], *every),
-        known=known,
-    )
+    new = partial(Confusion, (names[0], *every), absent=absent, known=known)
     count = partial(_count_segmentations, new, names=names[1:])
     matrix = _merge(count, pairs, workers, progress)
     matrix.check_truth(gt_dir)
@@ -103,7 +98,7 @@ def evaluate_structure_folder(
 
 def _count_segmentations(
     new: Callable, pairs: list[tuple[Path, Path]], *, names: Sequence[str]
-) -> ConfusionMatrix:
+) -> Confusion:
     matrix = new()
     for pred, gt in pairs:
         target = np.asarray(read_class_mask(gt, names=names))

@@ -145,7 +145,7 @@ def test_the_step_is_the_measured_one_of_the_profile(monkeypatch, tmp_path):
 def test_no_compiled_crf_is_a_warning_and_none_at_all_a_failure(broken_import):
     broken_import({"pydensecrf.densecrf": ImportError("no pydensecrf")})
     finds("CRF", Status.WARN, "no pydensecrf; ", "C++ compiler")
-    broken_import({"jsws_lib.crf_torch": SyntaxError("half a file")})
+    broken_import({"data_utils.crf_torch": SyntaxError("half a file")})
     finds("CRF", Status.FAIL, "no pydensecrf; in PyTorch neither: half a file")
 
 

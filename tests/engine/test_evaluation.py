@@ -13,6 +13,7 @@ from data_utils.errors import JswsError
 from data_utils.pictures import read_image
 from data_utils.voc import VOC_CLASSES, image_labels, read_ids
 from jsws_lib.config import PROFILES, STEADY
+from jsws_lib.engine import cam, evaluation
 from jsws_lib.engine.evaluation import evaluate, measure_segmentation
 from jsws_lib.engine.labelling import make_pseudo_labels
 from jsws_lib.experiments.folders import (
@@ -20,7 +21,7 @@ from jsws_lib.experiments.folders import (
     evaluate_segmentation_folder,
 )
 from jsws_lib.experiments.predictions import save_prediction
-from jsws_lib.inference import predict
+from jsws_lib.inference import Prediction, predict, resize_nearest
 from jsws_lib.metrics import ConfusionMatrix
 from jsws_lib.ssnet import build_ssnet
 
@@ -170,3 +171,69 @@ def test_labels_of_another_network_or_crf_are_not_taken_for_these(net, copied):
     other.sn.head.bias.data += 1e-3
     with pytest.raises(JswsError, match="choose another folder, or delete this one"):
         make_pseudo_labels(other, recipe=STEADY, **kwargs)
+
+
+# --- other read-outs -----------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def photo(mini_data):
+    return read_image(min((mini_data / "ECSSD/images").glob("*.jpg"))).resize((128, 96))
+
+
+def test_the_crf_sees_no_more_pixels_than_its_memory_allows(photo, monkeypatch):
+    seen = []
+
+    def crf(image, sal_map, *, preset, scale):
+        seen.append((image.shape[:2], sal_map.shape, preset, scale))
+        return sal_map
+
+    monkeypatch.setattr(evaluation, "crf_saliency", crf)
+    ramp = np.linspace(0, 1, 128, dtype=np.float32)[None].repeat(96, 0)
+    same = evaluation.refine_saliency(photo, ramp, preset="seam", scale=0.5)
+    np.testing.assert_array_equal(same, ramp)
+    monkeypatch.setattr(evaluation, "CRF_PIXELS", 128 * 96 // 4)
+    refined = evaluation.refine_saliency(photo, ramp, preset="seam", scale=0.5)
+    assert seen == [((96, 128), (96, 128), "seam", 0.5), ((48, 64), (48, 64), "seam", 0.25)]
+    assert refined.shape == (96, 128) and refined.dtype == np.float32
+    assert np.abs(refined - ramp).max() < 0.02
+
+
+def test_without_the_sam_everything_but_background_is_salient(net, photo):
+    p = predict(net, photo)
+    wanted = resize_nearest(1 - p.probs[0], photo.size)
+    np.testing.assert_array_equal(evaluation.without_sam(p), wanted)
+    assert (evaluation.without_sam(p) >= p.sal_map - 1e-6).all()  # no v is above 1
+
+
+def by_hand(logits, size):
+    """A prediction of which only the logits and the picture's size are looked at."""
+    empty = np.zeros(size, np.uint8)
+    return Prediction(empty, empty.astype(np.float32), None, None, logits)
+
+
+def test_a_cam_compares_a_category_with_itself():
+    """Category 1 is four times category 2; 3 is no label; channel 0, background, is out."""
+    logits = np.zeros((4, 2, 4), np.float32)
+    logits[0], logits[3] = 9, 5
+    logits[1, :, 0], logits[1, :, 1], logits[1, :, 2] = 4, 1, -7
+    logits[2, :, 3], logits[2, :, 2] = 1, 0.5
+    labels = np.array([1, 1, 0], np.float32)
+    p = by_hand(logits, (2, 4))
+    cams = cam.class_activation_maps(p, labels)
+    np.testing.assert_allclose(cams[0, 0], [1, 0.25, 0, 0])
+    np.testing.assert_allclose(cams[1, 0], [0, 0, 0.5, 1])
+    assert not cams[2].any()
+    low, high = (cam.cam_segmentation(cams, threshold=t) for t in (0.2, 0.6))
+    assert low.tolist() == [[1, 1, 2, 2]] * 2 and low.dtype == np.uint8
+    assert high.tolist() == [[1, 0, 0, 2]] * 2
+    unlabelled = cam.class_activation_maps(p, 0 * labels)
+    assert not cam.cam_segmentation(unlabelled, threshold=0.2).any()
+    scores = cam.cam_scores(cams)
+    np.testing.assert_allclose(scores.sum(0), 1, atol=1e-6)
+    at_threshold = cam.cam_segmentation(cams, threshold=cam.CAM_THRESHOLD)
+    np.testing.assert_array_equal(scores.argmax(0), at_threshold)
+    nothing = by_hand(np.minimum(logits, 0), (6, 5))  # no evidence at all
+    cams = cam.class_activation_maps(nothing, labels)
+    found = cam.cam_segmentation(cams, threshold=0.2)
+    assert found.shape == (6, 5) and not found.any()

@@ -12,7 +12,6 @@ from PIL import Image
 
 from data_utils.pictures import read_image
 from data_utils.voc import overlay, palette
-from jsws_lib import inference
 from jsws_lib.experiments import predictions
 from jsws_lib.experiments.predictions import save_prediction
 from jsws_lib.inference import predict, resize_nearest, to_grey
@@ -114,64 +113,6 @@ def test_twenty_megapixels_fit_in_two_gigabytes(root, tmp_path):
     for name in ("large.png", "large_saliency.png", "large_overlay.png"):
         with Image.open(tmp_path / "out" / name) as written:
             assert written.size == (5472, 3648)
-
-
-def test_the_crf_sees_no_more_pixels_than_its_memory_allows(photos, monkeypatch):
-    seen = []
-
-    def crf(image, sal_map, *, preset, scale):
-        seen.append((image.shape[:2], sal_map.shape, preset, scale))
-        return sal_map
-
-    monkeypatch.setattr(inference, "crf_saliency", crf)
-    ramp = np.linspace(0, 1, 128, dtype=np.float32)[None].repeat(96, 0)
-    same = inference.refine_saliency(photos[3], ramp, preset="seam", scale=0.5)
-    np.testing.assert_array_equal(same, ramp)
-    monkeypatch.setattr(inference, "CRF_PIXELS", 128 * 96 // 4)
-    refined = inference.refine_saliency(photos[3], ramp, preset="seam", scale=0.5)
-    assert seen == [((96, 128), (96, 128), "seam", 0.5), ((48, 64), (48, 64), "seam", 0.25)]
-    assert refined.shape == (96, 128) and refined.dtype == np.float32
-    assert np.abs(refined - ramp).max() < 0.02
-
-
-def test_without_the_sam_everything_but_background_is_salient(net, photos):
-    p = predict(net, photos[1])
-    wanted = inference.resize_nearest(1 - p.probs[0], photos[1].size)
-    np.testing.assert_array_equal(inference.without_sam(p), wanted)
-    assert (inference.without_sam(p) >= p.sal_map - 1e-6).all()  # no v is above 1
-
-
-def by_hand(logits, size):
-    """A prediction of which only the logits and the picture's size are looked at."""
-    empty = np.zeros(size, np.uint8)
-    return inference.Prediction(empty, empty.astype(np.float32), None, None, logits)
-
-
-def test_a_cam_compares_a_category_with_itself():
-    """Category 1 is four times category 2; 3 is no label; channel 0, background, is out."""
-    logits = np.zeros((4, 2, 4), np.float32)
-    logits[0], logits[3] = 9, 5
-    logits[1, :, 0], logits[1, :, 1], logits[1, :, 2] = 4, 1, -7
-    logits[2, :, 3], logits[2, :, 2] = 1, 0.5
-    labels = np.array([1, 1, 0], np.float32)
-    p = by_hand(logits, (2, 4))
-    cams = inference.class_activation_maps(p, labels)
-    np.testing.assert_allclose(cams[0, 0], [1, 0.25, 0, 0])
-    np.testing.assert_allclose(cams[1, 0], [0, 0, 0.5, 1])
-    assert not cams[2].any()
-    low, high = (inference.cam_segmentation(cams, threshold=t) for t in (0.2, 0.6))
-    assert low.tolist() == [[1, 1, 2, 2]] * 2 and low.dtype == np.uint8
-    assert high.tolist() == [[1, 0, 0, 2]] * 2
-    unlabelled = inference.class_activation_maps(p, 0 * labels)
-    assert not inference.cam_segmentation(unlabelled, threshold=0.2).any()
-    scores = inference.cam_scores(cams)
-    np.testing.assert_allclose(scores.sum(0), 1, atol=1e-6)
-    at_threshold = inference.cam_segmentation(cams, threshold=inference.CAM_THRESHOLD)
-    np.testing.assert_array_equal(scores.argmax(0), at_threshold)
-    nothing = by_hand(np.minimum(logits, 0), (6, 5))  # no evidence at all
-    cams = inference.class_activation_maps(nothing, labels)
-    found = inference.cam_segmentation(cams, threshold=0.2)
-    assert found.shape == (6, 5) and not found.any()
 
 
 def test_grey_maps_are_rounded_not_cut():

@@ -129,6 +129,8 @@ def test_confusion_matrix_rejects_bad_input():
         ConfusionMatrix().compute()
     with pytest.raises(JswsError, match="absent='zero'"):
         ConfusionMatrix().__iadd__(ConfusionMatrix(absent="zero"))
+    with pytest.raises(JswsError, match="cannot merge names="):
+        ConfusionMatrix(2, names="ab").__iadd__(ConfusionMatrix(2, names="ac"))
 
 
 def test_confusion_matrix_prints_class_names():
@@ -401,6 +403,8 @@ def test_saliency_measure_rejects_bad_input():
     ]:
         with pytest.raises(JswsError, match=words):
             measured("pysod", [(sal_map, mask)])
+    with pytest.raises(JswsError, match="found float64 in .-inf"):
+        measured("toolbox", [(np.where(mask, 1, -np.inf), mask)])
     with pytest.raises(JswsError, match=r"expected 0..255"):
         measured("pysod", [(mask / 2, mask * 700)])
     with pytest.raises(JswsError, match="choose one of"):

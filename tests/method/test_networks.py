@@ -30,8 +30,7 @@ from jsws_lib.ssnet import (
     DilatedHead,
     SaliencyAggregation,
     SegmentationNetwork,
-    SSNet1,
-    SSNet2,
+    SSNet,
     build_ssnet,
 )
 
@@ -170,9 +169,9 @@ def test_sides_are_multiples_of_the_stride_and_those_of_the_sam():
         with pytest.raises(JswsError, match=f"{height} x {width} px.*stride, 8"):
             net(torch.zeros(1, 3, height, width))
     with pytest.raises(JswsError, match="size 60 is not a multiple of the stride 8"):
-        SSNet1(net, size=60, recipe=STEADY)
+        SSNet(net, 1, size=60, recipe=STEADY)
     with pytest.raises(JswsError, match="features are 12 x 12 .* built for 8 x 8"):
-        SSNet1(net, size=64, recipe=STEADY)(torch.zeros(1, 3, 96, 96))
+        SSNet(net, 1, size=64, recipe=STEADY)(torch.zeros(1, 3, 96, 96))
     # Without SAM every multiple of 8 will do.
     assert net(torch.zeros(1, 3, 96, 40)).shape == (1, 194, 12, 5)
 
@@ -189,24 +188,28 @@ def test_a_densenet_ends_in_a_relu_unless_a_recipe_drops_it():
 # --- upsampling ----------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("border", ["zeros", "replicate"])
 @pytest.mark.parametrize("factor", [8, 16])
-def test_deconvolution_is_bilinear_interpolation(border, factor):
+def test_deconvolution_is_bilinear_interpolation(factor):
     maps = torch.randn(2, 3, 6, 5, generator=torch.Generator().manual_seed(0))
-    fixed = Deconvolution(3, factor, border=border)
-    learnt = Deconvolution(3, factor, border=border, trainable=True)  # starts the same
+    fixed = Deconvolution(3, factor)
+    learnt = Deconvolution(3, factor, trainable=True)  # starts the same
     assert (count(learnt), count(fixed)) == (3 * 3 * (2 * factor) ** 2, 0)
-    torch.testing.assert_close(learnt(maps), fixed(maps), rtol=0, atol=1e-6)
     expected = F.interpolate(maps, scale_factor=factor, mode="bilinear")
-    rim = factor // 2 if border == "zeros" else 0
-    inside = (..., slice(rim, 6 * factor - rim), slice(rim, 5 * factor - rim))
-    torch.testing.assert_close(fixed(maps)[inside], expected[inside], rtol=0, atol=1e-6)
-    gain = Deconvolution(1, factor, border=border)(torch.ones(1, 1, 4, 4))[0, 0]
-    edge, corner = gain[0, 2 * factor].item(), gain[0, 0].item()
-    if border == "replicate":
-        assert (edge, corner) == pytest.approx((1, 1))
-    elif factor == 8:  # a plain layer dims the rim
-        assert (edge, corner) == pytest.approx((0.5625, 0.3164), abs=5e-5)
+    for layer in (fixed, learnt):
+        torch.testing.assert_close(layer(maps), expected, rtol=0, atol=1e-6)
+
+
+def test_a_transposed_convolution_alone_would_dim_the_rim():
+    weight = Deconvolution(1, 8).weight
+    gain = F.conv_transpose2d(torch.ones(1, 1, 4, 4), weight, stride=8, padding=4)[0, 0]
+    assert gain[16, 16] == 1
+    edge, corner = gain[0, 16].item(), gain[0, 0].item()
+    assert (edge, corner) == pytest.approx((0.5625, 0.3164), abs=5e-5)
+
+
+def test_probabilities_are_not_upsampled_by_a_kernel_that_learns():
+    with pytest.raises(JswsError, match="upsample=probs needs trainable_deconv=false"):
+        SegmentationNetwork(nn.Identity(), factor=8, upsample="probs", trainable=True)
 
 
 @pytest.mark.parametrize("upsample", ["logits", "probs"])
@@ -252,15 +255,16 @@ def test_ssnet_2_sums_four_rates():
 
 def test_even_features_stay_even_only_where_the_rim_is_repeated():
     """On 20 x 20 positions the paper's head steps where a tap leaves the map."""
-    spread = {}
+    small, spread = {"backbone": "densenet_mini", "size": 64, "weights": None}, {}
     for border in ("zeros", "replicate"):
         torch.manual_seed(0)
         recipe = Recipe(head_rate=6, head_border=border)
-        logits = SSNet2.make_head(5, 3, recipe)(torch.ones(1, 5, 20, 20))
+        head = build_ssnet(2, **small, recipe=recipe).sn.head
+        logits = head(torch.ones(1, 194, 20, 20))
         spread[border] = logits.std((2, 3)).max().item()
     assert spread["replicate"] < 1e-6 < 1e-2 < spread["zeros"]
-    small = SSNet2.make_head(5, 3, Recipe(head_rate=2))
-    assert [b.dilation[0] for b in small.branches] == [2, 4, 6, 8]
+    narrow = build_ssnet(2, **small, recipe=Recipe(head_rate=2)).sn.head
+    assert [b.dilation[0] for b in narrow.branches] == [2, 4, 6, 8]
 
 
 def test_sam_is_one_weighted_sum_per_category():
@@ -309,7 +313,9 @@ def test_whole_classifiers_old_names_and_safetensors_load(tmp_path):
     assert any(".norm.1." in k for k in old) and any(".conv.2." in k for k in old)
     torch.save(old, tmp_path / "old.pth")
     save_file(features(classifier.features), tmp_path / "bare.safetensors")
-    for name in ("old.pth", "bare.safetensors"):
+    several = {f"module.{key}": value for key, value in classifier.state_dict().items()}
+    torch.save(several, tmp_path / "several.pth")
+    for name in ("old.pth", "bare.safetensors", "several.pth"):
         net = build_backbone("densenet_mini", weights=tmp_path / name)
         assert same(net.features.state_dict(), classifier.features.state_dict())
 
@@ -384,7 +390,7 @@ def test_lite0_holds_its_pip_packages_weights():
 def test_every_recipe_survives_a_trip_through_its_checkpoint(recipe, stage, tmp_path):
     torch.manual_seed(0)
     net = build_ssnet(stage, backbone="densenet_mini", size=64, recipe=recipe).eval()
-    assert isinstance(net, SSNet1 if stage == 1 else SSNet2)
+    assert isinstance(net.sn.head, nn.Conv2d if stage == 1 else DilatedHead)
     more = {"setting": {1: "M", 2: "MM"}[net.stage], "recipe": recipe_fields(recipe)}
     story = describe(net, backbone="densenet_mini", **more)
     again, _ = load_ssnet(save_weights(tmp_path / "net.safetensors", net, story))

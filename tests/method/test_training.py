@@ -81,6 +81,15 @@ def test_moments_start_again_only_where_the_recipe_says_so(tiny, monkeypatch, re
     assert [lr for _, lr in seen] == pytest.approx([1e-4, 1e-4, 5e-5, 5e-5])
 
 
+def test_one_cycle_has_no_decay_to_start_again_at():
+    net = network()
+    schedule = Schedule(kind="onecycle", every=2, reset_moments=True)
+    optimizer = training.make_optimizer(net, schedule)
+    optimizer.state[net.sn.head.weight] = {"step": 2}
+    training.set_rate(optimizer, schedule, 2, 4)
+    assert optimizer.state
+
+
 def test_three_steps_by_hand(tiny):
     """M in plain PyTorch: two backward passes a step, and the SAM at a rate of its own."""
     losses, schedule = ("L_c", "L_s1"), Schedule(lr=1e-3, every=2)

@@ -90,12 +90,12 @@ class Lattice:
 def refine(
     image: np.ndarray, unary: np.ndarray, preset, *, scale: float = 1.0
 ) -> np.ndarray:
-    """Refine probabilities by mean field, as `crf.crf_probs` asks pydensecrf to.
+    """Refine probabilities by mean field, as `jsws_lib.crf.crf_probs` asks pydensecrf to.
 
     Args:
         image: (H, W, 3) uint8 RGB.
         unary: (L, H, W) float32 energies.
-        preset: a `crf.CRFPreset`.
+        preset: a `jsws_lib.crf.CRFPreset`.
         scale: multiplies the bilateral ``sxy``.
 
     Returns:
