@@ -132,20 +132,18 @@ def trials() -> str:
 
 
 def sam_trials() -> str:
-    """What was tried to make the SAM work, one row a trial."""
+    """What was tried to make the SAM work, one row a trial; of M-M where one learned."""
     head = ("trial", "steps", "from", "mIoU, %", "background IoU, %", "gap of *v*")
     head += ("max *F*", "*v* = 1", "best *v*")
-    table = [
-        [
-            row["trial"],
-            str(row["steps"]),
-            "M" if row.get("start") else "–",
-            *(f"{100 * row[name]:.1f}" for name in ("miou", "iou_background")),
-            f"{row['v_gap']:.2f}",
-            *(f"{row[name]:.3f}" for name in ("max_f", "max_f_no_sam", "max_f_best_v")),
-        ]
-        for row in _read("sam_trials")["rows"]
-    ]
+    table = []
+    for row in _read("sam_trials")["rows"]:
+        start, found = "M" if row.get("start") else "–", row
+        if "student" in row:  # its M is a row above
+            start, found = "its M", row["student"]
+        cells = [f"{100 * found[name]:.1f}" for name in ("miou", "iou_background")]
+        saliency = ("max_f", "max_f_no_sam", "max_f_best_v")
+        cells += [f"{found['v_gap']:.2f}", *(f"{found[name]:.3f}" for name in saliency)]
+        table.append([row["trial"], str(row["steps"]), start, *cells])
     return markdown(head, table, "lrl" + "r" * 6)
 
 
@@ -162,6 +160,7 @@ BLOCKS: dict[str, Callable[[], str]] = {
     "claims": lambda: claims_table(_read("ablation_mini")),
     "photographs": photographs,
     "objective": lambda: objective_table(_read("objective")),
+    "objective_soft": lambda: objective_table(_read("objective"), rows="soft_rows"),
     "stays": lambda: stays_table(_read("stays")),
     "sam_trials": sam_trials,
     "trials": trials,

@@ -35,6 +35,7 @@ from jsws_lib.losses import PIXEL, class_loss, saliency_loss
 from jsws_lib.ssnet import SSNetOutput
 
 MARGIN = 10.0  # logit of what wins a pixel; what is present and loses it has 0
+SOFT = 5.0  # the same of solutions that are less sure
 SOLUTIONS = ("truth", "fill", "swap", "empty", "everything")
 # Readings of Eq. 2 by name: key of `EVIDENCE` and share of the positions.
 CLASS_READINGS = {
@@ -55,43 +56,45 @@ CLOSED_FORMS = {
 }
 
 
-def made_by_hand(solution: str, mask: Tensor) -> SSNetOutput:
+def made_by_hand(solution: str, mask: Tensor, margin: float = MARGIN) -> SSNetOutput:
     """SSNet's output for one image, under one of `SOLUTIONS`.
 
     Args:
         solution: its name.
         mask: (H, W) uint8, 0 background, 1 to C categories; all that it shows is salient.
+        margin: how sure it is, see `MARGIN`.
 
     Returns:
         an output whose logits are at the image's size already; what takes part has
-        logits 0 and `MARGIN`, every other category -`MARGIN`.
+        logits 0 and `margin`, every other category -`margin`.
     """
     mask, objects = mask.long(), mask > 0
     labels = mask[objects].unique()
-    logits = torch.full((NUM_CLASSES + 1, *mask.shape), -MARGIN)
+    logits = torch.full((NUM_CLASSES + 1, *mask.shape), -margin)
     logits[0], logits[labels] = 0, 0
-    sal_logits = torch.full((NUM_CLASSES,), MARGIN)
+    sal_logits = torch.full((NUM_CLASSES,), margin)
     if solution == "truth":
-        logits.scatter_(0, mask[None], MARGIN)
+        logits.scatter_(0, mask[None], margin)
     elif solution == "empty":
-        logits[0] = MARGIN
+        logits[0] = margin
     elif solution == "swap":
         decoy = next(k for k in range(1, NUM_CLASSES + 1) if k not in labels)
-        logits[labels] = torch.where(objects, 0.0, MARGIN)
-        logits[decoy] = torch.where(objects, MARGIN, 0.0)
-        sal_logits[labels - 1] = -MARGIN
+        logits[labels] = torch.where(objects, 0.0, margin)
+        logits[decoy] = torch.where(objects, margin, 0.0)
+        sal_logits[labels - 1] = -margin
     else:
-        logits[labels] = MARGIN
+        logits[labels] = margin
     if solution == "fill":
         sal_logits[:] = objects.float().mean().clamp(1e-6, 1 - 1e-6).logit()
     return SSNetOutput(logits.log_softmax(0)[None], logits[None], sal_logits[None])
 
 
-def costs(masks: Iterable[Tensor]) -> list[dict]:
+def costs(masks: Iterable[Tensor], margin: float = MARGIN) -> list[dict]:
     """L_c and L_s1, unweighted, of each reading and solution, mean over the masks.
 
     Args:
         masks: (H, W) uint8 each, 0 background, 1 to C categories, at least one of them.
+        margin: of the solutions.
 
     Returns:
         rows of `class_reading`, `saliency_reading`, `solution`, `class_loss`,
@@ -103,7 +106,7 @@ def costs(masks: Iterable[Tensor]) -> list[dict]:
         labels[0, mask[mask > 0].long() - 1] = 1
         salient = mask.clamp(max=1)[None]
         for solution in SOLUTIONS:
-            out = made_by_hand(solution, mask)
+            out = made_by_hand(solution, mask, margin)
             for name, (reading, share) in CLASS_READINGS.items():
                 loss = class_loss(out, labels, reading=reading, share=share)
                 by_class.setdefault((name, solution), []).append(loss.item())
@@ -161,6 +164,8 @@ def measure_objective(profile: Profile) -> dict:
         "margin": MARGIN,
         "n": len(masks),
         "rows": costs(masks),
+        "soft_margin": SOFT,
+        "soft_rows": costs(masks, SOFT),
         "areas": list(AREAS),
         "curves": [
             dict(zip(names, key, strict=True)) | {"total": total}
@@ -173,24 +178,27 @@ def measure_objective(profile: Profile) -> dict:
     }
 
 
-def objective_table(result: dict, saliency_reading: str = "bce") -> str:
+def objective_table(
+    result: dict, saliency_reading: str = "bce", *, rows: str = "rows"
+) -> str:
     """L_c + L_s1 by reading of Eq. 2 and solution, as Markdown; the cheapest is bold.
 
     Args:
         result: what `measure_objective` returned.
         saliency_reading: reading of Eq. 3, key of `PIXEL`.
+        rows: key of the rows; `"soft_rows"` are of solutions that are less sure.
     """
     total = {
         (row["class_reading"], row["solution"]): row["total"]
-        for row in result["rows"]
+        for row in result[rows]
         if row["saliency_reading"] == saliency_reading
     }
-    rows = []
+    table = []
     for name in CLASS_READINGS:
         values = [total[name, solution] for solution in SOLUTIONS]
         cells = (f"**{x:.2f}**" if x == min(values) else f"{x:.2f}" for x in values)
-        rows.append([name, *cells])
-    return markdown(("Eq. 2 read as", *SOLUTIONS), rows, "l" + "r" * len(SOLUTIONS))
+        table.append([name, *cells])
+    return markdown(("Eq. 2 read as", *SOLUTIONS), table, "l" + "r" * len(SOLUTIONS))
 
 
 def objective_chart(result: dict) -> Figure:
