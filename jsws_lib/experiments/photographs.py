@@ -34,7 +34,7 @@ ROWS = ("S", "M", "MM", "2S", "MS", "SS")
 # Stage 1 is wide and coarse: stride 16 costs a quarter of stride 8 at the same size, and
 # its labels are refined by the CRF anyway. Stage 2 is the paper's, stride 8, but for its
 # head: the rates 6 to 24 draw a lattice on 20 x 20 positions.
-SIZES, STRIDE, STEPS = (224, 160), 16, (1800, 800)
+SIZES, STRIDE, STEPS = (224, 160), 16, (1800, 700)
 
 
 def present(voc: Path, out: Path) -> Path:
