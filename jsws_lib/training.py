@@ -129,10 +129,10 @@ class Loop:
             JswsError: the profile asks for what only `engine.loop.Loop` does.
         """
         plain = profile.precision in ("float32", "auto") and profile.accumulate == 1
-        if not plain or profile.checkpointing:
+        if not plain or profile.checkpointing or profile.compile:
             raise JswsError(
-                "the plain loop has float32 alone, and neither accumulate nor "
-                "checkpointing; give train(...) a jsws_lib.engine.loop.Loop"
+                "the plain loop has float32 alone, and none of accumulate, checkpointing "
+                "and compile; give train(...) a jsws_lib.engine.loop.Loop"
             )
         net.to(memory_format=torch.channels_last).train()
 
