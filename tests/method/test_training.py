@@ -90,6 +90,16 @@ def test_one_cycle_has_no_decay_to_start_again_at():
     assert optimizer.state
 
 
+@pytest.mark.parametrize(
+    "asked",
+    [{"precision": "bf16"}, {"accumulate": 2}, {"checkpointing": True}, {"compile": True}],
+    ids=str,
+)
+def test_the_plain_loop_refuses_what_it_would_not_do(tiny, asked):
+    with pytest.raises(JswsError, match="give train.* a jsws_lib.engine.loop.Loop"):
+        train(network(), ("L_c",), profile=replace(tiny, **asked), recipe=STEADY)
+
+
 def test_three_steps_by_hand(tiny):
     """M in plain PyTorch: two backward passes a step, and the SAM at a rate of its own."""
     losses, schedule = ("L_c", "L_s1"), Schedule(lr=1e-3, every=2)
