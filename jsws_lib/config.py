@@ -73,11 +73,8 @@ class Recipe:
         True, "behind DenseNet's last batch norm, as pre-trained; unstated"
     )
     skips: bool = setting(False, "FCN-8s skip connections in stage 1")
-    head_rate: int = setting(
-        6, "r of SSNet-2's rates r, 2r, 3r, 4r, positions; Section 3.2", "[1, 64]"
-    )
-    head_border: str = setting(
-        "zeros", "what SSNet-2's head sees beyond the rim; unstated", ("zeros", "replicate")
+    smooth: bool = setting(
+        False, "average logits with their neighbours': no lattice of dilation (ssnet.py)"
     )
     stage2_init: str = setting(
         "ssnet1", "where stage 2 has its backbone from; unstated", ("ssnet1", "imagenet")

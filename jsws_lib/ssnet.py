@@ -9,7 +9,6 @@ data's.
 """
 
 from contextlib import nullcontext
-from functools import partial
 from typing import NamedTuple
 
 import torch
@@ -91,31 +90,30 @@ class Deconvolution(nn.Module):
 
 
 class DilatedHead(nn.Module):
-    """SSNet-2's four 3x3 convolutions at rates 6, 12, 18, 24, summed (Section 3.2).
-
-    The paper's rates are for its 32 x 32 positions. All four are multiples of 6, so that
-    a position sees only every sixth other, and on a small map most of a kernel lies
-    outside: even areas come out as a lattice. There, take smaller rates.
-
-    Args:
-        in_channels: of the features.
-        out_channels: C + 1.
-        rates: of the branches, positions.
-        border: what a kernel sees outside: `"zeros"`, or the rim with `"replicate"`.
-    """
+    """SSNet-2's four 3x3 convolutions at rates 6, 12, 18, 24, summed (Section 3.2)."""
 
     RATES = (6, 12, 18, 24)
 
-    def __init__(
-        self, in_channels: int, out_channels: int, rates=RATES, border: str = "zeros"
-    ):
+    def __init__(self, in_channels: int, out_channels: int):
         super().__init__()
-        conv = partial(nn.Conv2d, in_channels, out_channels, 3, padding_mode=border)
-        self.branches = nn.ModuleList(conv(padding=r, dilation=r) for r in rates)
+        self.branches = nn.ModuleList(
+            nn.Conv2d(in_channels, out_channels, 3, padding=rate, dilation=rate)
+            for rate in self.RATES
+        )
 
     def forward(self, feats: Tensor) -> Tensor:
         """(B, in_channels, h, w) float to (B, out_channels, h, w)."""
         return sum(branch(feats) for branch in self.branches)
+
+
+def smoothed(maps: Tensor) -> Tensor:
+    """Average neighbours by [1 2 1] / 4 along both axes; (B, C, h, w) float stays so.
+
+    Convolutions dilated by even rates never see two neighbours at once, and what they
+    make of them differs by a lattice with a period of two positions. There this is zero.
+    """
+    maps = F.pad(maps, (1, 1, 1, 1), mode="replicate")
+    return F.avg_pool2d(F.avg_pool2d(maps, 2, 1), 2, 1)
 
 
 class SegmentationNetwork(nn.Module):
@@ -129,6 +127,7 @@ class SegmentationNetwork(nn.Module):
             H sums to one everywhere; `"probs"` takes the softmax first, as the paper
             describes.
         trainable: learn the deconvolution.
+        smooth: take the lattice of dilation out of the logits, see `smoothed`.
         categories: C.
 
     Raises:
@@ -143,6 +142,7 @@ class SegmentationNetwork(nn.Module):
         skip_channels=(),
         upsample: str = "logits",
         trainable: bool = False,
+        smooth: bool = False,
         categories: int = NUM_CLASSES,
     ):
         super().__init__()
@@ -151,7 +151,7 @@ class SegmentationNetwork(nn.Module):
                 "upsample=probs needs trainable_deconv=false: behind the softmax a trained "
                 "kernel gives H that do not sum to one"
             )
-        self.head, self.upsample = head, upsample
+        self.head, self.upsample, self.smooth = head, upsample, smooth
         channels = categories + 1
         self.skips = nn.ModuleList(nn.Conv2d(c, channels, 1) for c in skip_channels)
         factor = min(factor, 8) if skip_channels else factor
@@ -171,7 +171,7 @@ class SegmentationNetwork(nn.Module):
         for score, finer in zip(self.skips, skips, strict=True):
             logits = F.interpolate(logits, finer.shape[-2:], mode="bilinear")
             logits = logits + score(finer)
-        logits = logits.float()
+        logits = smoothed(logits.float()) if self.smooth else logits.float()
         if not full_size:
             return logits.log_softmax(1), logits
         with no_autocast(logits.device):  # float32 from here on
@@ -218,17 +218,13 @@ class SSNet(nn.Module):
         self.backbone, self.stage, self.size = backbone, stage, size
         self.use_skips = recipe.skips and stage == 1
         shape = backbone.channels, categories + 1
-        if stage == 1:
-            head = nn.Conv2d(*shape, 1)
-        else:
-            rates = [recipe.head_rate * i for i in (1, 2, 3, 4)]
-            head = DilatedHead(*shape, rates, recipe.head_border)
         self.sn = SegmentationNetwork(
-            head,
+            nn.Conv2d(*shape, 1) if stage == 1 else DilatedHead(*shape),
             factor=backbone.stride,
             skip_channels=[c for _, c in backbone.skip_stages] if self.use_skips else (),
             upsample=recipe.upsample,
             trainable=recipe.trainable_deconv,
+            smooth=recipe.smooth,
             categories=categories,
         )
         self.sam = SaliencyAggregation(

@@ -51,7 +51,6 @@ from jsws_lib.stage2 import train_stage2
 NOT_TRAINING = ("workers", "cache", "validate_every")
 NOT_TRAINING += ("val_list", "test_images", "test_masks", "test_list")
 ONLY_STAGE_2 = ("crf_scale", "crf", "suppress", "stage2_init", "stage2_class_loss")
-ONLY_STAGE_2 += ("head_rate", "head_border")
 BY_STAGE = ("steps", "schedules")  # pairs, of which stage 1 sees the first
 
 

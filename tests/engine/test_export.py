@@ -22,7 +22,7 @@ IMAGES = np.random.default_rng(0).integers(0, 256, (3, 3, 64, 64), dtype=np.uint
 def checkpoint(request, tmp_path_factory):
     stage = request.param
     story = {"setting": "M" if stage == 1 else "MM", "backbone": "densenet_mini"}
-    recipe = replace(STEADY, head_rate=2, head_border="replicate")  # as photos_MM's
+    recipe = replace(STEADY, smooth=True)  # as photos_MM's
     net = network(stage, recipe=recipe)
     story = describe(net, **story, seed=0, recipe=recipe_fields(recipe))
     return save_weights(tmp_path_factory.mktemp("net") / "net.safetensors", net, story)

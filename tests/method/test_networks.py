@@ -32,6 +32,7 @@ from jsws_lib.ssnet import (
     SegmentationNetwork,
     SSNet,
     build_ssnet,
+    smoothed,
 )
 
 
@@ -253,18 +254,22 @@ def test_ssnet_2_sums_four_rates():
     torch.testing.assert_close(row, expected)
 
 
-def test_even_features_stay_even_only_where_the_rim_is_repeated():
-    """On 20 x 20 positions the paper's head steps where a tap leaves the map."""
-    small, spread = {"backbone": "densenet_mini", "size": 64, "weights": None}, {}
-    for border in ("zeros", "replicate"):
-        torch.manual_seed(0)
-        recipe = Recipe(head_rate=6, head_border=border)
-        head = build_ssnet(2, **small, recipe=recipe).sn.head
-        logits = head(torch.ones(1, 194, 20, 20))
-        spread[border] = logits.std((2, 3)).max().item()
-    assert spread["replicate"] < 1e-6 < 1e-2 < spread["zeros"]
-    narrow = build_ssnet(2, **small, recipe=Recipe(head_rate=2)).sn.head
-    assert [b.dilation[0] for b in narrow.branches] == [2, 4, 6, 8]
+def test_smoothing_takes_out_a_lattice_and_nothing_even():
+    even = torch.ones(1, 2, 8, 8)
+    torch.testing.assert_close(smoothed(even), even)
+    rows = torch.tensor([1.0, -1.0]).repeat(4)  # a period of two positions
+    for lattice in (rows.expand(1, 2, 8, 8), rows[:, None] * rows.expand(1, 2, 8, 8)):
+        assert smoothed(lattice)[..., 1:-1, 1:-1].abs().max() < 1e-6
+    impulse = torch.zeros(1, 1, 5, 5)
+    impulse[..., 2, 2] = 16
+    wanted = torch.outer(torch.tensor([1.0, 2, 1]), torch.tensor([1.0, 2, 1]))
+    torch.testing.assert_close(smoothed(impulse)[0, 0, 1:4, 1:4], wanted)
+    for smooth in (True, False):
+        recipe, image = Recipe(smooth=smooth), torch.rand(1, 3, 64, 64)
+        net = build_ssnet(2, backbone="densenet_mini", size=64, recipe=recipe).eval()
+        plain = net.sn.head(net.backbone(image))
+        wanted = smoothed(plain) if smooth else plain
+        torch.testing.assert_close(net(image).seg_logits_low, wanted)
 
 
 def test_sam_is_one_weighted_sum_per_category():
