@@ -72,8 +72,9 @@ def test_what_the_results_page_says_was_measured():
     assert rows["2S_from_M"]["mae"][0] < rows["2S"]["mae"][0] + 0.001
     for s in ("M", "MM"):
         assert min(rows[s][k][0] for k in ("v_salient", "v_not_salient")) > 0.95
-        for k in ("mae", "max_f"):  # README and the study: less than .001
-            assert abs(rows[s][k][0] - rows[f"{s}_no_sam"][k][0]) < 0.001
+        for k, most in (("mae", 0.00025), ("max_f", 0.00165)):  # README and the study
+            change = np.abs(np.subtract(rows[s][k], rows[f"{s}_no_sam"][k]))
+            assert len(change) == 3 and change.max() < most
 
 
 def test_the_study_quotes_its_files(root):
