@@ -112,7 +112,7 @@ def smoothed(maps: Tensor) -> Tensor:
     Convolutions dilated by even rates never see two neighbours at once, and what they
     make of them differs by a lattice with a period of two positions. There this is zero.
     """
-    maps = F.pad(maps, (1, 1, 1, 1), mode="replicate")
+    maps = F.pad(maps, (1, 1, 1, 1), "replicate")
     return F.avg_pool2d(F.avg_pool2d(maps, 2, 1), 2, 1)
 
 

@@ -50,6 +50,12 @@ MUTANTS = (
     Mutant("if not final_relu and", "if final_relu and", "the last ReLU stays", "networks"),
     Mutant("+ 0.5 - factor", "- factor", "bilinear, without a shift", "networks"),
     Mutant('mode="replicate"', 'mode="constant"', "the rim keeps its value", "networks"),
+    Mutant(
+        "F.avg_pool2d(F.avg_pool2d(maps, 2, 1), 2, 1)",
+        "F.avg_pool2d(maps, 3, 1)",
+        "neighbours weighted 1 2 1",
+        "networks",
+    ),
     Mutant("(6, 12, 18, 24)", "(6, 12, 18, 18)", "SSNet-2's four rates", "networks"),
     Mutant(
         "self.deconv(logits.softmax(1))",
