@@ -74,7 +74,8 @@ class Recipe:
     )
     skips: bool = setting(False, "FCN-8s skip connections in stage 1")
     smooth: bool = setting(
-        False, "average logits with their neighbours': no lattice of dilation (ssnet.py)"
+        False,
+        "in use, not while it learns: logits without the lattice of dilation (ssnet.py)",
     )
     stage2_init: str = setting(
         "ssnet1", "where stage 2 has its backbone from; unstated", ("ssnet1", "imagenet")

@@ -127,7 +127,8 @@ class SegmentationNetwork(nn.Module):
             H sums to one everywhere; `"probs"` takes the softmax first, as the paper
             describes.
         trainable: learn the deconvolution.
-        smooth: take the lattice of dilation out of the logits, see `smoothed`.
+        smooth: in evaluation mode, take the lattice of dilation out of the logits, see
+            `smoothed`.
         categories: C.
 
     Raises:
@@ -171,7 +172,9 @@ class SegmentationNetwork(nn.Module):
         for score, finer in zip(self.skips, skips, strict=True):
             logits = F.interpolate(logits, finer.shape[-2:], mode="bilinear")
             logits = logits + score(finer)
-        logits = smoothed(logits.float()) if self.smooth else logits.float()
+        logits = logits.float()
+        if self.smooth and not self.training:
+            logits = smoothed(logits)
         if not full_size:
             return logits.log_softmax(1), logits
         with no_autocast(logits.device):  # float32 from here on

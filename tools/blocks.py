@@ -125,6 +125,21 @@ def photographs() -> str:
     return f"{ablation_table(result)}\n\n{markdown(head, table, 'l' + 'r' * len(rows))}"
 
 
+def photograph_trials() -> str:
+    """The M-M that were trained or read on photographs, and their teachers."""
+    head = ("M-M", "steps of its M", "mIoU of M, %", "mIoU, %", "MAE", "max *F*")
+    table = [
+        [
+            row["mm"],
+            str(row["steps"]),
+            *(f"{100 * row[name]:.1f}" for name in ("m_miou", "miou")),
+            *(f"{row[name]:.3f}" for name in ("mae", "max_f")),
+        ]
+        for row in _read("photographs")["trials"]
+    ]
+    return markdown(head, table, "l" + "r" * 5)
+
+
 def trials() -> str:
     """Loss terms that were tried and not kept, then what `jsws study` measured."""
     results = (_read("losses_tried"), _read("study_mini"))
@@ -159,6 +174,7 @@ BLOCKS: dict[str, Callable[[], str]] = {
     "ablation": lambda: ablation_table(_read("ablation_mini")),
     "claims": lambda: claims_table(_read("ablation_mini")),
     "photographs": photographs,
+    "photograph_trials": photograph_trials,
     "objective": lambda: objective_table(_read("objective")),
     "objective_soft": lambda: objective_table(_read("objective"), rows="soft_rows"),
     "stays": lambda: stays_table(_read("stays")),

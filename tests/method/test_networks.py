@@ -270,6 +270,8 @@ def test_smoothing_takes_out_a_lattice_and_nothing_even():
         plain = net.sn.head(net.backbone(image))
         wanted = smoothed(plain) if smooth else plain
         torch.testing.assert_close(net(image).seg_logits_low, wanted)
+        net.sn.train()
+        torch.testing.assert_close(net(image).seg_logits_low, plain)
 
 
 def test_sam_is_one_weighted_sum_per_category():
