@@ -3,8 +3,8 @@
 Every accumulator keeps sums only, so a data set of any size is scored in constant
 memory: ``update`` once per image, ``compute`` at the end, ``+=`` merges two of them.
 Each score carries the name of its convention, because the same maps differ by whole
-points between conventions. `engine/evaluation.py` measures
-networks, `experiments/folders.py` folders of files.
+points between conventions. `engine/evaluation.py` measures networks,
+`experiments/folders.py` folders of files.
 """
 
 from collections.abc import Sequence

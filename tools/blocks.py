@@ -135,7 +135,7 @@ def photograph_trials() -> str:
             *(f"{100 * row[name]:.1f}" for name in ("m_miou", "miou")),
             *(f"{row[name]:.3f}" for name in ("mae", "max_f")),
         ]
-        for row in _read("photographs")["trials"]
+        for row in _read("photograph_trials")["rows"]
     ]
     return markdown(head, table, "l" + "r" * 5)
 

@@ -25,7 +25,7 @@ from data_utils.files import write_bytes, write_png
 from data_utils.pictures import read_class_mask, renumbering
 from data_utils.real.adopt import adopt
 from data_utils.voc import VOID, read_ids
-from jsws_lib.config import ROOT, Profile, get_profile, get_recipe
+from jsws_lib.config import ROOT, get_profile, get_recipe
 from jsws_lib.engine.runs import Run
 from jsws_lib.experiments.ablation import RESULTS, Row, collect, run_all
 
@@ -75,19 +75,19 @@ def present(voc: Path, out: Path) -> Path:
     return out
 
 
-def open_data(given: Path) -> Path:
-    """What `present` makes of a folder of VOC2012 and ECSSD, with ECSSD beside it."""
-    data = present(given / "VOC2012", DATA)
-    if not (data / "ECSSD").exists():
-        (data / "ECSSD").symlink_to((given / "ECSSD").resolve())
-    return data
+def rows(data: Path, names: Sequence[str] = ROWS, *, seed: int = 0) -> list[Row]:
+    """The trainings, teachers first.
 
-
-def laptop(data: Path) -> Profile:
-    """The profile `laptop` on what `open_data` made."""
-    return get_profile(
+    Args:
+        data: what `present` made, with ECSSD beside it.
+        names: keys of `SETTINGS`.
+        seed: of all of them.
+    """
+    one = get_profile(
         "laptop",
         data=data,
+        size=SIZES[0],
+        steps=STEPS,
         cache="memory",
         validate_every=0,  # nothing of val is looked at before the end
         saliency_images="ECSSD/images",
@@ -95,17 +95,6 @@ def laptop(data: Path) -> Profile:
         saliency_list="ECSSD/train.txt",
         test_list="ECSSD/test.txt",
     )
-
-
-def rows(data: Path, names: Sequence[str] = ROWS, *, seed: int = 0) -> list[Row]:
-    """The trainings, teachers first.
-
-    Args:
-        data: what `open_data` made.
-        names: keys of `SETTINGS`.
-        seed: of all of them.
-    """
-    one = replace(laptop(data), size=SIZES[0], steps=STEPS)
     two = replace(one, size=SIZES[1])
     recipe = get_recipe("steady", stage1_stride=STRIDE)
     found = {name: Run(name, one, recipe, seed) for name in ("S", "M")}
@@ -113,13 +102,16 @@ def rows(data: Path, names: Sequence[str] = ROWS, *, seed: int = 0) -> list[Row]
     student = {"profile": two, "recipe": smooth, "seed": seed}
     for name in ("SS", "MS", "MM"):
         found[name] = Run(name, **student, teacher=found[name[0]].weights)
-    found["2S"] = Run("2S", **student)
+    found["2S"] = Run("2S", two, recipe, seed)
     return [Row(name, run) for name, run in found.items() if name in names]
 
 
 def photographs(given: Path, names: Sequence[str] = ROWS) -> dict:
     """Train or load, measure, and write `results/photographs.json`."""
-    wanted = rows(open_data(given), names)
+    data = present(given / "VOC2012", DATA)
+    if not (data / "ECSSD").exists():
+        (data / "ECSSD").symlink_to((given / "ECSSD").resolve())
+    wanted = rows(data, names)
     result = collect(wanted, run_all(wanted, 1), 1)
     text = json.dumps(result, indent=1) + "\n"
     write_bytes(RESULTS / "photographs.json", text.encode())

@@ -34,6 +34,7 @@ from jsws_lib.losses import LogPair, class_loss, saliency_loss
 from jsws_lib.metrics import SaliencyMeasure
 from jsws_lib.sam import SaliencyAggregation, foreground
 from jsws_lib.ssnet import SSNet, SSNetOutput, build_ssnet
+from jsws_lib.stage2 import train_stage2
 from jsws_lib.training import Loop, Objective, seed_everything, train
 
 FILE = ROOT / "results" / "sam_trials.json"
@@ -296,6 +297,15 @@ class TrialLoop(Loop):
         self.objective.step = record["step"] + 1
 
 
+class StandardisingLoop(Loop):
+    """A plain loop that puts a batch norm in front of the SAM."""
+
+    def place(self, net, profile, losses):
+        """See `Loop`."""
+        net.sam = StandardisedSAM(net.sam)
+        super().place(net, profile, losses)
+
+
 def split_changes(changes: dict) -> tuple[Recipe, dict]:
     """The recipe with its fields changed, and what is no field of a recipe."""
     known = {f.name for f in fields(Recipe)}
@@ -338,21 +348,12 @@ def run_trial(trial: Trial, profile: Profile, limit: int | None = None) -> dict:
 
 def train_student(teacher: SSNet, profile: Profile, recipe: Recipe, trial: Trial) -> SSNet:
     """M-M from a trial's M, its SAM standardised if the teacher's is."""
-    seed_everything(trial.seed)
-    names, shape = categories(profile.data / profile.voc), {"size": profile.size}
-    student = build_ssnet(
-        2, backbone=profile.backbone, recipe=recipe, categories=len(names), **shape
-    )
-    student.backbone.load_state_dict(teacher.backbone.state_dict())
-    if trial.changes.get("sam_norm"):
-        student.sam = StandardisedSAM(student.sam)
+    norm = trial.changes.get("sam_norm")
     with tempfile.TemporaryDirectory() as folder:
-        labels = Path(folder) / "labels"
         given = {"profile": profile, "recipe": recipe}
-        make_pseudo_labels(teacher, **given, out=labels)
-        given |= {"seed": trial.seed, "pseudo_labels": labels}
-        train(student, SETTINGS["MM"].losses, **given)
-    return student
+        labels = make_pseudo_labels(teacher, **given, out=Path(folder) / "labels")
+        loop = StandardisingLoop() if norm else None
+        return train_stage2("MM", teacher, labels, **given, seed=trial.seed, loop=loop)
 
 
 def append(row: dict, file: Path = FILE):

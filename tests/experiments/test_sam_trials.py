@@ -22,10 +22,8 @@ CHANGES = {
 
 def test_a_row_is_written_once_and_holds_what_v_adds(tiny, tmp_path, monkeypatch):
     monkeypatch.setattr(sam_trials, "get_profile", lambda _: tiny)
-    file, trial = (
-        tmp_path / "trials.json",
-        Trial("all", 2, CHANGES, "it runs", student=True),
-    )
+    trial = Trial("all", 2, CHANGES, "it runs", student=True)
+    file = tmp_path / "trials.json"
     sam_trials.main([trial], file)
     sam_trials.main([trial], file)
     (row,) = json.loads(file.read_text())["rows"]
