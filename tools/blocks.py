@@ -19,7 +19,14 @@ from data_utils.errors import JswsError
 from data_utils.files import write_bytes
 from jsws_lib.cli import settings
 from jsws_lib.config import ROOT
-from jsws_lib.experiments import memory, speed_page
+from jsws_lib.experiments import (
+    followed,
+    memory,
+    paper_schedule,
+    paper_size,
+    speed_page,
+    stays,
+)
 from jsws_lib.experiments.compare import claims_table
 from jsws_lib.experiments.objective import objective_table
 from jsws_lib.experiments.results import (
@@ -31,7 +38,6 @@ from jsws_lib.experiments.results import (
     spread,
     study_table,
 )
-from jsws_lib.experiments.stays import stays_table
 from tools.stamp import read_stamp
 
 # What a reader of each notebook builds. Its sections and files are in `jsws_lib.__doc__`.
@@ -50,6 +56,10 @@ LESSONS = {
 
 def _read(name: str) -> dict:
     return json.loads((RESULTS / f"{name}.json").read_text(encoding="utf-8"))
+
+
+def _rows(name: str) -> list[dict]:
+    return followed.known(RESULTS / f"{name}.json")
 
 
 def reading_order() -> list[dict[str, str]]:
@@ -177,7 +187,11 @@ BLOCKS: dict[str, Callable[[], str]] = {
     "photograph_trials": photograph_trials,
     "objective": lambda: objective_table(_read("objective")),
     "objective_soft": lambda: objective_table(_read("objective"), rows="soft_rows"),
-    "stays": lambda: stays_table(_read("stays")),
+    "stays": lambda: followed.table(_rows("stays"), "reading", stays.MEASURES),
+    "paper_schedule": lambda: followed.table(
+        _rows("paper_schedule"), "reading", paper_schedule.MEASURES
+    ),
+    "paper_size": lambda: followed.table(_rows("paper_size"), "rate", paper_size.MEASURES),
     "sam_trials": sam_trials,
     "trials": trials,
     "settings": fields,

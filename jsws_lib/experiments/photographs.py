@@ -75,11 +75,19 @@ def present(voc: Path, out: Path) -> Path:
     return out
 
 
+def open_data(given: Path) -> Path:
+    """What `present` makes of a folder with VOC2012 and ECSSD, with ECSSD beside it."""
+    data = present(given / "VOC2012", DATA)
+    if not (data / "ECSSD").exists():
+        (data / "ECSSD").symlink_to((given / "ECSSD").resolve())
+    return data
+
+
 def rows(data: Path, names: Sequence[str] = ROWS, *, seed: int = 0) -> list[Row]:
     """The trainings, teachers first.
 
     Args:
-        data: what `present` made, with ECSSD beside it.
+        data: what `open_data` made.
         names: keys of `SETTINGS`.
         seed: of all of them.
     """
@@ -108,10 +116,7 @@ def rows(data: Path, names: Sequence[str] = ROWS, *, seed: int = 0) -> list[Row]
 
 def photographs(given: Path, names: Sequence[str] = ROWS) -> dict:
     """Train or load, measure, and write `results/photographs.json`."""
-    data = present(given / "VOC2012", DATA)
-    if not (data / "ECSSD").exists():
-        (data / "ECSSD").symlink_to((given / "ECSSD").resolve())
-    wanted = rows(data, names)
+    wanted = rows(open_data(given), names)
     result = collect(wanted, run_all(wanted, 1), 1)
     text = json.dumps(result, indent=1) + "\n"
     write_bytes(RESULTS / "photographs.json", text.encode())

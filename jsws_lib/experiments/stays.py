@@ -7,21 +7,17 @@ SAM's as well. A reading under which the right solution is no minimum leaves it.
 is written to `results/stays.json` when it ends, and is not done again.
 """
 
-import json
 import sys
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
-import matplotlib.pyplot as plt
 import numpy as np
-from matplotlib.figure import Figure
 
-from data_utils.files import write_bytes
 from jsws_lib.config import ROOT, STEADY, Profile, Recipe, Schedule, get_profile
 from jsws_lib.engine.checkpoints import load_ssnet, shipped
 from jsws_lib.engine.evaluation import evaluate
-from jsws_lib.experiments.results import markdown
+from jsws_lib.experiments.followed import append, chart, known
 from jsws_lib.training import Loop, seed_everything, train
 
 FILE = ROOT / "results" / "stays.json"
@@ -41,6 +37,7 @@ READINGS: dict[str, dict] = {
     },
 }
 MEASURES = {"miou": "mIoU", "iou_background": "background IoU", "mae": "MAE"}
+MEASURES |= {"max_f": "max *F*"}
 
 
 def recipe_of(reading: str) -> Recipe:
@@ -88,41 +85,6 @@ def follow(
     return rows
 
 
-def chart(rows: Sequence[dict]) -> Figure:
-    """The measures over the steps by reading: mean over the seeds, a band of all seeds."""
-    fig, axes = plt.subplots(1, 3, figsize=(11, 3.4), layout="constrained")
-    for name in dict.fromkeys(row["reading"] for row in rows):
-        mine = [row for row in rows if row["reading"] == name]
-        steps = sorted({row["step"] for row in mine})
-        for ax, (key, title) in zip(axes, MEASURES.items(), strict=True):
-            values = [[r[key] for r in mine if r["step"] == step] for step in steps]
-            (line,) = ax.plot(steps, [np.mean(v) for v in values], label=name)
-            low, high = [min(v) for v in values], [max(v) for v in values]
-            ax.fill_between(steps, low, high, color=line.get_color(), alpha=0.2)
-            ax.set(title=title, xlabel="steps from the trained M")
-            ax.spines[["top", "right"]].set_visible(False)
-    axes[2].legend(frameon=False, fontsize=8, loc="upper left")
-    return fig
-
-
-def stays_table(result: dict) -> str:
-    """Each measure before and after, mean over the seeds, as Markdown.
-
-    Args:
-        result: a file that `stays` wrote, read.
-    """
-    columns, table = MEASURES | {"max_f": "max *F*"}, []
-    for reading in dict.fromkeys(row["reading"] for row in result["rows"]):
-        mine = [row for row in result["rows"] if row["reading"] == reading]
-        steps = {row["step"] for row in mine}
-        ends = [[r for r in mine if r["step"] == f(steps)] for f in (min, max)]
-        means = ([np.mean([r[key] for r in end]) for end in ends] for key in columns)
-        pairs = (f"{before:.3f} → {after:.3f}" for before, after in means)
-        table.append([reading, str(len(ends[0])), *pairs])
-    head = ("reading", "seeds", *columns.values())
-    return markdown(head, table, "lr" + "r" * len(columns))
-
-
 def stays(
     seeds: Sequence[int], profile: Profile, *, file: Path = FILE, steps: int = STEPS
 ) -> list[dict]:
@@ -131,22 +93,21 @@ def stays(
     Returns:
         all rows of the file.
     """
-    rows = json.loads(file.read_text())["rows"] if file.is_file() else []
+    words = (
+        f"{steps} steps from the shipped M, Adam at 1e-4, on {LIMIT} images each of VOC "
+        f"val and the saliency test set of profile {profile.name} "
+        "(python -m jsws_lib.experiments.stays 0 1 2)."
+    )
     for seed in seeds:
         for reading in READINGS:
-            if (reading, seed) not in {(row["reading"], row["seed"]) for row in rows}:
-                rows += follow(reading, seed, profile, steps=steps)
-                words = (
-                    f"{steps} steps from the shipped M, Adam at 1e-4, on {LIMIT} images "
-                    "each of VOC val and the saliency test set of profile "
-                    f"{profile.name} (python -m jsws_lib.experiments.stays)."
-                )
-                text = json.dumps({"words": words, "rows": rows}, indent=1)
-                write_bytes(file, (text + "\n").encode())
-    return rows
+            if (reading, seed) not in {
+                (row["reading"], row["seed"]) for row in known(file)
+            }:
+                append(file, *follow(reading, seed, profile, steps=steps), words=words)
+    return known(file)
 
 
 if __name__ == "__main__":
-    chart(stays([int(seed) for seed in sys.argv[1:]] or [0], get_profile("mini"))).savefig(
-        ROOT / "docs" / "stays.png", dpi=110
-    )
+    rows = stays([int(seed) for seed in sys.argv[1:]] or [0], get_profile("mini"))
+    fig = chart(rows, "reading", MEASURES, xlabel="steps from the trained M")
+    fig.savefig(ROOT / "docs" / "stays.png", dpi=110)
