@@ -231,11 +231,12 @@ def efficientnet_lite0(
         # Written under other names, in the same order and shapes.
         stored = torch.load(File.get_model_file_path(), weights_only=True)
         net.load_state_dict(dict(zip(net.state_dict(), stored.values(), strict=True)))
+    net.classifier = nn.Identity()
+    if weights != "default":
+        load_weights(net, weights)  # timm's names
     stages = [net.conv_stem, net.bn1, *net.blocks, net.conv_head, net.bn2]
     names = ["stem", "stem_bn", *map(str, range(7)), "head", "head_bn"]
     layers = nn.Sequential(OrderedDict(zip(names, stages, strict=True)))
-    if weights != "default":
-        load_weights(layers, weights)
     dilate(layers, SURGERY["efficientnet_lite0", stride])
     return Backbone(
         layers,

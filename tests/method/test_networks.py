@@ -6,6 +6,7 @@ import sys
 from pathlib import Path
 
 import pytest
+import timm
 import torch
 import torch.nn.functional as F
 from helpers import same
@@ -387,6 +388,14 @@ def test_lite0_holds_its_pip_packages_weights():
     greys = torch.tensor([127, 255]) / 255
     scaled = (greys - net.mean.flatten()[0]) / net.std.flatten()[0]
     assert scaled.tolist() == pytest.approx([0, 1], abs=1e-6)  # (255 - 127) / 128
+
+
+def test_lite0_takes_a_file_of_timm(tmp_path):
+    net = timm.create_model("tf_efficientnet_lite0", pretrained=False)
+    torch.save(net.state_dict(), tmp_path / "timm.pth")
+    found = build_backbone("efficientnet_lite0", weights=tmp_path / "timm.pth").features
+    for ours, theirs in zip(found.parameters(), net.parameters(), strict=False):
+        assert torch.equal(ours, theirs)
 
 
 # --- whole networks ------------------------------------------------------------------
