@@ -48,7 +48,8 @@ def chart(
             ax.fill_between(steps, low, high, color=line.get_color(), alpha=0.2)
             ax.set(title=title.replace("*", ""), xlabel=xlabel)
             ax.spines[["top", "right"]].set_visible(False)
-    axes[-1].legend(frameon=False, fontsize=8)
+    below = {"loc": "outside lower center", "ncols": 6, "frameon": False}
+    fig.legend(*axes[0].get_legend_handles_labels(), **below)
     return fig
 
 
