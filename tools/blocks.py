@@ -19,7 +19,7 @@ from data_utils.errors import JswsError
 from data_utils.files import write_bytes
 from jsws_lib.cli import settings
 from jsws_lib.config import ROOT
-from jsws_lib.experiments import memory, speed_page
+from jsws_lib.experiments import memory
 from jsws_lib.experiments.compare import claims_table
 from jsws_lib.experiments.objective import objective_table
 from jsws_lib.experiments.results import (
@@ -28,6 +28,7 @@ from jsws_lib.experiments.results import (
     ROWS,
     ablation_table,
     markdown,
+    speed_page,
     spread,
     study_table,
 )
@@ -182,7 +183,7 @@ BLOCKS: dict[str, Callable[[], str]] = {
     "trials": trials,
     "settings": fields,
     "memory": lambda: memory.table(_read("memory")),
-    "speed": speed_page.page_block,
+    "speed": speed_page,
 }
 
 

@@ -141,8 +141,7 @@ def supervised(profile: Profile, recipe: Recipe, seed: int) -> Row:
     made = drawn(profile.data)["parameters"]
     digest = hashlib.sha256(json.dumps(made, sort_keys=True).encode())
     folder = runs_root() / f"true_masks-{digest.hexdigest()[:8]}"
-    lists = profile.data / profile.voc / "ImageSets" / "Segmentation"
-    ids = read_ids(lists / f"{profile.train_list}.txt")
+    ids = _train_ids(profile)
     pick_device()  # connects the processes, if several were launched
     if is_main() and len([*folder.glob("*.png")]) < len(ids):
         for k, name in enumerate(ids):
@@ -183,7 +182,8 @@ def ablate(
     rows = plan(profile, recipe, seeds=seeds, settings=settings)
     if drawn(profile.data) and "MS" in {row.name for row in rows}:
         rows.append(supervised(profile, recipe, seeds[0]))
-    file = out or RESULTS / f"{result_name(profile, recipe)}.json"
+    other = "" if recipe.name == STEADY.name else f"_{recipe.name}"
+    file = out or RESULTS / f"ablation_{profile.name}{other}.json"
     check_place(file)
     if out is None and file.is_file():
         _refuse_loss(file, rows)
@@ -195,9 +195,13 @@ def ablate(
     jobs = jobs or default_jobs()
     records = run_all(rows, jobs)
     if is_main():
-        result = collect(rows, records, jobs)
-        write_bytes(file, (json.dumps(result, indent=1) + "\n").encode())
+        store(collect(rows, records, jobs), file)
     return file
+
+
+def store(result: dict, file: Path):
+    """Write a file of results. Raises as `write_bytes` does."""
+    write_bytes(file, (json.dumps(result, indent=1) + "\n").encode())
 
 
 def _refuse_loss(file: Path, rows: Sequence[Row]):
@@ -244,12 +248,6 @@ def default_jobs() -> int:
     """Runs at a time: one per core on the CPU, one on a GPU or in several processes."""
     alone = process_share()[1] == 1
     return available_cores() if alone and pick_device().type == "cpu" else 1
-
-
-def result_name(profile: Profile, recipe: Recipe) -> str:
-    """`ablation_<profile>`, with the recipe's name where it is not the default one."""
-    other = "" if recipe.name == STEADY.name else f"_{recipe.name}"
-    return f"ablation_{profile.name}{other}"
 
 
 # --- running -------------------------------------------------------------------------
@@ -323,10 +321,12 @@ def _has_labels(row: Row) -> bool:
     """Whether its students find every pseudo label: two at once would make them twice."""
     if not row.teaches:
         return True
-    run, labels = row.run, row.run.labels_folder
-    lists = run.profile.data / run.profile.voc / "ImageSets" / "Segmentation"
-    ids = read_ids(lists / f"{run.profile.train_list}.txt")
-    return {path.stem for path in labels.glob("*.png")} >= set(ids)
+    made = {path.stem for path in row.run.labels_folder.glob("*.png")}
+    return made >= set(_train_ids(row.run.profile))
+
+
+def _train_ids(p: Profile) -> list[str]:
+    return read_ids(p.data / p.voc / f"ImageSets/Segmentation/{p.train_list}.txt")
 
 
 def _asked(run: Run) -> list:
@@ -427,15 +427,12 @@ def cam_figures(net, profile: Profile) -> dict:
         for mine, theirs in zip(first, other, strict=True):
             mine += theirs
     miou_argmax, *found = (float(count.compute().miou) for count in first)
-    best = max(range(len(found)), key=found.__getitem__)
-    figures = {"miou": found[best], "threshold": CAM_THRESHOLDS[best]}
-    figures["miou_argmax"] = miou_argmax
+    miou, low = max(found), CAM_THRESHOLDS[np.argmax(found)]
+    figures = {"miou": miou, "threshold": low, "miou_argmax": miou_argmax}
     return {name: round(value, 5) for name, value in figures.items()}
 
 
-@cache
-def _test_scenes(root: Path) -> list:
-    return drawn_scenes(root, "test")  # some seconds, and the same for every network
+_scenes = cache(drawn_scenes)  # some seconds, and the same for every network
 
 
 def suppression(net, profile: Profile) -> dict:
@@ -447,7 +444,7 @@ def suppression(net, profile: Profile) -> dict:
         difference; `v_by_category`: for each of the 20 the two means, None where it never
         occurs so; `v_by_image`: the two means for each image that shows both kinds.
     """
-    scenes = _test_scenes(profile.data)
+    scenes = _scenes(profile.data, "test")
     role = np.stack([roles(scene) for scene in scenes])
     stream = predict(net, (Image.fromarray(scene.image) for scene in scenes))
     v = np.stack([prediction.class_saliency for prediction in stream])
@@ -478,24 +475,20 @@ def label_quality(run: Run) -> dict:
         JswsError: a mask or a pseudo label is broken.
     """
     p, voc = run.profile, run.profile.data / run.profile.voc
-    ids, names = (
-        read_ids(voc / f"ImageSets/Segmentation/{p.train_list}.txt"),
-        categories(voc),
-    )
-    made, masks = (drawn(p.data) or {}).get("parameters"), voc / "SegmentationClass"
-    if made:
-        place = {image_id("train_aug", k): k for k in range(made["images"]["train_aug"])}
-        ids = [i for i in ids if i in place]
+    names, masks, labels = categories(voc), voc / "SegmentationClass", run.labels_folder
+    if made := (drawn(p.data) or {}).get("parameters"):
+        known = {image_id("train_aug", k): k for k in range(made["images"]["train_aug"])}
     else:
-        ids = [i for i in ids if (masks / f"{i}.png").is_file()]
-    ids = some([i for i in ids if (run.labels_folder / f"{i}.png").is_file()], JUDGED, True)
+        known = {path.stem for path in masks.glob("*.png")}
+    ids = [i for i in _train_ids(p) if i in known and (labels / f"{i}.png").is_file()]
+    ids = some(ids, JUDGED, True)
     matrix = ConfusionMatrix(len(names) + 1, absent="target")
     for i in ids:
         if made:
-            truth = render_training_mask(made["seed"], place[i], size=made["size"])
+            truth = render_training_mask(made["seed"], known[i], size=made["size"])
         else:
             truth = np.asarray(read_class_mask(masks / f"{i}.png", names=names))
-        label = read_class_mask(run.labels_folder / f"{i}.png", names=names)
+        label = read_class_mask(labels / f"{i}.png", names=names)
         matrix.update(truth, np.asarray(label))
     return {"miou": round(matrix.compute().miou, 5), "images": len(ids)} if ids else {}
 
@@ -506,32 +499,30 @@ def label_quality(run: Run) -> dict:
 def collect(rows: Sequence[Row], records: dict[Row, dict], jobs: int) -> dict:
     """The JSON file: figures as lists by seed."""
     found: dict[str, dict[str, list]] = {}
+    taught: dict[str, dict[str, list]] = {}
     alone: list[tuple[float, str, str]] = []
 
-    def collect(name: str, figures: dict):
+    def add(name: str, figures: dict, to: dict = found):
         for key, value in figures.items():
-            found.setdefault(name, {}).setdefault(key, []).append(value)
+            to.setdefault(name, {}).setdefault(key, []).append(value)
 
     for row in rows:
         figures = dict(records[row])
         read_outs = figures.pop("read_outs", {})
         if row.run.setting != "M":  # long; only M's is drawn
             figures.pop("v_by_image", None)
-        collect(row.name, figures)
+        add(row.name, figures)
+        if row.teaches:
+            add(row.name, label_quality(row.run), taught)
         if row.name in LABELS_ALONE and row.run.seed == rows[0].run.seed:
             cam = read_outs["S_cam"]["miou"]
             alone += [(figures["miou"], row.name, "argmax"), (cam, row.name, "CAM")]
         if row.name == row.run.setting:  # a contrast is not read in other ways
             for name, other in read_outs.items():
-                collect(name, other)
+                add(name, other)
     if {row.name for row in rows} >= {*LABELS_ALONE}:
-        collect(
-            "S_best", dict(zip(("miou", "training", "read_as"), max(alone), strict=True))
-        )
-    taught: dict[str, dict[str, list]] = {}
-    for row in rows:
-        for key, value in label_quality(row.run).items() if row.teaches else ():
-            taught.setdefault(row.name, {}).setdefault(key, []).append(value)
+        miou, training, read_as = max(alone)
+        add("S_best", {"miou": miou, "training": training, "read_as": read_as})
     seconds = [records[row]["seconds"] for row in rows]
     first, profile = rows[0].run, rows[0].run.profile
     return {

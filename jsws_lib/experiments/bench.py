@@ -10,7 +10,7 @@ medians. On a CPU seconds are core seconds, summed over threads: on a busy machi
 grow far less than the time on a clock. On a GPU they are seconds on a clock, after
 `torch.cuda.synchronize`.
 
-`jsws_lib/experiments/speed_page.py` shows the results.
+`results.speed_table` and `results.speed_chart` show them.
 """
 
 import contextlib
@@ -34,20 +34,19 @@ from tqdm.auto import tqdm
 
 from data_utils.datasets import Augmentation, SaliencySet
 from data_utils.errors import JswsError
-from data_utils.files import write_bytes
 from data_utils.parallel import available_cores
 from jsws_lib.backbones import IMAGENET
-from jsws_lib.config import PROFILES, ROOT, STEADY, Schedule
+from jsws_lib.config import PROFILES, STEADY, Schedule
 from jsws_lib.crf import crf_probs
 from jsws_lib.engine.devices import pick_device
 from jsws_lib.engine.loop import Loop
+from jsws_lib.experiments.ablation import RESULTS, store
 from jsws_lib.experiments.memory import random_batches
 from jsws_lib.losses import class_loss, saliency_loss
 from jsws_lib.pseudo_labels import pseudo_label
 from jsws_lib.ssnet import SSNet, build_ssnet
 from jsws_lib.training import Objective, make_optimizer
 
-RESULTS = ROOT / "results"
 MEAN, STD = map(np.array, IMAGENET)
 COPIES = 10  # augmented copies of an image for one pseudo label, in the released code
 LOSSES = ("L_c", "L_s1")
@@ -91,7 +90,10 @@ def thread_count(count: int):
 def in_turns(
     *functions: Callable, times: int, warm: bool = True, clock: Callable = now
 ) -> list[float]:
-    """Median seconds of functions that take turns, after one call each if `warm`."""
+    """Median seconds of functions that take turns, after one call each if `warm`.
+
+    What never runs on a GPU takes `time.process_time` for its clock.
+    """
     spent = [[] for _ in functions]
     for k in range(times + warm):
         for function, own in zip(functions, spent, strict=True):
@@ -100,9 +102,6 @@ def in_turns(
             if k or not warm:
                 own.append(clock() - start)
     return [median(own) for own in spent]
-
-
-core_turns = partial(in_turns, clock=time.process_time)  # of what never runs on a GPU
 
 
 def peak(function: Callable) -> tuple[float, object]:
@@ -140,12 +139,6 @@ def row(name: str, what: str, ours: float, baseline: float, unit: str = "s", **m
 
 
 # --- training ------------------------------------------------------------------------
-
-
-def network(backbone: str, size: int) -> SSNet:
-    """SSNet-1 with random weights, the same each time."""
-    torch.manual_seed(0)
-    return build_ssnet(1, backbone=backbone, size=size, recipe=STEADY, weights=None)
 
 
 class Ours:
@@ -192,21 +185,17 @@ class Baseline:
         return {"L_c": first.item(), "L_s1": second.item()}
 
 
-def training(setup: Setup) -> list[Row]:
+def steps(setup: Setup, batch: int, times: int, ending: str = "") -> list[Row]:
     """Time and memory of a step, in float32 and in bfloat16."""
-    return _steps(setup, setup.batch, setup.times)
 
+    def new() -> SSNet:
+        torch.manual_seed(0)  # the same random weights each time
+        shape = {"backbone": setup.backbone, "size": setup.size}
+        return build_ssnet(1, **shape, recipe=STEADY, weights=None)
 
-def large_step(setup: Setup) -> list[Row]:
-    """The same of one step at a larger batch."""
-    return _steps(setup, setup.large, 1, "_large")
-
-
-def _steps(setup: Setup, batch: int, times: int, ending: str = "") -> list[Row]:
-    new = partial(network, setup.backbone, setup.size)
-    steps = (Ours(new()), Ours(new(), precision="bf16"), Baseline(new()))
+    loops = (Ours(new()), Ours(new(), precision="bf16"), Baseline(new()))
     batches = random_batches(1, batch, setup.size, device=pick_device())
-    ways = [partial(step, batches) for step in steps]
+    ways = [partial(loop, batches) for loop in loops]
     memory, values = zip(*map(peak, ways), strict=True)  # the first step warms up, too
     seconds = in_turns(*ways, times=times, warm=False)
     what = f"{setup.backbone}, {setup.size} px, {batch} + {batch} images"
@@ -215,11 +204,9 @@ def _steps(setup: Setup, batch: int, times: int, ending: str = "") -> list[Row]:
     for k, half in enumerate(("", "_bf16")):
         words = f"{what}; ours in bfloat16" if half else what
         apart = max(abs(values[k][name] / values[-1][name] - 1) for name in LOSSES)
-        spent, grown = (seconds[k], seconds[-1]), (memory[k], memory[-1], "bytes")
-        rows += [
-            row(f"train_step{ending}{half}", words, *spent, loss_difference=apart),
-            row(f"peak_memory{ending}{half}", words, *grown),
-        ]
+        end, spent = ending + half, (seconds[k], seconds[-1])
+        rows.append(row(f"train_step{end}", words, *spent, loss_difference=apart))
+        rows.append(row(f"peak_memory{end}", words, memory[k], memory[-1], "bytes"))
     return rows
 
 
@@ -247,7 +234,7 @@ def data_path(setup: Setup) -> list[Row]:
                 mask = np.asarray(Image.open(mask_path).convert("L")) / 255.0
                 released_crop(image, mask, rng)
 
-        spent = core_turns(ours, baseline, times=4 * setup.times)
+        spent = in_turns(ours, baseline, times=4 * setup.times, clock=time.process_time)
     what = "500 x 375 px JPEG and mask, cropped, per image"
     return [row("data_path", what, *(seconds / len(data) for seconds in spent))]
 
@@ -287,36 +274,26 @@ def texture(rng, width: int, height: int) -> np.ndarray:
 # --- pseudo labels ---------------------------------------------------------------------
 
 
-def photograph_and_maps(size: tuple[int, int]):
-    """A textured picture, and maps H in which background and two categories lead."""
-    rng = np.random.default_rng(2)
+@thread_count(1)
+def pseudo_labels(setup: Setup) -> list[Row]:
+    """Core time of the pseudo label of an image in which two categories lead."""
+    rng, size = np.random.default_rng(2), setup.photograph
     image = texture(rng, *size)
     logits = rng.normal(0, 1, (21, 32, 32)).astype(np.float32)
     logits[[0, 5, 12]] += 3
     probs = np.exp(logits) / np.exp(logits).sum(0)
     labels = np.zeros(20, np.float32)
     labels[[4, 11]] = 1
-    return image, probs, labels
-
-
-def enlarged(probs: np.ndarray, size: tuple[int, int]) -> np.ndarray:
-    """Maps (C, h, w) at a picture's size."""
-    return np.stack([Image.fromarray(p).resize(size, Image.BILINEAR) for p in probs])
-
-
-@thread_count(1)
-def pseudo_labels(setup: Setup) -> list[Row]:
-    """Core time of the pseudo label of an image with two categories."""
-    image, probs, labels = photograph_and_maps(setup.photograph)
 
     def baseline():
         for _ in range(COPIES):
-            crf_probs(image, enlarged(probs, setup.photograph)).argmax(0)
+            maps = [Image.fromarray(p).resize(size, Image.BILINEAR) for p in probs]
+            crf_probs(image, np.stack(maps)).argmax(0)
 
     ours = partial(pseudo_label, image, probs, labels)
-    width, height = setup.photograph
-    what = f"{width} x {height} px: one copy and 3 labels, against {COPIES} and 21"
-    return [row("pseudo_labels", what, *core_turns(ours, baseline, times=setup.times))]
+    what = f"{size[0]} x {size[1]} px: one copy and 3 labels, against {COPIES} and 21"
+    spent = in_turns(ours, baseline, times=setup.times, clock=time.process_time)
+    return [row("pseudo_labels", what, *spent)]
 
 
 # --- all of it -------------------------------------------------------------------------
@@ -324,8 +301,8 @@ def pseudo_labels(setup: Setup) -> list[Row]:
 PARTS: dict[str, Callable[[Setup], list[Row]]] = {
     "data_path": data_path,
     "pseudo_labels": pseudo_labels,
-    "training": training,
-    "large_step": large_step,
+    "training": lambda setup: steps(setup, setup.batch, setup.times),
+    "large_step": lambda setup: steps(setup, setup.large, 1, "_large"),
 }
 
 
@@ -378,8 +355,7 @@ def bench(
             own = [{**one, "part": part} for one in PARTS[part](setup)]
         rows = [one for one in rows if one["part"] in PARTS and one["part"] != part] + own
         rows.sort(key=lambda one: list(PARTS).index(one["part"]))
-        result = {**conditions, "rows": rows}
-        write_bytes(out, (json.dumps(result, indent=1) + "\n").encode())
+        store(conditions | {"rows": rows}, out)
     return out
 
 
