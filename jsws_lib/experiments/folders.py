@@ -123,11 +123,9 @@ def _merge(measure: Callable, pairs: list, workers: int | None, progress: bool):
     if workers is None and len(pairs) <= FEW:
         workers = 0
     chunks = [pairs[k : k + CHUNK] for k in range(0, len(pairs), CHUNK)]
-    total = None
+    parts, total = in_parallel(measure, chunks, workers=workers), None
     with tqdm(total=len(pairs), desc="evaluate", unit="image", disable=not progress) as bar:
-        for part, chunk in zip(
-            in_parallel(measure, chunks, workers=workers), chunks, strict=True
-        ):
+        for part, chunk in zip(parts, chunks, strict=True):
             if total is None:
                 total = part
             else:

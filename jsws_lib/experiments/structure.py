@@ -48,25 +48,24 @@ class StructureMeasure:
 
     def __init__(self):
         try:
-            import py_sod_metrics
+            import py_sod_metrics  # noqa: F401
         except ImportError as error:
             raise JswsError(
                 f"S, E and weighted F need PySODMetrics ({error}): pip install pysodmetrics"
             ) from None
-        self._library = py_sod_metrics
-        self._prepare = SaliencyMeasure("pysod").prepare
         self.sums, self.e_curve, self.count = np.zeros(3), np.zeros(256), 0
 
     def update(self, sal_map, mask) -> None:
         """Add one image; arguments and errors as for `SaliencyMeasure.update`."""
-        sal_map, mask = self._prepare(sal_map, mask)
+        from py_sod_metrics import Emeasure, Smeasure, WeightedFmeasure
+
+        sal_map, mask = SaliencyMeasure("pysod").prepare(sal_map, mask)
         sal_map = sal_map / (255 if sal_map.dtype == np.uint8 else 1.0)
         low, high = sal_map.min(), sal_map.max()
         if low < high:
             sal_map = (sal_map - low) / (high - low)
         results = {}
-        for name in ("Smeasure", "Emeasure", "WeightedFmeasure"):
-            one = getattr(self._library, name)()
+        for one in (Smeasure(), Emeasure(), WeightedFmeasure()):
             one.step(sal_map.astype(np.float64), mask, normalize=False)
             results |= one.get_results()
         values = np.array([results["sm"], results["em"]["adp"], results["wfm"]])
@@ -84,22 +83,11 @@ class StructureMeasure:
         self.count += other.count
         return self
 
-    def __getstate__(self) -> dict:
-        """What another process gets: the sums."""
-        return {"sums": self.sums, "e_curve": self.e_curve, "count": self.count}
-
     def compute(self) -> StructureScores:
         """Scores so far; JswsError if no image was added."""
         if not self.count:
             raise JswsError("no saliency map was added: nothing to score")
-        s_measure, adaptive_e, weighted_f = (self.sums / self.count).tolist()
+        s, adaptive, weighted_f = (self.sums / self.count).tolist()
         curve = self.e_curve / self.count
-        return StructureScores(
-            s_measure,
-            float(curve.max()),
-            float(curve.mean()),
-            adaptive_e,
-            weighted_f,
-            curve,
-            self.count,
-        )
+        e = (float(curve.max()), float(curve.mean()), adaptive)
+        return StructureScores(s, *e, weighted_f, curve, self.count)
