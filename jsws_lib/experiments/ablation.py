@@ -15,7 +15,7 @@ import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import asdict, dataclass, replace
-from functools import cache, partialmethod
+from functools import cache, partial, partialmethod
 from pathlib import Path
 
 import numpy as np
@@ -141,14 +141,29 @@ def supervised(profile: Profile, recipe: Recipe, seed: int) -> Row:
     made = drawn(profile.data)["parameters"]
     digest = hashlib.sha256(json.dumps(made, sort_keys=True).encode())
     folder = runs_root() / f"true_masks-{digest.hexdigest()[:8]}"
-    ids = _train_ids(profile)
     pick_device()  # connects the processes, if several were launched
-    if is_main() and len([*folder.glob("*.png")]) < len(ids):
-        for k, name in enumerate(ids):
-            mask = render_training_mask(made["seed"], k, size=made["size"])
-            write_palette_png(folder / f"{name}.png", mask)
+    for name, mask in true_masks(profile).items() if is_main() else ():
+        if not (folder / f"{name}.png").is_file():
+            write_palette_png(folder / f"{name}.png", np.asarray(mask()))
     wait_for_everyone()
     return Row("full", Run("MS", profile, recipe, seed, pseudo_labels=folder))
+
+
+def true_masks(p: Profile) -> dict[str, Callable]:
+    """A function for each training image that gives its mask, (H, W) uint8.
+
+    Embedded data have none on disk: they are drawn again. Other images without a mask are
+    left out.
+    """
+    voc, note = p.data / p.voc, drawn(p.data)
+    read = partial(read_class_mask, names=categories(voc))
+    found = {x.stem: partial(read, x) for x in (voc / "SegmentationClass").glob("*.png")}
+    if note:
+        made = note["parameters"]
+        draw = partial(render_training_mask, made["seed"], size=made["size"])
+        for k in range(made["images"]["train_aug"]):
+            found[image_id("train_aug", k)] = partial(draw, k)
+    return {name: found[name] for name in _train_ids(p) if name in found}
 
 
 def ablate(
@@ -465,32 +480,23 @@ def suppression(net, profile: Profile) -> dict:
 
 
 def label_quality(run: Run) -> dict:
-    """A teacher's pseudo labels against the masks of training images, where there are any.
+    """A teacher's pseudo labels against the masks of training images, see `true_masks`.
 
     Returns:
         `miou` and the number of `images`, at most `JUDGED` evenly over the list; {} where
-        no image has a mask. Embedded data, which hold none, are drawn again.
+        no image has a mask.
 
     Raises:
         JswsError: a mask or a pseudo label is broken.
     """
-    p, voc = run.profile, run.profile.data / run.profile.voc
-    names, masks, labels = categories(voc), voc / "SegmentationClass", run.labels_folder
-    if made := (drawn(p.data) or {}).get("parameters"):
-        known = {image_id("train_aug", k): k for k in range(made["images"]["train_aug"])}
-    else:
-        known = {path.stem for path in masks.glob("*.png")}
-    ids = [i for i in _train_ids(p) if i in known and (labels / f"{i}.png").is_file()]
-    ids = some(ids, JUDGED, True)
+    names, masks = categories(run.profile.data / run.profile.voc), true_masks(run.profile)
+    paths = [run.labels_folder / f"{name}.png" for name in masks]
+    paths = some([path for path in paths if path.is_file()], JUDGED, True)
     matrix = ConfusionMatrix(len(names) + 1, absent="target")
-    for i in ids:
-        if made:
-            truth = render_training_mask(made["seed"], known[i], size=made["size"])
-        else:
-            truth = np.asarray(read_class_mask(masks / f"{i}.png", names=names))
-        label = read_class_mask(labels / f"{i}.png", names=names)
-        matrix.update(truth, np.asarray(label))
-    return {"miou": round(matrix.compute().miou, 5), "images": len(ids)} if ids else {}
+    for path in paths:
+        label = read_class_mask(path, names=names)
+        matrix.update(np.asarray(masks[path.stem]()), np.asarray(label))
+    return {"miou": round(matrix.compute().miou, 5), "images": len(paths)} if paths else {}
 
 
 # --- collecting ----------------------------------------------------------------------

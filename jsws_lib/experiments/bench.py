@@ -34,6 +34,7 @@ from tqdm.auto import tqdm
 
 from data_utils.datasets import Augmentation, SaliencySet
 from data_utils.errors import JswsError
+from data_utils.files import write_png
 from data_utils.parallel import available_cores
 from jsws_lib.backbones import IMAGENET
 from jsws_lib.config import PROFILES, STEADY, Schedule
@@ -141,48 +142,46 @@ def row(name: str, what: str, ours: float, baseline: float, unit: str = "s", **m
 # --- training ------------------------------------------------------------------------
 
 
-class Ours:
-    """A step of stage 1 as the real loop does it, on a batch of each set."""
+def our_step(net: SSNet, batches: list[dict], *, precision: str = "float32") -> Callable:
+    """A step of stage 1 as the real loop does it, on a batch of each set.
 
-    def __init__(self, net: SSNet, *, precision: str = "float32"):
-        self.loop = Loop()
-        self.loop.place(net, replace(PROFILES["paper"], precision=precision), LOSSES)
-        self.objective, self.optimizer = self.loop.prepare(
-            Objective(net, LOSSES, STEADY),
-            make_optimizer(net, Schedule(), sam_rate=STEADY.sam_rate),
-        )
+    It updates the weights and returns the losses.
+    """
+    loop = Loop()
+    loop.place(net, replace(PROFILES["paper"], precision=precision), LOSSES)
+    objective, optimizer = loop.prepare(
+        Objective(net, LOSSES, STEADY),
+        make_optimizer(net, Schedule(), sam_rate=STEADY.sam_rate),
+    )
 
-    def __call__(self, batches: list[dict]) -> dict[str, float]:
-        """Update the weights; returns the losses."""
-        self.optimizer.zero_grad()
+    def step() -> dict[str, float]:
+        optimizer.zero_grad()
         values = {}
         for one in batches:
-            values |= self.loop.backward(self.objective, one, last=one is batches[-1])
-        self.optimizer.step()
+            values |= loop.backward(objective, one, last=one is batches[-1])
+        optimizer.step()
         return values
 
+    return step
 
-class Baseline:
+
+def baseline_step(net: SSNet, batches: list[dict]) -> Callable:
     """The same with both graphs, one memory format, and Adam weight by weight."""
+    net, (labelled, masked) = net.to(pick_device()).train(), batches
+    optimizer = torch.optim.Adam(net.parameters(), lr=1e-4, foreach=False, fused=False)
+    reading = {"reading": STEADY.class_evidence, "share": STEADY.evidence_share}
 
-    def __init__(self, net: SSNet):
-        self.net = net.to(pick_device()).train()
-        self.optimizer = torch.optim.Adam(
-            net.parameters(), lr=1e-4, foreach=False, fused=False
-        )
-
-    def __call__(self, batches: list[dict]) -> dict[str, float]:
-        """Update the weights; returns the losses."""
-        labelled, masked = batches
-        self.optimizer.zero_grad()
-        reading = {"reading": STEADY.class_evidence, "share": STEADY.evidence_share}
-        out = self.net(labelled["image"].contiguous())
+    def step() -> dict[str, float]:
+        optimizer.zero_grad()
+        out = net(labelled["image"].contiguous())
         first = STEADY.class_weight * class_loss(out, labelled["labels"], **reading)
-        out = self.net(masked["image"].contiguous())
+        out = net(masked["image"].contiguous())
         second = saliency_loss(out, masked["sal_mask"], reading=STEADY.saliency_reading)
         (first + second).backward()
-        self.optimizer.step()
+        optimizer.step()
         return {"L_c": first.item(), "L_s1": second.item()}
+
+    return step
 
 
 def steps(setup: Setup, batch: int, times: int, ending: str = "") -> list[Row]:
@@ -193,9 +192,10 @@ def steps(setup: Setup, batch: int, times: int, ending: str = "") -> list[Row]:
         shape = {"backbone": setup.backbone, "size": setup.size}
         return build_ssnet(1, **shape, recipe=STEADY, weights=None)
 
-    loops = (Ours(new()), Ours(new(), precision="bf16"), Baseline(new()))
-    batches = random_batches(1, batch, setup.size, device=pick_device())
-    ways = [partial(loop, batches) for loop in loops]
+    nets = [new() for _ in range(3)]
+    given = random_batches(1, batch, setup.size, device=pick_device())
+    ways = [our_step(nets[0], given), our_step(nets[1], given, precision="bf16")]
+    ways.append(baseline_step(nets[2], given))
     memory, values = zip(*map(peak, ways), strict=True)  # the first step warms up, too
     seconds = in_turns(*ways, times=times, warm=False)
     what = f"{setup.backbone}, {setup.size} px, {batch} + {batch} images"
@@ -219,9 +219,8 @@ def data_path(setup: Setup) -> list[Row]:
     made before the clock starts."""
     rng = np.random.default_rng(0)
     with tempfile.TemporaryDirectory() as folder:
-        root = Path(folder)
-        write_photographs(root, 8)
-        folders = (root / "images", root / "masks")
+        folders = [Path(folder) / name for name in ("images", "masks")]
+        write_photographs(*folders, 8)
         data = SaliencySet(*folders, cache="decoded", augmentation=Augmentation(256))
 
         def ours():
@@ -252,16 +251,14 @@ def released_crop(image: np.ndarray, mask: np.ndarray, rng):
     torch.from_numpy(truth)
 
 
-def write_photographs(root: Path, count: int):
+def write_photographs(images: Path, masks: Path, count: int):
     """Textured pictures of 500 x 375 px and masks, as D_s lays them out."""
-    rng = np.random.default_rng(1)
-    for name in ("images", "masks"):
-        (root / name).mkdir()
-    mask = np.zeros((375, 500), np.uint8)
+    rng, mask = np.random.default_rng(1), np.zeros((375, 500), np.uint8)
     mask[80:300, 100:350] = 255
+    images.mkdir()
     for k in range(count):
-        Image.fromarray(texture(rng, 500, 375)).save(root / f"images/{k}.jpg", quality=92)
-        Image.fromarray(mask).save(root / f"masks/{k}.png")
+        Image.fromarray(texture(rng, 500, 375)).save(images / f"{k}.jpg", quality=92)
+        write_png(masks / f"{k}.png", Image.fromarray(mask))
 
 
 def texture(rng, width: int, height: int) -> np.ndarray:

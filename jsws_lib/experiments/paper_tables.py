@@ -89,7 +89,6 @@ class Table:
     columns: tuple[str, ...]
     rows: dict[str, tuple[tuple[float, float] | None, ...]]  # (mean, sd), sd may be nan
     ours: frozenset[str]  # names of the rows (1 to 4) or columns (5, 6) that are ours
-    digits: int
     notes: tuple[str, ...]
     apart: bool  # ours were measured on other pictures
 
@@ -140,7 +139,8 @@ class Table:
     def _number(self, cell: tuple[float, float] | None) -> str:
         if cell is None:
             return "–"
-        mean, sd = (f"{value:.{self.digits}f}" for value in cell)
+        digits = 3 if self.number in (1, 2, 6) else 1
+        mean, sd = (f"{value:.{digits}f}" for value in cell)
         return mean if math.isnan(cell[1]) else f"{mean} ± {sd}"
 
 
@@ -223,9 +223,7 @@ def beside(number: int, results: list[Result], *, on: str | None = None) -> Tabl
         JswsError: a result lacks the table's measure or has it under another protocol;
             no such test set, or only a part of it was measured; two results of one name.
     """
-    _check_names(number, results)
-    for result in results:
-        _check_protocol(number, result)
+    _check(number, results)
     if number > 4:
         if on:
             raise JswsError(f"--on {on}: Table {number} has one test set; leave it out")
@@ -240,7 +238,6 @@ def beside(number: int, results: list[Result], *, on: str | None = None) -> Tabl
         columns,
         known | rows,
         frozenset(rows),
-        3 if number <= 2 else 1,
         _notes(results, on, *notes),
         on is None,
     )
@@ -257,8 +254,9 @@ def _printed(row: dict, columns: tuple[str, ...]) -> tuple:
     return tuple((values[c], math.nan) if c in values else None for c in columns)
 
 
-def _check_names(number: int, results: list[Result]):
-    """Raise JswsError if a result could be taken for another, or for the paper's."""
+def _check(number: int, results: list[Result]):
+    """Raise JswsError if a result could be taken for another, or for the paper's, or was
+    measured otherwise than the table."""
     names = [result.name for result in results]
     if len(set(names)) < len(names):
         raise JswsError(
@@ -274,15 +272,11 @@ def _check_names(number: int, results: list[Result]):
                 f"{result.file}: Table {number} has a {kind} {result.name} of its own; "
                 "rename the file"
             )
-
-
-def _check_protocol(number: int, result: Result):
-    """Raise JswsError if a result was measured otherwise than the table."""
-    if number in (1, 2, 6) and result.protocol not in (None, "toolbox"):
-        raise JswsError(
-            f"{result.file} was measured under {result.protocol}, Table {number} under "
-            "toolbox; measure again with --protocol toolbox"
-        )
+        if number in (1, 2, 6) and result.protocol not in (None, "toolbox"):
+            raise JswsError(
+                f"{result.file} was measured under {result.protocol}, Table {number} under "
+                "toolbox; measure again with --protocol toolbox"
+            )
 
 
 def _saliency(number: int, table: dict, results: list[Result], on: str | None):
@@ -352,7 +346,6 @@ def _ablation(number: int, results: list[Result]) -> Table:
         tuple(columns),
         dict(zip(ROWS[number], zip(*columns.values(), strict=True), strict=True)),
         frozenset([*columns][len(measures) :]),
-        1 if number == 5 else 3,
         _notes(results, None, "The paper: PASCAL VOC 2012 val and ECSSD; no spread given."),
         True,
     )

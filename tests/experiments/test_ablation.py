@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 import torch
 from helpers import network
+from PIL import Image
 
 from data_utils.datasets import Augmentation, SaliencySet
 from data_utils.embedded.mini import (
@@ -24,7 +25,7 @@ from data_utils.embedded.mini import (
     roles,
 )
 from data_utils.errors import JswsError
-from data_utils.voc import VOC_CLASSES, write_palette_png
+from data_utils.voc import VOC_CLASSES, read_ids, write_palette_png
 from jsws_lib.config import PROFILES, SETTINGS, Recipe
 from jsws_lib.engine import runs
 from jsws_lib.engine.checkpoints import read_weights
@@ -170,6 +171,19 @@ def test_pseudo_labels_are_compared_with_masks_of_training_images(tiny, home, dr
     assert label_quality(run) == {"miou": 1.0, "images": 24}
     write_palette_png(path, 0 * mask)
     assert label_quality(run)["miou"] < 1
+
+
+def test_true_masks_are_those_of_the_list(quick, own_data):
+    """Whatever its order, and whether they are drawn or on disk."""
+    profile = replace(quick, data=own_data, train_list="mine")
+    lists = own_data / quick.voc / "ImageSets/Segmentation"
+    val = read_ids(lists / "val.txt")[:1]
+    (lists / "mine.txt").write_text("\n".join([image_id("train_aug", 5), *val]))
+    folder = ablation.supervised(profile, DEFAULT, 0).run.pseudo_labels
+    found = {path.stem: np.asarray(Image.open(path)) for path in folder.iterdir()}
+    wanted = {image_id("train_aug", 5): render_training_mask(0, 5, size=64)}
+    stored = own_data / quick.voc / f"SegmentationClass/{val[0]}.png"
+    np.testing.assert_equal(found, wanted | {val[0]: np.asarray(Image.open(stored))})
 
 
 @pytest.mark.slow
