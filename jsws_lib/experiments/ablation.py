@@ -178,17 +178,12 @@ def ablate(
     """Train and measure the settings of Tables 5 and 6 and write one JSON file.
 
     Args:
-        profile, recipe: what to train; any backbone and data root.
-        seeds: one training of everything for each.
-        settings: keys of `SETTINGS`.
+        profile, recipe, seeds, settings: what to train, all settings for each seed.
         jobs: runs at a time, each in a process with its share of the cores; default one
             per core on the CPU, one on a GPU.
-        out: the file, replaced if it is there; default
+        out: the file, which is returned, replaced if it is there; default
             `results/ablation_<profile>.json`, followed by the recipe's name where it is
             not the default, and never replaced by less than it holds.
-
-    Returns:
-        the file.
 
     Raises:
         JswsError: data are missing or broken, a loss is not finite, or the default file
@@ -204,8 +199,8 @@ def ablate(
         _refuse_loss(file, rows)
     if (jobs or 1) > 1 and process_share()[1] > 1:
         raise JswsError(
-            "launched as several processes, an ablation does one run at a "
-            "time: leave out --jobs"
+            "launched as several processes, an ablation does one run at a time: leave out "
+            "--jobs"
         )
     jobs = jobs or default_jobs()
     records = run_all(rows, jobs)
@@ -269,14 +264,9 @@ def default_jobs() -> int:
 
 
 def run_all(rows: Sequence[Row], jobs: int) -> dict[Row, dict]:
-    """Train and measure every run, `jobs` at a time, behind one progress bar.
+    """Train and measure every run, `jobs` at a time, and return the figures of each.
 
-    Args:
-        rows: teachers before their students, as `plan` lists them.
-        jobs: processes; 1 for none but this.
-
-    Returns:
-        the figures of each row, in the order given.
+    In `rows`, as `plan` lists them, teachers stand before their students.
     """
     todo = [row for row in rows if measured(row.run) is None or not _has_labels(row)]
     total = sum(row.passes for row in rows)
@@ -334,10 +324,8 @@ def _run(row: Row, count: Callable[[int], object] = lambda passes: None):
 
 def _has_labels(row: Row) -> bool:
     """Whether its students find every pseudo label: two at once would make them twice."""
-    if not row.teaches:
-        return True
     made = {path.stem for path in row.run.labels_folder.glob("*.png")}
-    return made >= set(_train_ids(row.run.profile))
+    return not row.teaches or made >= set(_train_ids(row.run.profile))
 
 
 def _train_ids(p: Profile) -> list[str]:

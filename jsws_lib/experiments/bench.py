@@ -61,7 +61,7 @@ class Setup:
     backbone: str
     size: int  # px, of the network's input
     batch: int  # images from each data set
-    large: int  # the same, for one step more
+    large: int  # the same, for one step more of which time and memory are measured
     times: int  # calls of each function, after one that warms up
     photograph: tuple[int, int] = (500, 375)  # px, width and height
 
@@ -317,10 +317,8 @@ def bench(
     """Measure every row and write `results/bench_<device>.json`, after each part.
 
     Args:
-        backbone, size: of the rows that run a network.
-        batch: of them, too; default 2, and 8 on a GPU.
-        large: batch of one more step for time and memory; default 8, and 16 on a GPU.
-        times: of each function, after one call that warms up.
+        backbone, size, batch, large, times: see `Setup`; batches are 2 and 8 by default,
+            on a GPU 8 and 16.
         threads: of the rows that run a network; default one per core. On a busy machine
             threads that wait for each other cost core seconds: then ask for 1.
         only: some of `PARTS`; what the file has of the others stays.

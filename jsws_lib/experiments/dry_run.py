@@ -39,14 +39,9 @@ SAMPLE = 5  # files of each folder that are opened
 
 
 def describe_plan(rows: Sequence[Row], *, jobs: int | None = None) -> tuple[str, bool]:
-    """Say what an ablation would do.
+    """What an ablation of these rows would do, and whether all that it needs is there.
 
-    Args:
-        rows: from `ablation.plan`.
-        jobs: runs at a time; None for the default of `ablate`.
-
-    Returns:
-        the text, and whether everything it needs is there.
+    `jobs` are runs at a time; None for the default of `ablate`.
     """
     profile, recipe = rows[0].run.profile, rows[0].run.recipe
     lines = [

@@ -212,12 +212,9 @@ def _fraction(value: object) -> bool:
 
 
 def beside(number: int, results: list[Result], *, on: str | None = None) -> Table:
-    """Put results beside a table of the paper.
+    """Put our results beside a table of the paper, 1 to 6.
 
-    Args:
-        number: 1 to 6.
-        results: ours.
-        on: the table's own test set that they were measured on; None: other pictures.
+    `on` is the table's own test set that they were measured on; None: other pictures.
 
     Raises:
         JswsError: a result lacks the table's measure or has it under another protocol;

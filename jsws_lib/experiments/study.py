@@ -48,12 +48,9 @@ def trial_rows(seed: int = 0) -> list[Row]:
 
 
 def study(*, seed: int = 0, jobs: int | None = None, out: Path | None = None) -> Path:
-    """Train and measure `TRIALS` and write one JSON file.
+    """Train and measure `TRIALS`, `jobs` runs at a time, and write one JSON file.
 
-    Args:
-        seed: of all runs.
-        jobs: runs at a time; default one per core.
-        out: the file; default `results/study_mini.json`.
+    `jobs` is one per core by default, `out` is `results/study_mini.json`.
     """
     rows = []
     for trial, record in run_all(trial_rows(seed), jobs or default_jobs()).items():

@@ -12,10 +12,8 @@ from jsws_lib.cli.main import app
 from jsws_lib.experiments import bench, results
 
 SMALL = bench.Setup("densenet_mini", 64, 2, large=2, times=1, photograph=(125, 94))
-RATIOS = {  # what is faster for a reason; the figures that count are `jsws bench`'s
-    "data_path": 6,
-    "pseudo_labels": 8,
-}
+# What is faster for a reason; the figures that count are `jsws bench`'s.
+RATIOS = {"data_path": 6, "pseudo_labels": 8}
 
 
 @pytest.fixture(scope="module")
