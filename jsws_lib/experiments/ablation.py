@@ -218,8 +218,14 @@ def _refuse_loss(file: Path, rows: Sequence[Row]):
     """Raise JswsError if a results file holds runs that are not among `rows`."""
     advice = "move it away, or name another file with --out"
     held, lost = read_json(file, "configuration", "seeds", advice=advice), []
+    asked = _configuration(rows[0].run)
     try:
-        if not _same(held["configuration"], _configuration(rows[0].run)):
+        if any(
+            asked[part].get(key, value) != value
+            for part in ("profile", "recipe")
+            for key, value in held["configuration"][part].items()
+            if key not in ("workers", "cache", "validate_every")  # they change no figure
+        ):
             lost.append("another configuration")
         kept = [*held["settings"].keys(), *held["contrasts"].keys()]
         kept_seeds = [*map(int, held["seeds"])]
@@ -235,16 +241,6 @@ def _refuse_loss(file: Path, rows: Sequence[Row]):
             f"{file} holds what this ablation has not: {', '.join(lost)}; name "
             "another file with --out, or this one to replace it"
         )
-
-
-def _same(held: dict, asked: dict) -> bool:
-    """Whether two configurations agree in all that both have and that changes a figure."""
-    return all(
-        asked[part].get(key, value) == value
-        for part in ("profile", "recipe")
-        for key, value in held[part].items()
-        if key not in ("workers", "cache", "validate_every")
-    )
 
 
 def _configuration(run: Run) -> dict:

@@ -181,17 +181,20 @@ def estimate(rows: Sequence[Row], sizes: dict[str, int], *, jobs=None) -> list[s
         if profile.validate_every:  # while it trains
             seen = min(LIMIT, sizes["val"]) + min(LIMIT, sizes["test"]) * saliency
             seconds += steps // profile.validate_every * seen * image
-    weights = sum(_gigabytes(row.run) for row in todo)
+    with torch.device("meta"):
+        nets = [_network(row.run) for row in todo]
+    # Three times as much for a resume point with Adam's moments.
+    weights = 4 * 4 * sum(p.numel() for net in nets for p in net.parameters()) / GB
     labels = labelled * profile.size**2 / 20 / GB  # PNG, about 1:20
     place = runs_root()
     there = next(p for p in (place, *place.resolve().parents) if p.is_dir())
     free = shutil.disk_usage(there).free / GB
-    steps = ", ".join(
+    each = ", ".join(
         f"SSNet-{stage} {' + '.join(losses)} {value:.2f} s"
         for (stage, losses), value in cost.items()
     )
     return [
-        f"measured on {device.type}, {jobs} at a time: a step of {steps}; "
+        f"measured on {device.type}, {jobs} at a time: a step of {each}; "
         f"inference {image:.3f} s, CRF {crf:.3f} s an image",
         f"  time    about {seconds / jobs / 3600:.1f} hours for {len(todo)} runs",
         f"  memory  about {memory * (jobs if device.type == 'cpu' else 1):.1f} GB, "
@@ -277,9 +280,3 @@ def _peak_memory(device: torch.device) -> float:
 
     unit = 1 if sys.platform == "darwin" else 1024  # bytes there, kilobytes elsewhere
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / GB
-
-
-def _gigabytes(run: Run) -> float:
-    """Weights, and three times as much for a resume point with Adam's moments."""
-    with torch.device("meta"):
-        return 4 * 4 * sum(p.numel() for p in _network(run).parameters()) / GB

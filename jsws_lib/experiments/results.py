@@ -185,21 +185,16 @@ def suppression_chart(result: dict) -> Figure:
         len(named), 2, figsize=(10.5, 9.6), layout="constrained", width_ratios=(1, 2.3)
     )
     for (name, row), (left, right) in zip(named.items(), axes, strict=True):
-        _images(left, row)
+        salient, other = np.array(row["v_by_image"][0], float)
+        left.plot(other, salient, "o", alpha=0.35, color="#2a6fbb")
+        left.plot([0, 1], [0, 1], ":", color="grey")
+        left.set(xlim=(-0.03, 1.03), ylim=(-0.03, 1.03), aspect="equal")
+        left.set(xlabel="mean v, not salient", ylabel="mean v, salient")
         left.set_title(f"each image (seed {result['seeds'][0]})", fontsize=9)
         _categories(right, row, result["categories"][1:])
         open_frame(right, f"{name}: gap {spread(row['v_gap'], 'v_gap')}")
     axes[0, 1].legend(frameon=False, ncols=2, fontsize=8, loc="upper right")
     return fig
-
-
-def _images(ax, row: dict):
-    """A point an image: mean v of what is salient over that of what is not."""
-    salient, other = np.array(row["v_by_image"][0], float)
-    ax.plot(other, salient, "o", alpha=0.35, color="#2a6fbb")
-    ax.plot([0, 1], [0, 1], ":", color="grey")
-    ax.set(xlim=(-0.03, 1.03), ylim=(-0.03, 1.03), aspect="equal")
-    ax.set(xlabel="mean v, not salient", ylabel="mean v, salient")
 
 
 def _categories(ax, row: dict, names: Sequence[str]):
