@@ -75,10 +75,7 @@ def pretrain(
         bar.set_postfix(loss=f"{loss.item():.2f}", refresh=False)
 
     pixels, targets = _drawings(val_images, seed=seed, size=size, split="pretrain_val")
-    model.eval()
-    with torch.inference_mode():
-        scores = torch.cat([model(part.to(device)).cpu() for part in pixels.split(256)])
-    accuracy = (scores.argmax(1) == targets).float().mean().item()
+    accuracy = _accuracy(model.eval(), pixels, targets, device)
     command = (
         f"jsws pretrain --images {images} --epochs {epochs} --size {size} --seed {seed}"
     )
@@ -93,6 +90,12 @@ def _drawings(count: int, **options) -> tuple[Tensor, Tensor]:
     """Pictures (N, 3, H, W) uint8, and what each of them shows."""
     pixels, targets = map(torch.from_numpy, pretraining_images(count, **options))
     return pixels.permute(0, 3, 1, 2), targets
+
+
+@torch.inference_mode()
+def _accuracy(model: nn.Module, pixels: Tensor, targets: Tensor, device) -> float:
+    scores = torch.cat([model(part.to(device)).cpu() for part in pixels.split(256)])
+    return (scores.argmax(1) == targets).float().mean().item()
 
 
 def _augment(image: Tensor) -> Tensor:
