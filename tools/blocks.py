@@ -19,14 +19,7 @@ from data_utils.errors import JswsError
 from data_utils.files import write_bytes
 from jsws_lib.cli import settings
 from jsws_lib.config import ROOT
-from jsws_lib.experiments import (
-    followed,
-    memory,
-    paper_schedule,
-    paper_size,
-    speed_page,
-    stays,
-)
+from jsws_lib.experiments import followed, memory, paper_schedule, paper_size, stays
 from jsws_lib.experiments.compare import claims_table
 from jsws_lib.experiments.objective import objective_table
 from jsws_lib.experiments.results import (
@@ -35,6 +28,7 @@ from jsws_lib.experiments.results import (
     ROWS,
     ablation_table,
     markdown,
+    speed_page,
     spread,
     study_table,
 )
@@ -196,7 +190,7 @@ BLOCKS: dict[str, Callable[[], str]] = {
     "trials": trials,
     "settings": fields,
     "memory": lambda: memory.table(_read("memory")),
-    "speed": speed_page.page_block,
+    "speed": speed_page,
 }
 
 

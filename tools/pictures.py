@@ -24,7 +24,7 @@ from jsws_lib.course.figures.common import (
 )
 from jsws_lib.engine import film
 from jsws_lib.engine.checkpoints import SHIPPED, load_ssnet, shipped
-from jsws_lib.experiments import results, speed_page
+from jsws_lib.experiments import results
 from jsws_lib.inference import predict
 from jsws_lib.metrics import ConfusionMatrix
 
@@ -182,7 +182,7 @@ def main():
         "suppression": results.suppression_chart(result),
     }
     for file in sorted(results.RESULTS.glob("bench_*.json")):
-        figures[file.stem] = speed_page.chart(json.loads(file.read_text()))
+        figures[file.stem] = results.speed_chart(json.loads(file.read_text()))
     for name, figure in figures.items():
         figure.savefig(docs / f"{name}.png", dpi=110)
     write_bytes(docs / "sharpening.gif", sharpening())

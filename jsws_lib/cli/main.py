@@ -326,13 +326,13 @@ def bench(
             all.
         out: JSON file; default results/bench_DEVICE.json.
     """
-    from jsws_lib.experiments import bench, speed_page
+    from jsws_lib.experiments import bench, results
 
     given = {"backbone": backbone, "size": size, "batch": batch, "large": large}
     configured("paper", "", [f"backbone={backbone}", f"size={size}"])  # or it is refused
     parts = only.split(",") if only else tuple(bench.PARTS)
     file = bench.bench(**given, times=times, threads=threads, out=out, only=parts)
-    _show(file, speed_page.chart, speed_page.table)
+    _show(file, results.speed_chart, results.speed_table)
 
 
 @command(app)

@@ -15,7 +15,7 @@ import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import asdict, dataclass, replace
-from functools import cache, partialmethod
+from functools import cache, partial, partialmethod
 from pathlib import Path
 
 import numpy as np
@@ -141,15 +141,29 @@ def supervised(profile: Profile, recipe: Recipe, seed: int) -> Row:
     made = drawn(profile.data)["parameters"]
     digest = hashlib.sha256(json.dumps(made, sort_keys=True).encode())
     folder = runs_root() / f"true_masks-{digest.hexdigest()[:8]}"
-    lists = profile.data / profile.voc / "ImageSets" / "Segmentation"
-    ids = read_ids(lists / f"{profile.train_list}.txt")
     pick_device()  # connects the processes, if several were launched
-    if is_main() and len([*folder.glob("*.png")]) < len(ids):
-        for k, name in enumerate(ids):
-            mask = render_training_mask(made["seed"], k, size=made["size"])
-            write_palette_png(folder / f"{name}.png", mask)
+    for name, mask in true_masks(profile).items() if is_main() else ():
+        if not (folder / f"{name}.png").is_file():
+            write_palette_png(folder / f"{name}.png", np.asarray(mask()))
     wait_for_everyone()
     return Row("full", Run("MS", profile, recipe, seed, pseudo_labels=folder))
+
+
+def true_masks(p: Profile) -> dict[str, Callable]:
+    """A function for each training image that gives its mask, (H, W) uint8.
+
+    Embedded data have none on disk: they are drawn again. Other images without a mask are
+    left out.
+    """
+    voc, note = p.data / p.voc, drawn(p.data)
+    read = partial(read_class_mask, names=categories(voc))
+    found = {x.stem: partial(read, x) for x in (voc / "SegmentationClass").glob("*.png")}
+    if note:
+        made = note["parameters"]
+        draw = partial(render_training_mask, made["seed"], size=made["size"])
+        for k in range(made["images"]["train_aug"]):
+            found[image_id("train_aug", k)] = partial(draw, k)
+    return {name: found[name] for name in _train_ids(p) if name in found}
 
 
 def ablate(
@@ -164,17 +178,12 @@ def ablate(
     """Train and measure the settings of Tables 5 and 6 and write one JSON file.
 
     Args:
-        profile, recipe: what to train; any backbone and data root.
-        seeds: one training of everything for each.
-        settings: keys of `SETTINGS`.
+        profile, recipe, seeds, settings: what to train, all settings for each seed.
         jobs: runs at a time, each in a process with its share of the cores; default one
             per core on the CPU, one on a GPU.
-        out: the file, replaced if it is there; default
+        out: the file, which is returned, replaced if it is there; default
             `results/ablation_<profile>.json`, followed by the recipe's name where it is
             not the default, and never replaced by less than it holds.
-
-    Returns:
-        the file.
 
     Raises:
         JswsError: data are missing or broken, a loss is not finite, or the default file
@@ -183,29 +192,40 @@ def ablate(
     rows = plan(profile, recipe, seeds=seeds, settings=settings)
     if drawn(profile.data) and "MS" in {row.name for row in rows}:
         rows.append(supervised(profile, recipe, seeds[0]))
-    file = out or RESULTS / f"{result_name(profile, recipe)}.json"
+    other = "" if recipe.name == STEADY.name else f"_{recipe.name}"
+    file = out or RESULTS / f"ablation_{profile.name}{other}.json"
     check_place(file)
     if out is None and file.is_file():
         _refuse_loss(file, rows)
     if (jobs or 1) > 1 and process_share()[1] > 1:
         raise JswsError(
-            "launched as several processes, an ablation does one run at a "
-            "time: leave out --jobs"
+            "launched as several processes, an ablation does one run at a time: leave out "
+            "--jobs"
         )
     jobs = jobs or default_jobs()
     records = run_all(rows, jobs)
     if is_main():
-        result = collect(rows, records, jobs)
-        write_bytes(file, (json.dumps(result, indent=1) + "\n").encode())
+        store(collect(rows, records, jobs), file)
     return file
+
+
+def store(result: dict, file: Path):
+    """Write a file of results. Raises as `write_bytes` does."""
+    write_bytes(file, (json.dumps(result, indent=1) + "\n").encode())
 
 
 def _refuse_loss(file: Path, rows: Sequence[Row]):
     """Raise JswsError if a results file holds runs that are not among `rows`."""
     advice = "move it away, or name another file with --out"
     held, lost = read_json(file, "configuration", "seeds", advice=advice), []
+    asked = _configuration(rows[0].run)
     try:
-        if not _same(held["configuration"], _configuration(rows[0].run)):
+        if any(
+            asked[part].get(key, value) != value
+            for part in ("profile", "recipe")
+            for key, value in held["configuration"][part].items()
+            if key not in ("workers", "cache", "validate_every")  # they change no figure
+        ):
             lost.append("another configuration")
         kept = [*held["settings"].keys(), *held["contrasts"].keys()]
         kept_seeds = [*map(int, held["seeds"])]
@@ -223,16 +243,6 @@ def _refuse_loss(file: Path, rows: Sequence[Row]):
         )
 
 
-def _same(held: dict, asked: dict) -> bool:
-    """Whether two configurations agree in all that both have and that changes a figure."""
-    return all(
-        asked[part].get(key, value) == value
-        for part in ("profile", "recipe")
-        for key, value in held[part].items()
-        if key not in ("workers", "cache", "validate_every")
-    )
-
-
 def _configuration(run: Run) -> dict:
     """All fields of profile and recipe; the data root, a path of this machine, left out."""
     profile = asdict(run.profile)
@@ -246,24 +256,13 @@ def default_jobs() -> int:
     return available_cores() if alone and pick_device().type == "cpu" else 1
 
 
-def result_name(profile: Profile, recipe: Recipe) -> str:
-    """`ablation_<profile>`, with the recipe's name where it is not the default one."""
-    other = "" if recipe.name == STEADY.name else f"_{recipe.name}"
-    return f"ablation_{profile.name}{other}"
-
-
 # --- running -------------------------------------------------------------------------
 
 
 def run_all(rows: Sequence[Row], jobs: int) -> dict[Row, dict]:
-    """Train and measure every run, `jobs` at a time, behind one progress bar.
+    """Train and measure every run, `jobs` at a time, and return the figures of each.
 
-    Args:
-        rows: teachers before their students, as `plan` lists them.
-        jobs: processes; 1 for none but this.
-
-    Returns:
-        the figures of each row, in the order given.
+    In `rows`, as `plan` lists them, teachers stand before their students.
     """
     todo = [row for row in rows if measured(row.run) is None or not _has_labels(row)]
     total = sum(row.passes for row in rows)
@@ -321,12 +320,12 @@ def _run(row: Row, count: Callable[[int], object] = lambda passes: None):
 
 def _has_labels(row: Row) -> bool:
     """Whether its students find every pseudo label: two at once would make them twice."""
-    if not row.teaches:
-        return True
-    run, labels = row.run, row.run.labels_folder
-    lists = run.profile.data / run.profile.voc / "ImageSets" / "Segmentation"
-    ids = read_ids(lists / f"{run.profile.train_list}.txt")
-    return {path.stem for path in labels.glob("*.png")} >= set(ids)
+    made = {path.stem for path in row.run.labels_folder.glob("*.png")}
+    return not row.teaches or made >= set(_train_ids(row.run.profile))
+
+
+def _train_ids(p: Profile) -> list[str]:
+    return read_ids(p.data / p.voc / f"ImageSets/Segmentation/{p.train_list}.txt")
 
 
 def _asked(run: Run) -> list:
@@ -427,15 +426,12 @@ def cam_figures(net, profile: Profile) -> dict:
         for mine, theirs in zip(first, other, strict=True):
             mine += theirs
     miou_argmax, *found = (float(count.compute().miou) for count in first)
-    best = max(range(len(found)), key=found.__getitem__)
-    figures = {"miou": found[best], "threshold": CAM_THRESHOLDS[best]}
-    figures["miou_argmax"] = miou_argmax
+    miou, low = max(found), CAM_THRESHOLDS[np.argmax(found)]
+    figures = {"miou": miou, "threshold": low, "miou_argmax": miou_argmax}
     return {name: round(value, 5) for name, value in figures.items()}
 
 
-@cache
-def _test_scenes(root: Path) -> list:
-    return drawn_scenes(root, "test")  # some seconds, and the same for every network
+_scenes = cache(drawn_scenes)  # some seconds, and the same for every network
 
 
 def suppression(net, profile: Profile) -> dict:
@@ -447,7 +443,7 @@ def suppression(net, profile: Profile) -> dict:
         difference; `v_by_category`: for each of the 20 the two means, None where it never
         occurs so; `v_by_image`: the two means for each image that shows both kinds.
     """
-    scenes = _test_scenes(profile.data)
+    scenes = _scenes(profile.data, "test")
     role = np.stack([roles(scene) for scene in scenes])
     stream = predict(net, (Image.fromarray(scene.image) for scene in scenes))
     v = np.stack([prediction.class_saliency for prediction in stream])
@@ -468,36 +464,23 @@ def suppression(net, profile: Profile) -> dict:
 
 
 def label_quality(run: Run) -> dict:
-    """A teacher's pseudo labels against the masks of training images, where there are any.
+    """A teacher's pseudo labels against the masks of training images, see `true_masks`.
 
     Returns:
         `miou` and the number of `images`, at most `JUDGED` evenly over the list; {} where
-        no image has a mask. Embedded data, which hold none, are drawn again.
+        no image has a mask.
 
     Raises:
         JswsError: a mask or a pseudo label is broken.
     """
-    p, voc = run.profile, run.profile.data / run.profile.voc
-    ids, names = (
-        read_ids(voc / f"ImageSets/Segmentation/{p.train_list}.txt"),
-        categories(voc),
-    )
-    made, masks = (drawn(p.data) or {}).get("parameters"), voc / "SegmentationClass"
-    if made:
-        place = {image_id("train_aug", k): k for k in range(made["images"]["train_aug"])}
-        ids = [i for i in ids if i in place]
-    else:
-        ids = [i for i in ids if (masks / f"{i}.png").is_file()]
-    ids = some([i for i in ids if (run.labels_folder / f"{i}.png").is_file()], JUDGED, True)
+    names, masks = categories(run.profile.data / run.profile.voc), true_masks(run.profile)
+    paths = [run.labels_folder / f"{name}.png" for name in masks]
+    paths = some([path for path in paths if path.is_file()], JUDGED, True)
     matrix = ConfusionMatrix(len(names) + 1, absent="target")
-    for i in ids:
-        if made:
-            truth = render_training_mask(made["seed"], place[i], size=made["size"])
-        else:
-            truth = np.asarray(read_class_mask(masks / f"{i}.png", names=names))
-        label = read_class_mask(run.labels_folder / f"{i}.png", names=names)
-        matrix.update(truth, np.asarray(label))
-    return {"miou": round(matrix.compute().miou, 5), "images": len(ids)} if ids else {}
+    for path in paths:
+        label = read_class_mask(path, names=names)
+        matrix.update(np.asarray(masks[path.stem]()), np.asarray(label))
+    return {"miou": round(matrix.compute().miou, 5), "images": len(paths)} if paths else {}
 
 
 # --- collecting ----------------------------------------------------------------------
@@ -506,32 +489,30 @@ def label_quality(run: Run) -> dict:
 def collect(rows: Sequence[Row], records: dict[Row, dict], jobs: int) -> dict:
     """The JSON file: figures as lists by seed."""
     found: dict[str, dict[str, list]] = {}
+    taught: dict[str, dict[str, list]] = {}
     alone: list[tuple[float, str, str]] = []
 
-    def collect(name: str, figures: dict):
+    def add(name: str, figures: dict, to: dict = found):
         for key, value in figures.items():
-            found.setdefault(name, {}).setdefault(key, []).append(value)
+            to.setdefault(name, {}).setdefault(key, []).append(value)
 
     for row in rows:
         figures = dict(records[row])
         read_outs = figures.pop("read_outs", {})
         if row.run.setting != "M":  # long; only M's is drawn
             figures.pop("v_by_image", None)
-        collect(row.name, figures)
+        add(row.name, figures)
+        if row.teaches:
+            add(row.name, label_quality(row.run), taught)
         if row.name in LABELS_ALONE and row.run.seed == rows[0].run.seed:
             cam = read_outs["S_cam"]["miou"]
             alone += [(figures["miou"], row.name, "argmax"), (cam, row.name, "CAM")]
         if row.name == row.run.setting:  # a contrast is not read in other ways
             for name, other in read_outs.items():
-                collect(name, other)
+                add(name, other)
     if {row.name for row in rows} >= {*LABELS_ALONE}:
-        collect(
-            "S_best", dict(zip(("miou", "training", "read_as"), max(alone), strict=True))
-        )
-    taught: dict[str, dict[str, list]] = {}
-    for row in rows:
-        for key, value in label_quality(row.run).items() if row.teaches else ():
-            taught.setdefault(row.name, {}).setdefault(key, []).append(value)
+        miou, training, read_as = max(alone)
+        add("S_best", {"miou": miou, "training": training, "read_as": read_as})
     seconds = [records[row]["seconds"] for row in rows]
     first, profile = rows[0].run, rows[0].run.profile
     return {

@@ -10,7 +10,7 @@ medians. On a CPU seconds are core seconds, summed over threads: on a busy machi
 grow far less than the time on a clock. On a GPU they are seconds on a clock, after
 `torch.cuda.synchronize`.
 
-`jsws_lib/experiments/speed_page.py` shows the results.
+`results.speed_table` and `results.speed_chart` show them.
 """
 
 import contextlib
@@ -34,20 +34,20 @@ from tqdm.auto import tqdm
 
 from data_utils.datasets import Augmentation, SaliencySet
 from data_utils.errors import JswsError
-from data_utils.files import write_bytes
+from data_utils.files import write_png
 from data_utils.parallel import available_cores
 from jsws_lib.backbones import IMAGENET
-from jsws_lib.config import PROFILES, ROOT, STEADY, Schedule
+from jsws_lib.config import PROFILES, STEADY, Schedule
 from jsws_lib.crf import crf_probs
 from jsws_lib.engine.devices import pick_device
 from jsws_lib.engine.loop import Loop
+from jsws_lib.experiments.ablation import RESULTS, store
 from jsws_lib.experiments.memory import random_batches
 from jsws_lib.losses import class_loss, saliency_loss
 from jsws_lib.pseudo_labels import pseudo_label
 from jsws_lib.ssnet import SSNet, build_ssnet
 from jsws_lib.training import Objective, make_optimizer
 
-RESULTS = ROOT / "results"
 MEAN, STD = map(np.array, IMAGENET)
 COPIES = 10  # augmented copies of an image for one pseudo label, in the released code
 LOSSES = ("L_c", "L_s1")
@@ -61,7 +61,7 @@ class Setup:
     backbone: str
     size: int  # px, of the network's input
     batch: int  # images from each data set
-    large: int  # the same, for one step more
+    large: int  # the same, for one step more of which time and memory are measured
     times: int  # calls of each function, after one that warms up
     photograph: tuple[int, int] = (500, 375)  # px, width and height
 
@@ -91,7 +91,10 @@ def thread_count(count: int):
 def in_turns(
     *functions: Callable, times: int, warm: bool = True, clock: Callable = now
 ) -> list[float]:
-    """Median seconds of functions that take turns, after one call each if `warm`."""
+    """Median seconds of functions that take turns, after one call each if `warm`.
+
+    What never runs on a GPU takes `time.process_time` for its clock.
+    """
     spent = [[] for _ in functions]
     for k in range(times + warm):
         for function, own in zip(functions, spent, strict=True):
@@ -100,9 +103,6 @@ def in_turns(
             if k or not warm:
                 own.append(clock() - start)
     return [median(own) for own in spent]
-
-
-core_turns = partial(in_turns, clock=time.process_time)  # of what never runs on a GPU
 
 
 def peak(function: Callable) -> tuple[float, object]:
@@ -142,71 +142,60 @@ def row(name: str, what: str, ours: float, baseline: float, unit: str = "s", **m
 # --- training ------------------------------------------------------------------------
 
 
-def network(backbone: str, size: int) -> SSNet:
-    """SSNet-1 with random weights, the same each time."""
-    torch.manual_seed(0)
-    return build_ssnet(1, backbone=backbone, size=size, recipe=STEADY, weights=None)
+def our_step(net: SSNet, batches: list[dict], *, precision: str = "float32") -> Callable:
+    """A step of stage 1 as the real loop does it, on a batch of each set.
 
+    It updates the weights and returns the losses.
+    """
+    loop = Loop()
+    loop.place(net, replace(PROFILES["paper"], precision=precision), LOSSES)
+    objective, optimizer = loop.prepare(
+        Objective(net, LOSSES, STEADY),
+        make_optimizer(net, Schedule(), sam_rate=STEADY.sam_rate),
+    )
 
-class Ours:
-    """A step of stage 1 as the real loop does it, on a batch of each set."""
-
-    def __init__(self, net: SSNet, *, precision: str = "float32"):
-        self.loop = Loop()
-        self.loop.place(net, replace(PROFILES["paper"], precision=precision), LOSSES)
-        self.objective, self.optimizer = self.loop.prepare(
-            Objective(net, LOSSES, STEADY),
-            make_optimizer(net, Schedule(), sam_rate=STEADY.sam_rate),
-        )
-
-    def __call__(self, batches: list[dict]) -> dict[str, float]:
-        """Update the weights; returns the losses."""
-        self.optimizer.zero_grad()
+    def step() -> dict[str, float]:
+        optimizer.zero_grad()
         values = {}
         for one in batches:
-            values |= self.loop.backward(self.objective, one, last=one is batches[-1])
-        self.optimizer.step()
+            values |= loop.backward(objective, one, last=one is batches[-1])
+        optimizer.step()
         return values
 
+    return step
 
-class Baseline:
+
+def baseline_step(net: SSNet, batches: list[dict]) -> Callable:
     """The same with both graphs, one memory format, and Adam weight by weight."""
+    net, (labelled, masked) = net.to(pick_device()).train(), batches
+    optimizer = torch.optim.Adam(net.parameters(), lr=1e-4, foreach=False, fused=False)
+    reading = {"reading": STEADY.class_evidence, "share": STEADY.evidence_share}
 
-    def __init__(self, net: SSNet):
-        self.net = net.to(pick_device()).train()
-        self.optimizer = torch.optim.Adam(
-            net.parameters(), lr=1e-4, foreach=False, fused=False
-        )
-
-    def __call__(self, batches: list[dict]) -> dict[str, float]:
-        """Update the weights; returns the losses."""
-        labelled, masked = batches
-        self.optimizer.zero_grad()
-        reading = {"reading": STEADY.class_evidence, "share": STEADY.evidence_share}
-        out = self.net(labelled["image"].contiguous())
+    def step() -> dict[str, float]:
+        optimizer.zero_grad()
+        out = net(labelled["image"].contiguous())
         first = STEADY.class_weight * class_loss(out, labelled["labels"], **reading)
-        out = self.net(masked["image"].contiguous())
+        out = net(masked["image"].contiguous())
         second = saliency_loss(out, masked["sal_mask"], reading=STEADY.saliency_reading)
         (first + second).backward()
-        self.optimizer.step()
+        optimizer.step()
         return {"L_c": first.item(), "L_s1": second.item()}
 
+    return step
 
-def training(setup: Setup) -> list[Row]:
+
+def steps(setup: Setup, batch: int, times: int, ending: str = "") -> list[Row]:
     """Time and memory of a step, in float32 and in bfloat16."""
-    return _steps(setup, setup.batch, setup.times)
 
+    def new() -> SSNet:
+        torch.manual_seed(0)  # the same random weights each time
+        shape = {"backbone": setup.backbone, "size": setup.size}
+        return build_ssnet(1, **shape, recipe=STEADY, weights=None)
 
-def large_step(setup: Setup) -> list[Row]:
-    """The same of one step at a larger batch."""
-    return _steps(setup, setup.large, 1, "_large")
-
-
-def _steps(setup: Setup, batch: int, times: int, ending: str = "") -> list[Row]:
-    new = partial(network, setup.backbone, setup.size)
-    steps = (Ours(new()), Ours(new(), precision="bf16"), Baseline(new()))
-    batches = random_batches(1, batch, setup.size, device=pick_device())
-    ways = [partial(step, batches) for step in steps]
+    nets = [new() for _ in range(3)]
+    given = random_batches(1, batch, setup.size, device=pick_device())
+    ways = [our_step(nets[0], given), our_step(nets[1], given, precision="bf16")]
+    ways.append(baseline_step(nets[2], given))
     memory, values = zip(*map(peak, ways), strict=True)  # the first step warms up, too
     seconds = in_turns(*ways, times=times, warm=False)
     what = f"{setup.backbone}, {setup.size} px, {batch} + {batch} images"
@@ -215,11 +204,9 @@ def _steps(setup: Setup, batch: int, times: int, ending: str = "") -> list[Row]:
     for k, half in enumerate(("", "_bf16")):
         words = f"{what}; ours in bfloat16" if half else what
         apart = max(abs(values[k][name] / values[-1][name] - 1) for name in LOSSES)
-        spent, grown = (seconds[k], seconds[-1]), (memory[k], memory[-1], "bytes")
-        rows += [
-            row(f"train_step{ending}{half}", words, *spent, loss_difference=apart),
-            row(f"peak_memory{ending}{half}", words, *grown),
-        ]
+        end, spent = ending + half, (seconds[k], seconds[-1])
+        rows.append(row(f"train_step{end}", words, *spent, loss_difference=apart))
+        rows.append(row(f"peak_memory{end}", words, memory[k], memory[-1], "bytes"))
     return rows
 
 
@@ -232,9 +219,8 @@ def data_path(setup: Setup) -> list[Row]:
     made before the clock starts."""
     rng = np.random.default_rng(0)
     with tempfile.TemporaryDirectory() as folder:
-        root = Path(folder)
-        write_photographs(root, 8)
-        folders = (root / "images", root / "masks")
+        folders = [Path(folder) / name for name in ("images", "masks")]
+        write_photographs(*folders, 8)
         data = SaliencySet(*folders, cache="decoded", augmentation=Augmentation(256))
 
         def ours():
@@ -247,7 +233,7 @@ def data_path(setup: Setup) -> list[Row]:
                 mask = np.asarray(Image.open(mask_path).convert("L")) / 255.0
                 released_crop(image, mask, rng)
 
-        spent = core_turns(ours, baseline, times=4 * setup.times)
+        spent = in_turns(ours, baseline, times=4 * setup.times, clock=time.process_time)
     what = "500 x 375 px JPEG and mask, cropped, per image"
     return [row("data_path", what, *(seconds / len(data) for seconds in spent))]
 
@@ -265,16 +251,14 @@ def released_crop(image: np.ndarray, mask: np.ndarray, rng):
     torch.from_numpy(truth)
 
 
-def write_photographs(root: Path, count: int):
+def write_photographs(images: Path, masks: Path, count: int):
     """Textured pictures of 500 x 375 px and masks, as D_s lays them out."""
-    rng = np.random.default_rng(1)
-    for name in ("images", "masks"):
-        (root / name).mkdir()
-    mask = np.zeros((375, 500), np.uint8)
+    rng, mask = np.random.default_rng(1), np.zeros((375, 500), np.uint8)
     mask[80:300, 100:350] = 255
+    images.mkdir()
     for k in range(count):
-        Image.fromarray(texture(rng, 500, 375)).save(root / f"images/{k}.jpg", quality=92)
-        Image.fromarray(mask).save(root / f"masks/{k}.png")
+        Image.fromarray(texture(rng, 500, 375)).save(images / f"{k}.jpg", quality=92)
+        write_png(masks / f"{k}.png", Image.fromarray(mask))
 
 
 def texture(rng, width: int, height: int) -> np.ndarray:
@@ -287,36 +271,26 @@ def texture(rng, width: int, height: int) -> np.ndarray:
 # --- pseudo labels ---------------------------------------------------------------------
 
 
-def photograph_and_maps(size: tuple[int, int]):
-    """A textured picture, and maps H in which background and two categories lead."""
-    rng = np.random.default_rng(2)
+@thread_count(1)
+def pseudo_labels(setup: Setup) -> list[Row]:
+    """Core time of the pseudo label of an image in which two categories lead."""
+    rng, size = np.random.default_rng(2), setup.photograph
     image = texture(rng, *size)
     logits = rng.normal(0, 1, (21, 32, 32)).astype(np.float32)
     logits[[0, 5, 12]] += 3
     probs = np.exp(logits) / np.exp(logits).sum(0)
     labels = np.zeros(20, np.float32)
     labels[[4, 11]] = 1
-    return image, probs, labels
-
-
-def enlarged(probs: np.ndarray, size: tuple[int, int]) -> np.ndarray:
-    """Maps (C, h, w) at a picture's size."""
-    return np.stack([Image.fromarray(p).resize(size, Image.BILINEAR) for p in probs])
-
-
-@thread_count(1)
-def pseudo_labels(setup: Setup) -> list[Row]:
-    """Core time of the pseudo label of an image with two categories."""
-    image, probs, labels = photograph_and_maps(setup.photograph)
 
     def baseline():
         for _ in range(COPIES):
-            crf_probs(image, enlarged(probs, setup.photograph)).argmax(0)
+            maps = [Image.fromarray(p).resize(size, Image.BILINEAR) for p in probs]
+            crf_probs(image, np.stack(maps)).argmax(0)
 
     ours = partial(pseudo_label, image, probs, labels)
-    width, height = setup.photograph
-    what = f"{width} x {height} px: one copy and 3 labels, against {COPIES} and 21"
-    return [row("pseudo_labels", what, *core_turns(ours, baseline, times=setup.times))]
+    what = f"{size[0]} x {size[1]} px: one copy and 3 labels, against {COPIES} and 21"
+    spent = in_turns(ours, baseline, times=setup.times, clock=time.process_time)
+    return [row("pseudo_labels", what, *spent)]
 
 
 # --- all of it -------------------------------------------------------------------------
@@ -324,8 +298,8 @@ def pseudo_labels(setup: Setup) -> list[Row]:
 PARTS: dict[str, Callable[[Setup], list[Row]]] = {
     "data_path": data_path,
     "pseudo_labels": pseudo_labels,
-    "training": training,
-    "large_step": large_step,
+    "training": lambda setup: steps(setup, setup.batch, setup.times),
+    "large_step": lambda setup: steps(setup, setup.large, 1, "_large"),
 }
 
 
@@ -343,10 +317,8 @@ def bench(
     """Measure every row and write `results/bench_<device>.json`, after each part.
 
     Args:
-        backbone, size: of the rows that run a network.
-        batch: of them, too; default 2, and 8 on a GPU.
-        large: batch of one more step for time and memory; default 8, and 16 on a GPU.
-        times: of each function, after one call that warms up.
+        backbone, size, batch, large, times: see `Setup`; batches are 2 and 8 by default,
+            on a GPU 8 and 16.
         threads: of the rows that run a network; default one per core. On a busy machine
             threads that wait for each other cost core seconds: then ask for 1.
         only: some of `PARTS`; what the file has of the others stays.
@@ -378,8 +350,7 @@ def bench(
             own = [{**one, "part": part} for one in PARTS[part](setup)]
         rows = [one for one in rows if one["part"] in PARTS and one["part"] != part] + own
         rows.sort(key=lambda one: list(PARTS).index(one["part"]))
-        result = {**conditions, "rows": rows}
-        write_bytes(out, (json.dumps(result, indent=1) + "\n").encode())
+        store(conditions | {"rows": rows}, out)
     return out
 
 

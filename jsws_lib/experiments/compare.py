@@ -1,6 +1,7 @@
 """The paper's tables beside what was measured here, with what can be compared.
 
-The numbers are in `results/paper_tables.toml`, transcribed once, and in `results.PAPER`.
+The numbers are in `results/paper_tables.toml`, transcribed once, and in `results.PAPER`;
+ours are files that `jsws ablate` wrote, read.
 """
 
 import tomllib
@@ -24,28 +25,19 @@ DIFFERENCES = {
 }
 # The rows in which what labels alone have learned is read as class activation maps.
 AS_CAM = {"S": "S_cam", "SS": "SS_cam"}
-# Table: the paper's row and column, our figure, what is the same and what is not.
-OTHER = (
-    "pictures, network, image size, pre-training, loss recipe, schedule{}; photographs: {}"
+OTHER = "pictures, network, image size, pre-training, loss recipe, schedule"
+REFINED = (
+    f"{OTHER}, CRF's parameters; photographs: trained on ECSSD itself, 100 test images"
 )
+# Table: the paper's row and column, our figure, what is the same and what is not.
 BESIDE = {
-    1: (
-        "MAE, ECSSD",
-        "mae_crf",
-        "definition; after CRF",
-        OTHER.format(", CRF's parameters", "trained on ECSSD itself, 100 test images"),
-    ),
-    2: (
-        "max F, ECSSD",
-        "max_f_crf",
-        "protocol `toolbox`; after CRF",
-        OTHER.format(", CRF's parameters", "trained on ECSSD itself, 100 test images"),
-    ),
+    1: ("MAE, ECSSD", "mae_crf", "definition; after CRF", REFINED),
+    2: ("max F, ECSSD", "max_f_crf", "protocol `toolbox`; after CRF", REFINED),
     3: (
         "mIoU %, VOC val",
         "miou",
         "definition; image labels and saliency masks, of other sets; no CRF",
-        OTHER.format("", "6 categories, 130 test images"),
+        f"{OTHER}; photographs: 6 categories, 130 test images",
     ),
     4: ("mIoU %, VOC test", None, "–", "only the VOC server has the masks"),
 }
@@ -58,11 +50,7 @@ def paper_table(number: int) -> dict:
 
 
 def beside_table(drawings: dict, photographs: dict) -> str:
-    """The paper's own row of Tables 1 to 4 beside M-M here, as Markdown.
-
-    Args:
-        drawings, photographs: files that `jsws ablate` wrote, read.
-    """
+    """The paper's own row of Tables 1 to 4 beside M-M here, as Markdown."""
     head = ("Table", "figure", "paper", "drawings", "photographs", "the same", "different")
     rows = []
     for number, (what, key, same, different) in BESIDE.items():
@@ -79,11 +67,10 @@ def claims_table(result: dict) -> str:
     """Section 4.4: the paper's differences, ours over the seeds, who agrees.
 
     Above what the text claims, below what only Table 5 shows. A seed agrees if the sign
-    is the paper's; about harm to saliency see `_unharmed`. The last columns have S, and
-    the pseudo labels that S-S learns from, read as class activation maps.
-
-    Args:
-        result: a file that `jsws ablate` wrote, read.
+    is the paper's. Harm to saliency: the paper has max F larger, MAE .001 worse, and calls
+    it comparable; so max F must not be lower, and the MAE not more than that higher. The
+    last columns have S, and the pseudo labels that S-S learns from, read as class
+    activation maps.
     """
     head = ["claim", "said in", "difference", "paper", "here", "seeds that agree"]
     head += ["S read as CAM", "seeds that agree"]
@@ -112,15 +99,6 @@ def _differences(result: dict, pair: tuple[str, str], theirs: dict) -> list[str 
     if "miou" in theirs:
         agree = np.sign(ours["miou"]) == np.sign(theirs["miou"])
     else:
-        agree = _unharmed(ours, theirs)
+        agree = (ours["max_f"] >= 0) & (ours["mae"] <= theirs["mae"] + 1e-9)
     text = ", ".join(spread(ours[key], key, sign="+") for key in theirs)
     return [text, f"{int(agree.sum())} of {len(agree)}"]
-
-
-def _unharmed(ours: dict, theirs: dict) -> np.ndarray:
-    """By seed, whether saliency suffers no more than the paper calls "comparable".
-
-    The paper: max F larger, MAE .001 worse, hence no harm. So max F must not be lower,
-    and the MAE not more than the paper's difference higher.
-    """
-    return (ours["max_f"] >= 0) & (ours["mae"] <= theirs["mae"] + 1e-9)

@@ -23,29 +23,25 @@ from data_utils.real.download import missing, sources
 from data_utils.voc import read_ids
 from jsws_lib.config import Profile
 from jsws_lib.engine.devices import pick_device
+from jsws_lib.engine.evaluation import some
 from jsws_lib.engine.look import LIMIT
 from jsws_lib.engine.loop import Loop
 from jsws_lib.engine.runs import Run, runs_root
 from jsws_lib.experiments.ablation import Row, default_jobs, measured
+from jsws_lib.experiments.memory import GB, random_network
 from jsws_lib.inference import predict
 from jsws_lib.pseudo_labels import pseudo_label
-from jsws_lib.ssnet import SSNet, build_ssnet
+from jsws_lib.ssnet import SSNet
 from jsws_lib.training import train
 
 TIMED = 2  # steps, after those that warm up
 SAMPLE = 5  # files of each folder that are opened
-GB = 1e9
 
 
 def describe_plan(rows: Sequence[Row], *, jobs: int | None = None) -> tuple[str, bool]:
-    """Say what an ablation would do.
+    """What an ablation of these rows would do, and whether all that it needs is there.
 
-    Args:
-        rows: from `ablation.plan`.
-        jobs: runs at a time; None for the default of `ablate`.
-
-    Returns:
-        the text, and whether everything it needs is there.
+    `jobs` are runs at a time; None for the default of `ablate`.
     """
     profile, recipe = rows[0].run.profile, rows[0].run.recipe
     lines = [
@@ -59,12 +55,10 @@ def describe_plan(rows: Sequence[Row], *, jobs: int | None = None) -> tuple[str,
         )
     for name in dict.fromkeys(row.name for row in rows):
         own = [row.run for row in rows if row.name == name]
-        setting = own[0].plan
+        stage, losses = own[0].plan.stage, " + ".join(own[0].plan.losses)
         seeds = ", ".join(f"{run.seed} ({_state(run)})" for run in own)
-        losses, steps = " + ".join(setting.losses), profile.steps[setting.stage - 1]
-        lines.append(
-            f"  {name:<12}SSNet-{setting.stage}, {losses}, {steps:,} steps; seed {seeds}"
-        )
+        steps = f"{profile.steps[stage - 1]:,} steps"
+        lines.append(f"  {name:<12}SSNet-{stage}, {losses}, {steps}; seed {seeds}")
 
     checks, sizes = check_data(profile)
     lines.append(f"data under {profile.data}")
@@ -97,11 +91,15 @@ def check_data(p: Profile) -> tuple[list[tuple[bool, str]], dict[str, int]]:
     voc, sizes = p.data / p.voc, {}
     crop = Augmentation(p.size)
 
+    def look_into(data, kind: str):
+        for k in some(range(len(data)), SAMPLE, spread=True):
+            data[k, 0]
+        sizes[kind] = len(data)
+
     def train_images() -> str:
         data = ClassificationSet(voc, p.train_list, augmentation=crop)
-        for k in _some(range(len(data))):
-            data[k, 0]
-        sizes["train"], labels = len(data), data.labels
+        look_into(data, "train")
+        labels = data.labels
         return (
             f"{len(data):,} training images with image labels ({p.train_list}), "
             f"{int((labels.sum(0) > 0).sum())} of {labels.shape[1]} categories, "
@@ -111,9 +109,7 @@ def check_data(p: Profile) -> tuple[list[tuple[bool, str]], dict[str, int]]:
     def pairs(kind: str, images: str, masks: str, list_name: str | None) -> str:
         ids = list_name and read_ids(p.data / list_name)
         data = SaliencySet(p.data / images, p.data / masks, ids=ids, augmentation=crop)
-        for k in _some(range(len(data))):
-            data[k, 0]
-        sizes[kind] = len(data)
+        look_into(data, kind)
         what = "training" if kind == "saliency" else "test"
         return f"{len(data):,} saliency {what} images with masks ({images})"
 
@@ -123,7 +119,7 @@ def check_data(p: Profile) -> tuple[list[tuple[bool, str]], dict[str, int]]:
         masks = [voc / "SegmentationClass" / f"{i}.png" for i in ids]
         if lost := [m for m in masks if not m.is_file()]:
             raise JswsError(f"{len(lost)} masks are missing, the first is {lost[0]}")
-        for mask in _some(masks):
+        for mask in some(masks, SAMPLE, spread=True):
             image = read_image(voc / "JPEGImages" / f"{mask.stem}.jpg")
             same_size(image, read_class_mask(mask, names=categories(voc)), mask)
         sizes["val"] = len(ids)
@@ -161,10 +157,6 @@ def _archives(p: Profile) -> list[str]:
     return lines
 
 
-def _some(things: Sequence) -> list:
-    return [things[k] for k in np.linspace(0, len(things) - 1, SAMPLE).astype(int)]
-
-
 def estimate(rows: Sequence[Row], sizes: dict[str, int], *, jobs=None) -> list[str]:
     """Hours, memory and disk of what is still to do, from a few measured steps."""
     device, jobs = pick_device(), jobs or default_jobs()
@@ -179,31 +171,30 @@ def estimate(rows: Sequence[Row], sizes: dict[str, int], *, jobs=None) -> list[s
         image, crf = seconds_an_image(rows[0].run)
     finally:
         torch.set_num_threads(threads)
-    todo = [row for row in rows if measured(row.run) is None]
+    profile, todo = rows[0].run.profile, [r for r in rows if measured(r.run) is None]
     labelled = sum(row.teaches for row in todo) * sizes["train"]
     seconds = labelled * (image + crf)
-    for row in todo:
-        run, stage = row.run, row.run.plan.stage
-        seconds += run.profile.steps[stage - 1] * cost[stage, run.plan.losses]
-        saliency = "L_s1" in run.plan.losses
-        seconds += sizes["val"] * image
-        if saliency:
-            seconds += sizes["test"] * (image + crf)
-        if every := run.profile.validate_every:  # while it trains
-            looks, seen = run.profile.steps[stage - 1] // every, min(LIMIT, sizes["val"])
-            seen += min(LIMIT, sizes["test"]) * saliency
-            seconds += looks * seen * image
-    weights = sum(_gigabytes(row.run) for row in todo)
-    labels = labelled * rows[0].run.profile.size ** 2 / 20 / GB  # PNG, about 1:20
+    for setting in (row.run.plan for row in todo):
+        steps, saliency = profile.steps[setting.stage - 1], "L_s1" in setting.losses
+        seconds += steps * cost[setting.stage, setting.losses] + sizes["val"] * image
+        seconds += sizes["test"] * (image + crf) * saliency
+        if profile.validate_every:  # while it trains
+            seen = min(LIMIT, sizes["val"]) + min(LIMIT, sizes["test"]) * saliency
+            seconds += steps // profile.validate_every * seen * image
+    with torch.device("meta"):
+        nets = [_network(row.run) for row in todo]
+    # Three times as much for a resume point with Adam's moments.
+    weights = 4 * 4 * sum(p.numel() for net in nets for p in net.parameters()) / GB
+    labels = labelled * profile.size**2 / 20 / GB  # PNG, about 1:20
     place = runs_root()
     there = next(p for p in (place, *place.resolve().parents) if p.is_dir())
     free = shutil.disk_usage(there).free / GB
-    steps = ", ".join(
+    each = ", ".join(
         f"SSNet-{stage} {' + '.join(losses)} {value:.2f} s"
         for (stage, losses), value in cost.items()
     )
     return [
-        f"measured on {device.type}, {jobs} at a time: a step of {steps}; "
+        f"measured on {device.type}, {jobs} at a time: a step of {each}; "
         f"inference {image:.3f} s, CRF {crf:.3f} s an image",
         f"  time    about {seconds / jobs / 3600:.1f} hours for {len(todo)} runs",
         f"  memory  about {memory * (jobs if device.type == 'cpu' else 1):.1f} GB, "
@@ -219,32 +210,22 @@ def _cache_words(todo: Sequence[Row], sizes: dict[str, int]) -> list[str]:
     profile = todo[0].run.profile if todo else None
     if not profile or profile.cache != "decoded":
         return []
-    copies = {
-        "pictures": any({"L_c", "L_s2"} & {*row.run.plan.losses} for row in todo) and 3,
-        "saliency": any("L_s1" in row.run.plan.losses for row in todo) and 4,
-        "labels": len({row.run.teacher_run for row in todo if row.run.plan.teacher}),
-    }
+    losses = {name for row in todo for name in row.run.plan.losses}
     pixels = Augmentation(profile.size, profile.crop).side ** 2
-    sets = {"pictures": "train", "saliency": "saliency", "labels": "train"}
-    size = {key: pixels * n * sizes[sets[key]] / GB for key, n in copies.items()}
+    pictures = 3 * pixels * sizes["train"] / GB if losses & {"L_c", "L_s2"} else 0
+    saliency = 4 * pixels * sizes["saliency"] / GB if "L_s1" in losses else 0
+    teachers = {row.run.teacher_run for row in todo if row.run.plan.teacher}
+    labels = len(teachers) * pixels * sizes["train"] / GB
     return [
-        f"  cache   about {sum(size.values()):.1f} GB of decoded pictures: "
-        f"{size['pictures']:.1f} with image labels, {size['saliency']:.1f} with saliency "
-        f"masks, {size['labels']:.1f} of pseudo labels, those of each teacher; beside the "
-        "data or in $JSWS_CACHE; cache=none makes none"
+        f"  cache   about {pictures + saliency + labels:.1f} GB of decoded pictures: "
+        f"{pictures:.1f} with image labels, {saliency:.1f} with saliency masks, "
+        f"{labels:.1f} of pseudo labels, those of each teacher; beside the data or in "
+        "$JSWS_CACHE; cache=none makes none"
     ]
 
 
 def _network(run: Run) -> SSNet:
-    profile = run.profile
-    return build_ssnet(
-        run.plan.stage,
-        backbone=profile.backbone,
-        size=profile.size,
-        recipe=run.recipe,
-        weights=None,
-        categories=len(categories(profile.data / profile.voc)),
-    )
+    return random_network(run.plan.stage, run.profile, run.recipe)
 
 
 class Rehearsal(Loop):
@@ -274,18 +255,15 @@ def seconds_a_step(run: Run) -> float:
 
 def seconds_an_image(run: Run) -> tuple[float, float]:
     """Inference, and a pseudo label's CRF, for one image of D_c at its own size."""
-    profile, recipe = run.profile, run.recipe
-    whole = Augmentation(profile.size)
-    data = ClassificationSet(
-        profile.data / profile.voc, profile.train_list, augmentation=whole
-    )
+    p, whole = run.profile, Augmentation(run.profile.size)
+    data = ClassificationSet(p.data / p.voc, p.train_list, augmentation=whole)
     image = read_image(data.voc / "JPEGImages" / f"{data.ids[0]}.jpg")
     net = _network(run).to(pick_device(), memory_format=torch.channels_last).eval()
     list(predict(net, 4 * [image]))  # warms up
     start = time.perf_counter()
     prediction, *others = predict(net, 4 * [image])
     inference = (time.perf_counter() - start) / (1 + len(others))
-    options = {"rule": recipe.suppress, "preset": recipe.crf, "scale": profile.crf_scale}
+    options = {"rule": run.recipe.suppress, "preset": run.recipe.crf, "scale": p.crf_scale}
     start = time.perf_counter()
     pseudo_label(np.asarray(image), prediction.probs, data.labels[0], **options)
     return inference, time.perf_counter() - start
@@ -302,9 +280,3 @@ def _peak_memory(device: torch.device) -> float:
 
     unit = 1 if sys.platform == "darwin" else 1024  # bytes there, kilobytes elsewhere
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / GB
-
-
-def _gigabytes(run: Run) -> float:
-    """Weights, and three times as much for a resume point with Adam's moments."""
-    with torch.device("meta"):
-        return 4 * 4 * sum(p.numel() for p in _network(run).parameters()) / GB

@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 from tqdm.auto import tqdm
@@ -27,7 +28,6 @@ from data_utils.pictures import (
 )
 from data_utils.voc import VOC_CLASSES
 from jsws_lib.engine.evaluation import Confusion
-from jsws_lib.experiments.structure import StructureMeasure, StructureScores
 from jsws_lib.metrics import SaliencyMeasure, SaliencyScores
 
 CHUNK = 16  # images a job: the same sums, to the last bit, for any number of processes
@@ -84,13 +84,8 @@ def evaluate_saliency_folder(
 
 
 def evaluate_structure_folder(
-    pred_dir: str | Path,
-    gt_dir: str | Path,
-    *,
-    ids: Sequence[str] | None = None,
-    progress: bool = True,
-    workers: int | None = None,
-) -> StructureScores:
+    pred_dir: str | Path, gt_dir: str | Path, *, ids=None, progress=True, workers=None
+) -> "StructureScores":
     """S-measure, E-measure and weighted F of the same files; some 100 times slower."""
     measure = partial(_measure_maps, StructureMeasure)
     return _merge(measure, _pairs(pred_dir, gt_dir, ids), workers, progress).compute()
@@ -123,11 +118,9 @@ def _merge(measure: Callable, pairs: list, workers: int | None, progress: bool):
     if workers is None and len(pairs) <= FEW:
         workers = 0
     chunks = [pairs[k : k + CHUNK] for k in range(0, len(pairs), CHUNK)]
-    total = None
+    parts, total = in_parallel(measure, chunks, workers=workers), None
     with tqdm(total=len(pairs), desc="evaluate", unit="image", disable=not progress) as bar:
-        for part, chunk in zip(
-            in_parallel(measure, chunks, workers=workers), chunks, strict=True
-        ):
+        for part, chunk in zip(parts, chunks, strict=True):
             if total is None:
                 total = part
             else:
@@ -167,3 +160,90 @@ def _complain(folder, what: str, ids: list[str]) -> None:
     if ids:
         more = f" and {len(ids) - 10} more" if len(ids) > 10 else ""
         raise JswsError(f"{folder} {what} {', '.join(ids[:10])}{more}")
+
+
+# --- measures that came after the paper ------------------------------------------------
+
+# The paper has none of them, newer tables have all. PySODMetrics computes them (`pip
+# install pysodmetrics`); its values are summed, so that any number of maps fits in memory.
+
+
+class StructureScores(NamedTuple):
+    """Result of `StructureMeasure.compute`, fractions of 1.
+
+    ``e_curve`` is (256,), the E-measure per threshold k/255, averaged over the images.
+    """
+
+    s_measure: float
+    max_e: float
+    mean_e: float
+    adaptive_e: float
+    weighted_f: float
+    e_curve: np.ndarray
+    count: int
+
+    def __str__(self) -> str:
+        return (
+            f"S {self.s_measure:.4f}, E max {self.max_e:.4f} mean {self.mean_e:.4f} "
+            f"adaptive {self.adaptive_e:.4f}, weighted F {self.weighted_f:.4f} "
+            f"({self.count} images)"
+        )
+
+
+class StructureMeasure:
+    """S-measure (Fan et al. 2017), E-measure (Fan et al. 2018), weighted F (Margolin et
+    al. 2014) of saliency maps.
+
+    Map and mask are prepared as under the protocol ``pysod`` of `metrics.PROTOCOLS`: a
+    mask is salient above 128, a map is stretched to [0, 1], a constant one left as it is.
+    S weighs region and object alike (alpha = .5); weighted F has beta = 1 and is 0 where
+    the mask is all background; the adaptive threshold is min(2 * mean, 1).
+
+    Raises JswsError when PySODMetrics is not installed.
+    """
+
+    def __init__(self):
+        try:
+            import py_sod_metrics  # noqa: F401
+        except ImportError as error:
+            raise JswsError(
+                f"S, E and weighted F need PySODMetrics ({error}): pip install pysodmetrics"
+            ) from None
+        self.sums, self.e_curve, self.count = np.zeros(3), np.zeros(256), 0
+
+    def update(self, sal_map, mask) -> None:
+        """Add one image; arguments and errors as for `SaliencyMeasure.update`."""
+        from py_sod_metrics import Emeasure, Smeasure, WeightedFmeasure
+
+        sal_map, mask = SaliencyMeasure("pysod").prepare(sal_map, mask)
+        sal_map = sal_map / (255 if sal_map.dtype == np.uint8 else 1.0)
+        low, high = sal_map.min(), sal_map.max()
+        if low < high:
+            sal_map = (sal_map - low) / (high - low)
+        results = {}
+        for one in (Smeasure(), Emeasure(), WeightedFmeasure()):
+            one.step(sal_map.astype(np.float64), mask, normalize=False)
+            results |= one.get_results()
+        values = np.array([results["sm"], results["em"]["adp"], results["wfm"]])
+        curve = results["em"]["curve"]
+        if not (np.abs([*values, *curve]) < 2).all():  # E is n / (n - 1) at most; or nan
+            raise JswsError("S, E or weighted F is no fraction; is the map but a pixel?")
+        self.sums += values
+        self.e_curve += curve
+        self.count += 1
+
+    def __iadd__(self, other: "StructureMeasure") -> "StructureMeasure":
+        """Merge the sums of another measure."""
+        self.sums += other.sums
+        self.e_curve += other.e_curve
+        self.count += other.count
+        return self
+
+    def compute(self) -> StructureScores:
+        """Scores so far; JswsError if no image was added."""
+        if not self.count:
+            raise JswsError("no saliency map was added: nothing to score")
+        s, adaptive, weighted_f = (self.sums / self.count).tolist()
+        curve = self.e_curve / self.count
+        e = (float(curve.max()), float(curve.mean()), adaptive)
+        return StructureScores(s, *e, weighted_f, curve, self.count)

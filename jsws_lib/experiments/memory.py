@@ -5,7 +5,6 @@ for each image what its backward pass will look at again. Of both sets only one 
 memory at a time, so the larger batch counts.
 """
 
-import json
 import weakref
 from collections import Counter
 from math import ceil
@@ -17,15 +16,15 @@ from tqdm.auto import tqdm
 
 from data_utils.categories import categories
 from data_utils.errors import JswsError
-from data_utils.files import write_bytes
 from data_utils.parallel import process_share
 from data_utils.voc import NUM_CLASSES
-from jsws_lib.config import PROFILES, ROOT, SETTINGS, STEADY, Profile, Recipe
+from jsws_lib.config import PROFILES, SETTINGS, STEADY, Profile, Recipe
 from jsws_lib.engine.devices import make_accelerator, pick_device, recompute_stages
-from jsws_lib.ssnet import build_ssnet
+from jsws_lib.experiments.ablation import RESULTS, store
+from jsws_lib.ssnet import SSNet, build_ssnet
 from jsws_lib.training import Objective, make_optimizer
 
-FILE = ROOT / "results" / "memory.json"
+FILE = RESULTS / "memory.json"
 TRAINED = {1: "M", 2: "MM"}  # the setting of each stage that is measured
 GB = 1e9
 
@@ -70,14 +69,9 @@ class Kept(saved_tensors_hooks):
 def random_batches(
     stage: int, images: int, size: int, *, device="cpu", categories: int = NUM_CLASSES
 ) -> list[dict]:
-    """A batch of D_c and one of D_s with noise for images.
+    """A batch of D_c and one of D_s with noise for images, `images` of `size` px in each.
 
-    Args:
-        stage: 2 has pseudo labels as well.
-        images: in each.
-        size: px.
-        device: where they are.
-        categories: C.
+    Stage 2 has pseudo labels as well.
     """
 
     def noise():
@@ -94,22 +88,21 @@ def random_batches(
     return [on_classes, {"image": noise(), "sal_mask": mask}]
 
 
+def random_network(stage: int, p: Profile, recipe: Recipe) -> SSNet:
+    """A profile's network with random weights, with outputs for the data's categories."""
+    how = {"backbone": p.backbone, "size": p.size, "categories": _count(p)}
+    return build_ssnet(stage, **how, recipe=recipe, weights=None)
+
+
+def _count(p: Profile) -> int:
+    return len(categories(p.data / p.voc))
+
+
 def _objective(stage: int, profile: Profile, recipe: Recipe, device) -> Objective:
-    net = build_ssnet(
-        stage,
-        backbone=profile.backbone,
-        size=profile.size,
-        recipe=recipe,
-        weights=None,
-        categories=_count(profile),
-    )
+    net = random_network(stage, profile, recipe)
     recompute_stages(net, profile.checkpointing)
     net.to(device, memory_format=torch.channels_last).train()
     return Objective(net, SETTINGS[TRAINED[stage]].losses, recipe)
-
-
-def _count(profile: Profile) -> int:
-    return len(categories(profile.data / profile.voc))
 
 
 def step_bytes(stage: int, profile: Profile, recipe: Recipe = STEADY) -> dict[str, int]:
@@ -129,10 +122,9 @@ def step_bytes(stage: int, profile: Profile, recipe: Recipe = STEADY) -> dict[st
                 sum(objective(batch).values()).backward()
             kept[which, images] = counter.peak
     each = [kept[which, 2] - kept[which, 1] for which in (0, 1)]
-    counts = [
-        ceil(n / profile.accumulate) for n in (profile.batch_class, profile.batch_saliency)
-    ]
-    step = fixed + max(n * one for n, one in zip(counts, each, strict=True))
+    batches = (profile.batch_class, profile.batch_saliency)
+    parts = [ceil(images / profile.accumulate) for images in batches]
+    step = fixed + max(n * one for n, one in zip(parts, each, strict=True))
     return {"fixed": fixed, "per_image": max(each), "step": step}
 
 
@@ -186,7 +178,7 @@ def measure() -> dict:
     for name, profile in tqdm(PROFILES.items(), desc="memory"):
         rows[name] = {str(stage): step_bytes(stage, profile) for stage in (1, 2)}
     result = {"torch": torch.__version__, "profiles": rows}
-    write_bytes(FILE, (json.dumps(result, indent=1) + "\n").encode())
+    store(result, FILE)
     return result
 
 

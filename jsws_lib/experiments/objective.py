@@ -15,9 +15,9 @@ A training that lowers the loss can only be expected to find the truth where the
 the cheapest of these.
 """
 
-import json
 import math
 from collections.abc import Iterable
+from itertools import product
 from pathlib import Path
 
 import matplotlib.pyplot as plt
@@ -26,10 +26,10 @@ import torch
 from matplotlib.figure import Figure
 from torch import Tensor
 
-from data_utils.files import write_bytes
 from data_utils.pictures import read_class_mask
 from data_utils.voc import NUM_CLASSES, VOID, read_ids
 from jsws_lib.config import ROOT, Profile, get_profile
+from jsws_lib.experiments.ablation import store
 from jsws_lib.experiments.results import markdown
 from jsws_lib.losses import PIXEL, class_loss, saliency_loss
 from jsws_lib.ssnet import SSNetOutput
@@ -44,6 +44,8 @@ CLASS_READINGS = {
     "logits, higher half": ("logits", 0.5),
     "odds": ("odds", 1.0),
 }
+COLUMNS = ("class_reading", "saliency_reading", "solution")
+COLUMNS += ("class_loss", "saliency_loss", "total")
 AREAS = (0.02, *(round(0.05 * k, 2) for k in range(1, 20)))
 # The literal reading with one label whose object takes the area a, as MARGIN grows.
 CLOSED_FORMS = {
@@ -62,11 +64,8 @@ def made_by_hand(solution: str, mask: Tensor, margin: float = MARGIN) -> SSNetOu
     Args:
         solution: its name.
         mask: (H, W) uint8, 0 background, 1 to C categories; all that it shows is salient.
-        margin: how sure it is, see `MARGIN`.
-
-    Returns:
-        an output whose logits are at the image's size already; what takes part has
-        logits 0 and `margin`, every other category -`margin`.
+        margin: how sure it is. What takes part has logits 0 and `margin`, at the image's
+            size already, every other category -`margin`.
     """
     mask, objects = mask.long(), mask > 0
     labels = mask[objects].unique()
@@ -100,7 +99,7 @@ def costs(masks: Iterable[Tensor], margin: float = MARGIN) -> list[dict]:
         rows of `class_reading`, `saliency_reading`, `solution`, `class_loss`,
         `saliency_loss` and `total`.
     """
-    by_class, by_saliency = {}, {}
+    losses = {}  # by reading and solution, a number for each mask
     for mask in masks:
         labels = torch.zeros(1, NUM_CLASSES)
         labels[0, mask[mask > 0].long() - 1] = 1
@@ -109,21 +108,15 @@ def costs(masks: Iterable[Tensor], margin: float = MARGIN) -> list[dict]:
             out = made_by_hand(solution, mask, margin)
             for name, (reading, share) in CLASS_READINGS.items():
                 loss = class_loss(out, labels, reading=reading, share=share)
-                by_class.setdefault((name, solution), []).append(loss.item())
-            for reading in PIXEL:
-                loss = saliency_loss(out, salient, reading=reading)
-                by_saliency.setdefault((reading, solution), []).append(loss.item())
-    rows = []
-    for name in CLASS_READINGS:
-        for reading in PIXEL:
-            for solution in SOLUTIONS:
-                one = float(np.mean(by_class[name, solution]))
-                two = float(np.mean(by_saliency[reading, solution]))
-                row = {"class_reading": name, "saliency_reading": reading}
-                row |= {"solution": solution, "class_loss": round(one, 4)}
-                rows.append(
-                    row | {"saliency_loss": round(two, 4), "total": round(one + two, 4)}
-                )
+                losses.setdefault((name, solution), []).append(loss.item())
+            for name in PIXEL:
+                loss = saliency_loss(out, salient, reading=name)
+                losses.setdefault((name, solution), []).append(loss.item())
+    mean, rows = {key: float(np.mean(values)) for key, values in losses.items()}, []
+    for keys in product(CLASS_READINGS, PIXEL, SOLUTIONS):
+        two = [mean[reading, keys[2]] for reading in keys[:2]]
+        figures = (round(value, 4) for value in (*two, sum(two)))
+        rows.append(dict(zip(COLUMNS, (*keys, *figures), strict=True)))
     return rows
 
 
@@ -143,20 +136,16 @@ def validation_masks(profile: Profile) -> list[Tensor]:
         JswsError: data are missing or broken.
     """
     voc = profile.data / profile.voc
-    ids = read_ids(voc / "ImageSets" / "Segmentation" / f"{profile.val_list}.txt")
-    folder = voc / "SegmentationClass"
-    masks = (np.array(read_class_mask(folder / f"{name}.png")) for name in ids)
+    ids = read_ids(voc / f"ImageSets/Segmentation/{profile.val_list}.txt")
+    paths = (voc / f"SegmentationClass/{name}.png" for name in ids)
+    masks = (np.array(read_class_mask(path)) for path in paths)
     return [torch.from_numpy(mask[mask != VOID])[None] for mask in masks]
 
 
 def measure_objective(profile: Profile) -> dict:
     """The table over the validation masks, and the curves over one object's area."""
-    masks, curves = validation_masks(profile), {}
-    for area in AREAS:
-        for row in costs([one_object(area)]):
-            key = (row["class_reading"], row["saliency_reading"], row["solution"])
-            curves.setdefault(key, []).append(row["total"])
-    names = ("class_reading", "saliency_reading", "solution")
+    masks = validation_masks(profile)
+    by_area = zip(*(costs([one_object(area)]) for area in AREAS), strict=True)
     return {
         "words": "L_c and L_s1, unweighted, at solutions made by hand; all that a mask "
         f"shows is salient. Mean over {len(masks)} validation masks of profile "
@@ -168,8 +157,9 @@ def measure_objective(profile: Profile) -> dict:
         "soft_rows": costs(masks, SOFT),
         "areas": list(AREAS),
         "curves": [
-            dict(zip(names, key, strict=True)) | {"total": total}
-            for key, total in curves.items()
+            {name: rows[0][name] for name in COLUMNS[:3]}
+            | {"total": [row["total"] for row in rows]}
+            for rows in by_area
         ],
         "closed_forms": {
             name: [round(form(a), 4) for a in AREAS]
@@ -202,11 +192,7 @@ def objective_table(
 
 
 def objective_chart(result: dict) -> Figure:
-    """L_c + L_s1 over the area of one object: a panel per reading of Eq. 2, Eq. 3 literal.
-
-    Args:
-        result: what `measure_objective` returned.
-    """
+    """L_c + L_s1 over the area of one object; by reading of Eq. 2, Eq. 3 literal."""
     fig, axes = plt.subplots(
         1, len(CLASS_READINGS), figsize=(11, 3.2), layout="constrained", sharey=True
     )
@@ -233,8 +219,7 @@ def objective_chart(result: dict) -> Figure:
 def main(profile: Profile | None = None, out: Path = ROOT) -> dict:
     """Write `results/objective.json` and `docs/objective.png` under `out`."""
     result = measure_objective(profile or get_profile("mini"))
-    text = json.dumps(result, indent=1) + "\n"
-    write_bytes(out / "results" / "objective.json", text.encode())
+    store(result, out / "results" / "objective.json")
     (out / "docs").mkdir(exist_ok=True)
     objective_chart(result).savefig(out / "docs" / "objective.png", dpi=110)
     return result

@@ -41,11 +41,7 @@ def check_format(path: Path | str):
 
 
 def save_figure(fig: Figure, path: Path | str) -> Path:
-    """Write a figure, whole or not at all; the suffix says the format.
-
-    Raises:
-        JswsError: the suffix is none of `FORMATS`.
-    """
+    """Write a figure, whole or not at all; its suffix is checked as `check_format` does."""
     path = Path(path)
     check_format(path)
     file = io.BytesIO()
@@ -110,16 +106,12 @@ def write_pages(
     of other methods' saliency maps Figure 3.
 
     Args:
-        images: folder of pictures, named by their ids.
-        ids: a row each, in this order.
+        images, ids: folder of pictures, and which of them, a row each, in this order.
         variants: by title, a checkpoint or a folder of predicted `<id>.png`.
-        out: the page; of several, `<stem>_01`, `<stem>_02`, ...
+        out: the page; of several, which are returned, `<stem>_01`, `<stem>_02`, ...
         masks, saliency_masks: folders of true `<id>.png`, for a column of truth.
         kind: "segmentation", "saliency" or "both".
         rows: images a page.
-
-    Returns:
-        the files.
 
     Raises:
         JswsError: a picture, mask or prediction is missing, broken or of another size.
@@ -139,7 +131,10 @@ def write_pages(
             columns.append(_read(folder, one, pictures, names))
     for name, source in variants.items():
         titles += [name] * len(kinds)
-        columns += _predicted(source, pictures, kinds, names)
+        if source.is_dir():
+            columns += [_read(source, one, pictures, names) for one in kinds]
+        else:
+            columns += _predicted(source, pictures, kinds, names)
     grid = list(zip(*columns, strict=True))
     files = []
     for k, start in enumerate(range(0, len(grid), rows), 1):
@@ -167,21 +162,18 @@ def _categories(images: Path, sources: Iterable[Path]) -> Sequence[str]:
 def _predicted(
     source: Path, pictures: dict, kinds: Sequence[str], names: Sequence[str]
 ) -> list[list[np.ndarray]]:
-    """Predictions of each kind, by a network or from files."""
-    if source.is_dir():
-        return [_read(source, kind, pictures, names) for kind in kinds]
+    """What a network predicts, a column of each kind."""
     from jsws_lib.engine.checkpoints import load_ssnet
     from jsws_lib.engine.devices import pick_device
     from jsws_lib.inference import predict
 
     net, _ = load_ssnet(source, expect={"categories": names[1:]}, device=pick_device())
-    stream = predict(net, pictures.values())
-    made = {kind: [] for kind in kinds}
+    stream, made = predict(net, pictures.values()), [[] for _ in kinds]
+    field = {"segmentation": "segmentation", "saliency": "sal_map"}
     for prediction in tqdm(stream, total=len(pictures), desc=source.name, leave=False):
-        maps = {"segmentation": prediction.segmentation, "saliency": prediction.sal_map}
-        for kind in kinds:
-            made[kind].append(maps[kind])
-    return [*made.values()]
+        for kind, column in zip(kinds, made, strict=True):
+            column.append(getattr(prediction, field[kind]))
+    return made
 
 
 def _read(
@@ -190,12 +182,8 @@ def _read(
     """Categories as uint8, saliency as float in [0, 1]: `gallery` draws by the type."""
     found = []
     for i, picture in pictures.items():
-        path = folder / f"{i}.png"
-        if kind == "segmentation":
-            one = read_class_mask(path, names=names[1:])
-        else:
-            one = read_saliency_map(path)
+        path, classes = folder / f"{i}.png", kind == "segmentation"
+        one = read_class_mask(path, names=names[1:]) if classes else read_saliency_map(path)
         same_size(picture, one, path)
-        values = np.asarray(one)
-        found.append(values if kind == "segmentation" else values / 255)
+        found.append(np.asarray(one) if classes else np.asarray(one) / 255)
     return found

@@ -17,6 +17,7 @@ from tabulate import LATEX_ESCAPE_RULES, SEPARATING_LINE, tabulate
 
 from data_utils.errors import JswsError
 from data_utils.files import read_json
+from data_utils.real.download import sources
 from data_utils.voc import VOC_CLASSES
 from jsws_lib.course.figures.common import INK, SHORT
 from jsws_lib.experiments.ablation import mean_sd
@@ -25,7 +26,6 @@ from jsws_lib.experiments.results import PAPER
 
 MEASURES = ("miou", "iou", "mae", "max_f", "mae_crf", "max_f_crf")
 SETS = {3: "val", 4: "test"}  # of PASCAL VOC 2012; Tables 1 and 2 have one a column
-SIZES = {"ECSSD": 1000, "PASCAL-S": 850, "HKU-IS": 4447, "DUTS-test": 5019}  # images
 APART = "other pictures"
 MEANING = (
     "As the table prints it: * a pre-trained saliency model helps, † boxes, ‡ scribbles."
@@ -89,66 +89,58 @@ class Table:
     columns: tuple[str, ...]
     rows: dict[str, tuple[tuple[float, float] | None, ...]]  # (mean, sd), sd may be nan
     ours: frozenset[str]  # names of the rows (1 to 4) or columns (5, 6) that are ours
-    digits: int
     notes: tuple[str, ...]
     apart: bool  # ours were measured on other pictures
 
     def markdown(self) -> str:
         """A Markdown table; what is ours is bold."""
-        body = self._written(
-            "pipe", lambda name, ours: f"**{name}**" if ours else name, _md
-        )
         notes = "\n".join(f"- {_md(note)}" for note in self.notes)
-        return f"**{_md(self.title)}**\n\n{body}\n\n{notes}"
+        return f"**{_md(self.title)}**\n\n{self._written('pipe', '**{}**', _md)}\n\n{notes}"
 
     def terminal(self) -> str:
         """Aligned columns to read where they are printed; `>` marks what is ours."""
-        body = self._written("simple", lambda name, ours: "> " * ours + name, str)
+        body = self._written("simple", "> {}")
         return "\n".join((self.title, "", body, "", *self.notes))
 
     def latex(self) -> str:
         """A `table` environment for the package booktabs; a rule parts our rows."""
         caption = ". ".join((self.title, " ".join(self.notes)))
         caption = "".join(LATEX_ESCAPE_RULES.get(sign, sign) for sign in caption)
-        body = self._written("latex_booktabs", lambda name, ours: name, str)
+        body = self._written("latex_booktabs")
         return (
             f"\\begin{{table}}\n\\centering\n\\caption{{{caption}}}\n{body}\n\\end{{table}}"
         )
 
     def html(self) -> str:
         """A page with the table, readable in light and dark; what is ours is bold."""
-        mark, escape = lambda name, ours: f"<b>{name}</b>" if ours else name, html.escape
         return PAGE.format(
-            title=escape(self.title),
-            table=self._written("unsafehtml", mark, escape),
-            notes="".join(f"<li>{escape(note)}</li>" for note in self.notes),
+            title=html.escape(self.title),
+            table=self._written("unsafehtml", "<b>{}</b>", html.escape),
+            notes="".join(f"<li>{html.escape(note)}</li>" for note in self.notes),
         )
 
-    def _written(
-        self, form: str, mark: Callable[[str, bool], str], escape: Callable[[str], str]
-    ) -> str:
+    def _written(self, form: str, mark: str = "{}", escape: Callable = str) -> str:
         """The table in one of tabulate's forms, with names that are escaped and marked."""
         own_rows = self.number <= 4  # a result may well be called like a test set
-        head = [mark(escape(c), not own_rows and c in self.ours) for c in self.columns]
-        lines, parted = [], form != "latex_booktabs"
-        for name, row in self.rows.items():
-            ours = own_rows and name in self.ours
-            if ours and not parted:
-                lines.append(SEPARATING_LINE)
-                parted = True
-            lines.append([mark(escape(name), ours), *map(self._number, row)])
-        return tabulate(
-            lines,
-            ["", *head],
-            tablefmt=form,
-            colalign=("left", *["right"] * len(head)),
-            disable_numparse=True,
-        )
+
+        def named(name: str, is_row: bool) -> str:
+            ours = name in self.ours and is_row == own_rows
+            return (mark if ours else "{}").format(escape(name))
+
+        head = ["", *(named(column, False) for column in self.columns)]
+        lines = [
+            [named(name, True), *map(self._number, row)] for name, row in self.rows.items()
+        ]
+        if form == "latex_booktabs" and own_rows and self.ours:  # they come last
+            lines.insert(-len(self.ours), SEPARATING_LINE)
+        sides = ("left", *["right"] * len(self.columns))
+        return tabulate(lines, head, tablefmt=form, colalign=sides, disable_numparse=True)
 
     def _number(self, cell: tuple[float, float] | None) -> str:
         if cell is None:
             return "–"
-        mean, sd = (f"{value:.{self.digits}f}" for value in cell)
+        digits = 3 if self.number in (1, 2, 6) else 1
+        mean, sd = (f"{value:.{digits}f}" for value in cell)
         return mean if math.isnan(cell[1]) else f"{mean} ± {sd}"
 
 
@@ -220,38 +212,29 @@ def _fraction(value: object) -> bool:
 
 
 def beside(number: int, results: list[Result], *, on: str | None = None) -> Table:
-    """Put results beside a table of the paper.
+    """Put our results beside a table of the paper, 1 to 6.
 
-    Args:
-        number: 1 to 6.
-        results: ours.
-        on: the table's own test set that they were measured on; None: other pictures.
+    `on` is the table's own test set that they were measured on; None: other pictures.
 
     Raises:
         JswsError: a result lacks the table's measure or has it under another protocol;
             no such test set, or only a part of it was measured; two results of one name.
     """
-    _check_names(number, results)
-    for result in results:
-        _check_measured(number, result, on)
+    _check(number, results)
     if number > 4:
         if on:
             raise JswsError(f"--on {on}: Table {number} has one test set; leave it out")
         return _ablation(number, results)
-    table = paper_table(number)
-    columns, rows, notes = (_saliency if number <= 2 else _segmentation)(
-        number, table, results, on
-    )
-    known = {
-        _method(name, row): _printed(row, columns) for name, row in table["rows"].items()
-    }
+    table, put = paper_table(number), _saliency if number <= 2 else _segmentation
+    columns, rows, notes = put(number, table, results, on)
+    methods = table["rows"].items()
+    known = {_method(name, row): _printed(row, columns) for name, row in methods}
     return Table(
         number,
         f"{table['title']} ({table['source']}; {table['better']} is better)",
         columns,
         known | rows,
         frozenset(rows),
-        3 if number <= 2 else 1,
         _notes(results, on, *notes),
         on is None,
     )
@@ -268,8 +251,9 @@ def _printed(row: dict, columns: tuple[str, ...]) -> tuple:
     return tuple((values[c], math.nan) if c in values else None for c in columns)
 
 
-def _check_names(number: int, results: list[Result]):
-    """Raise JswsError if a result could be taken for another, or for the paper's."""
+def _check(number: int, results: list[Result]):
+    """Raise JswsError if a result could be taken for another, or for the paper's, or was
+    measured otherwise than the table."""
     names = [result.name for result in results]
     if len(set(names)) < len(names):
         raise JswsError(
@@ -285,21 +269,11 @@ def _check_names(number: int, results: list[Result]):
                 f"{result.file}: Table {number} has a {kind} {result.name} of its own; "
                 "rename the file"
             )
-
-
-def _check_measured(number: int, result: Result, on: str | None):
-    """Raise JswsError if a result was measured otherwise than the table."""
-    if number in (1, 2, 6) and result.protocol not in (None, "toolbox"):
-        raise JswsError(
-            f"{result.file} was measured under {result.protocol}, Table {number} under "
-            "toolbox; measure again with --protocol toolbox"
-        )
-    count = SIZES.get(on)
-    if count and result.images not in (None, count):
-        raise JswsError(
-            f"{result.file} was measured on {result.images} images, but {on} has "
-            f"{count:,}: leave --on out"
-        )
+        if number in (1, 2, 6) and result.protocol not in (None, "toolbox"):
+            raise JswsError(
+                f"{result.file} was measured under {result.protocol}, Table {number} under "
+                "toolbox; measure again with --protocol toolbox"
+            )
 
 
 def _saliency(number: int, table: dict, results: list[Result], on: str | None):
@@ -308,8 +282,14 @@ def _saliency(number: int, table: dict, results: list[Result], on: str | None):
     if on is not None and on not in known:
         raise JswsError(f"--on {on}: the columns of Table {number} are {', '.join(known)}")
     columns = (*known, *(() if on or not results else (APART,)))
+    count = on and max(sources()[on.replace("-test", "-TE")].holds.values())  # of images
     rows, notes = {}, list(table["notes"])
     for result in results:
+        if on and result.images not in (None, count):
+            raise JswsError(
+                f"{result.file} was measured on {result.images} images, but {on} has "
+                f"{count:,}: leave --on out"
+            )
         values = result.best(f"{measure}_crf", measure)
         _needs(values, result, f"{measure} of M-M", number)
         crf = "without" if result.best(f"{measure}_crf") is None else "after"
@@ -341,39 +321,37 @@ def _segmentation(number: int, table: dict, results: list[Result], on: str | Non
 
 def _ablation(number: int, results: list[Result]) -> Table:
     """Tables 5 and 6: a row a setting, a column a source and measure."""
-    sources = {"paper": PAPER} | {result.name: result.settings for result in results}
-    columns = {
-        f"{source}: {words}": _column(number, source, settings, measure, factor)
-        for source, settings in sources.items()
-        for measure, words, factor in COLUMNS[number]
-    }
+    measures, columns = COLUMNS[number], {}
+    for measure, words, _ in measures:  # one figure each, printed in %
+        column = _column(number, PAPER, measure)
+        columns[f"paper: {words}"] = [x if x is None else (x, math.nan) for x in column]
     for result in results:
-        mine = [columns[f"{result.name}: {words}"] for _, words, _ in COLUMNS[number]]
-        what = " or ".join(measure for measure, *_ in COLUMNS[number])
-        some = any(cell for column in mine for cell in column) or None
+        mine = {
+            f"{result.name}: {words}": [
+                values and mean_sd([factor * value for value in values])
+                for values in _column(number, result.settings, measure)
+            ]
+            for measure, words, factor in measures
+        }
+        what = " or ".join(measure for measure, *_ in measures)
+        some = any(cell for column in mine.values() for cell in column) or None
         _needs(some, result, f"{what} of a setting", number)
+        columns |= mine
     return Table(
         number,
         TITLES[number],
         tuple(columns),
         dict(zip(ROWS[number], zip(*columns.values(), strict=True), strict=True)),
-        frozenset(c for c in columns if not c.startswith("paper:")),
-        1 if number == 5 else 3,
+        frozenset([*columns][len(measures) :]),
         _notes(results, None, "The paper: PASCAL VOC 2012 val and ECSSD; no spread given."),
         True,
     )
 
 
-def _column(number: int, source: str, settings: dict, measure: str, factor: int) -> list:
-    """(mean, standard deviation) of each row, None where there is none."""
-    cells = []
-    for setting, suffix in ROWS[number].values():
-        value = settings.get(setting, {}).get(measure + suffix)
-        if source == "paper":  # one figure, printed in %
-            cells.append(None if value is None else (value, math.nan))
-        else:
-            cells.append(value and mean_sd([factor * v for v in value]))
-    return cells
+def _column(number: int, settings: dict, measure: str) -> list:
+    """What each row's setting has of a measure, None where there is nothing."""
+    rows = ROWS[number].values()
+    return [settings.get(name, {}).get(measure + suffix) for name, suffix in rows]
 
 
 def _needs(values, result: Result, what: str, number: int):

@@ -23,9 +23,7 @@ BESIDE = ("{}.png", "{}_saliency.png", "{}_overlay.png")
 def numbered(known: Sequence[str], numbers: str) -> tuple[tuple[str, ...], np.ndarray]:
     """Names of categories as their numbers go, and each of the network's numbers there.
 
-    Args:
-        known: the network's categories.
-        numbers: "own" keeps its numbers, "voc" takes those of VOC.
+    `known` are the network's; `numbers` is "own", to keep its, or "voc", for VOC's.
 
     Raises:
         JswsError: VOC has not all of the categories.
@@ -60,12 +58,9 @@ def save_prediction(
 ):
     """Write a picture's categories, its saliency map, and the categories over the picture.
 
-    Args:
-        prediction, image: of the picture.
-        out, name: folder and name; the files are those of `BESIDE`.
-        names: of the categories; the PNG says them.
-        plain: those of `PLAIN` instead, for `jsws evaluate`, without an overlay.
-        saliency: False writes no map: the network's SAM was not trained.
+    The files are those of `BESIDE` in `out`, with `plain` those of `PLAIN`, for `jsws
+    evaluate`, without an overlay. The PNG of categories says their `names`. Without
+    `saliency` no map is written: the network's SAM was not trained.
     """
     files = [out / file.format(name) for file in (PLAIN if plain else BESIDE)]
     write_palette_png(files[0], prediction.segmentation, names=names)
@@ -84,9 +79,7 @@ def save_prediction(
 def find_pictures(given: list[Path], ids: Path | None) -> list[Path]:
     """The pictures that `jsws predict` is asked for: files, or all of folders.
 
-    Args:
-        given: pictures or folders of them.
-        ids: file of ids, to take only `<id>.jpg` of the one folder given.
+    A file of `ids` takes only `<id>.jpg` of the one folder given.
 
     Raises:
         JswsError: an empty folder, or an id without its picture.

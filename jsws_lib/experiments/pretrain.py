@@ -38,8 +38,7 @@ def pretrain(
     """Train the mini DenseNet to name drawings and store its features.
 
     Args:
-        images, val_images: how many to draw.
-        size: px, side of the drawings.
+        images, val_images, size: how many to draw, and their side in px.
         epochs, batch, seed: of the training.
         out: safetensors file; entered in the manifest beside it if it is the shipped one.
 

@@ -1,9 +1,10 @@
 """Tables and charts, rendered from what was measured; nothing typed by hand.
 
 `python -m tools.blocks` puts the tables into README and docs/, `python -m tools.pictures`
-the charts.
+the charts. A `result` is a file that `jsws ablate`, `study` or `bench` wrote, read.
 """
 
+import json
 from collections.abc import Iterable, Sequence
 
 import matplotlib.pyplot as plt
@@ -12,6 +13,7 @@ from matplotlib.figure import Figure
 from tabulate import tabulate
 
 from jsws_lib.config import RECIPES
+from jsws_lib.course.figures.common import INK, open_frame
 from jsws_lib.engine.checkpoints import recipe_fields
 from jsws_lib.experiments.ablation import RESULTS, mean_sd
 
@@ -21,13 +23,7 @@ PAPER = {
     "M": {"miou": 57.1},
     "SS": {"miou": 47.1},
     "MS": {"miou": 62.7},
-    "MM": {
-        "miou": 63.3,
-        "mae": 0.047,
-        "max_f": 0.912,
-        "mae_crf": 0.045,
-        "max_f_crf": 0.919,
-    },
+    "MM": dict(miou=63.3, mae=0.047, max_f=0.912, mae_crf=0.045, max_f_crf=0.919),
     "2S": {"mae": 0.046, "max_f": 0.899},
 }
 ROWS = {
@@ -47,6 +43,8 @@ ROWS = {
 }
 ROLES = {"salient": "#e07b39", "present, not salient": "#2a6fbb"}
 MINI = RESULTS / "ablation_mini.json"
+# How many times less ours is to need.
+AIMS = {"train_step": 1.5, "data_path": 15, "pseudo_labels": 15}
 
 
 def markdown(head: Sequence[str], rows: Iterable[Sequence[str]], align: str) -> str:
@@ -58,24 +56,18 @@ def markdown(head: Sequence[str], rows: Iterable[Sequence[str]], align: str) -> 
 
 
 def ablation_table(result: dict) -> str:
-    """Tables 5 and 6 as one Markdown table, and a line with what it was measured by.
-
-    Args:
-        result: a file that `jsws ablate` wrote, read.
-    """
-    head = (
-        "setting",
-        "mIoU, %",
-        "paper",
-        "MAE / max *F*",
-        "paper",
-        "the two after CRF",
-        "paper",
-    )
-    rows = []
+    """Tables 5 and 6 as one Markdown table, and a line with what it was measured by."""
+    columns = {
+        "mIoU, %": ("miou",),
+        "MAE / max *F*": ("mae", "max_f"),
+        "the two after CRF": ("mae_crf", "max_f_crf"),
+    }
+    head, rows = ["setting"], []
+    for title in columns:
+        head += [title, "paper"]
     for setting, row in result["settings"].items():
         cells = [ROWS[setting]]
-        for measures in (("miou",), ("mae", "max_f"), ("mae_crf", "max_f_crf")):
+        for measures in columns.values():
             for figures in (row, PAPER.get(setting, {})):
                 known = [spread(figures[m], m) for m in measures if m in figures]
                 cells.append(" / ".join(known) or None)
@@ -106,23 +98,21 @@ def spread(values, measure: str, *, sign: str = "") -> str:
 def conditions(result: dict) -> str:
     """Profile, recipe, seeds and the convention of each measure, in two sentences."""
     fields, recipe = result["configuration"].values()
-    known = recipe_fields(RECIPES[result["recipe"]]) if result["recipe"] in RECIPES else {}
-    other = [
-        f"{key} {value}"
-        for key, value in recipe.items()
-        if known and known.get(key) != value
-    ]
-    name = result["recipe"] + (f" with {', '.join(other)}" if other else "")
-    seeds = ", ".join(map(str, result["seeds"]))
-    spread = f"seeds {seeds}, mean ± sample standard deviation"
-    counts = {len(row[m]) for row in result["settings"].values() for m in row}
-    if min(counts) < len(result["seeds"]):
-        spread += f"; figures without ± are of seed {result['seeds'][0]} alone"
+    name, seeds = result["recipe"], result["seeds"]
+    known = recipe_fields(RECIPES[name]) if name in RECIPES else recipe
+    if other := [f"{k} {value}" for k, value in recipe.items() if known.get(k) != value]:
+        name += f" with {', '.join(other)}"
+    words = f"seed {seeds[0]}"
+    if len(seeds) > 1:
+        words = f"seeds {', '.join(map(str, seeds))}, mean ± sample standard deviation"
+        if min(len(row[m]) for row in result["settings"].values() for m in row) < len(
+            seeds
+        ):
+            words += f"; figures without ± are of seed {seeds[0]} alone"
     return (
-        f"Profile {result['profile']}, recipe {name}; "
-        f"{spread if len(result['seeds']) > 1 else f'seed {seeds}'}. mIoU over the "
-        "classes that the masks hold; MAE and max F by the protocol toolbox; CRF "
-        f"preset {recipe['crf']}, scale {fields['crf_scale']:g}."
+        f"Profile {result['profile']}, recipe {name}; {words}. mIoU over the classes that "
+        "the masks hold; MAE and max F by the protocol toolbox; CRF preset "
+        f"{recipe['crf']}, scale {fields['crf_scale']:g}."
     )
 
 
@@ -140,34 +130,26 @@ def ablation_chart(result: dict) -> Figure:
             values = (100 if key == "miou" else 1) * np.array(rows[setting][key])
             mean, sd = mean_sd(values)
             error = None if sd != sd else sd
-            here = {"color": "#2a6fbb", "label": "here" if k == 0 else None}
-            ax.bar(k - 0.2, mean, 0.38, yerr=error, capsize=4, **here)
+            labels = ("here", "paper, real data") if k == 0 else (None, None)
+            looks = {"color": "#2a6fbb", "label": labels[0], "capsize": 4}
+            ax.bar(k - 0.2, mean, 0.38, yerr=error, **looks)
             ax.plot([k - 0.2] * len(values), values, ".", color="black", ms=4)
             if key in PAPER[setting]:
-                theirs = {
-                    "color": "#c9c9c9",
-                    "label": "paper, real data" if k == 0 else None,
-                }
-                ax.bar(k + 0.2, PAPER[setting][key], 0.38, **theirs)
-        labels = [ROWS[setting].split(":")[0] for setting in names[key]]
-        ax.set_xticks(range(len(labels)), labels)
+                theirs = PAPER[setting][key]
+                ax.bar(k + 0.2, theirs, 0.38, color="#c9c9c9", label=labels[1])
+        ax.set_xticks(range(len(names[key])), [ROWS[s].split(":")[0] for s in names[key]])
         ax.set_title(title)
-        ax.spines[["top", "right"]].set_visible(False)
+        open_frame(ax)
     axes[0].set_ylim(top=1.2 * axes[0].get_ylim()[1])  # room for the legend
     axes[0].legend(frameon=False, loc="upper left", ncols=2)
-    what = f"profile {result['profile']}, recipe {result['recipe']}"
-    several = len(result["seeds"]) > 1
-    many = "mean, standard deviation and each seed" if several else "one seed"
-    fig.suptitle(f"{what}: {many}", fontsize=10)
+    many = "mean, standard deviation and each seed"
+    what = f"profile {result['profile']}, recipe {result['recipe']}: "
+    fig.suptitle(what + (many if len(result["seeds"]) > 1 else "one seed"), fontsize=10)
     return fig
 
 
 def study_table(result: dict) -> str:
-    """What was tried, as a Markdown table.
-
-    Args:
-        result: a file that `jsws study` wrote, read.
-    """
+    """What was tried, as a Markdown table."""
     columns = {
         "miou": ("mIoU, %", 100, 1),
         "background_iou": ("background IoU, %", 100, 1),
@@ -203,22 +185,16 @@ def suppression_chart(result: dict) -> Figure:
         len(named), 2, figsize=(10.5, 9.6), layout="constrained", width_ratios=(1, 2.3)
     )
     for (name, row), (left, right) in zip(named.items(), axes, strict=True):
-        _images(left, row)
+        salient, other = np.array(row["v_by_image"][0], float)
+        left.plot(other, salient, "o", alpha=0.35, color="#2a6fbb")
+        left.plot([0, 1], [0, 1], ":", color="grey")
+        left.set(xlim=(-0.03, 1.03), ylim=(-0.03, 1.03), aspect="equal")
+        left.set(xlabel="mean v, not salient", ylabel="mean v, salient")
         left.set_title(f"each image (seed {result['seeds'][0]})", fontsize=9)
         _categories(right, row, result["categories"][1:])
-        gap = spread(row["v_gap"], "v_gap")
-        right.set_title(f"{name}: gap {gap}", fontsize=9)
+        open_frame(right, f"{name}: gap {spread(row['v_gap'], 'v_gap')}")
     axes[0, 1].legend(frameon=False, ncols=2, fontsize=8, loc="upper right")
     return fig
-
-
-def _images(ax, row: dict):
-    """A point an image: mean v of what is salient over that of what is not."""
-    salient, other = np.array(row["v_by_image"][0], float)
-    ax.plot(other, salient, "o", alpha=0.35, color="#2a6fbb")
-    ax.plot([0, 1], [0, 1], ":", color="grey")
-    ax.set(xlim=(-0.03, 1.03), ylim=(-0.03, 1.03), aspect="equal")
-    ax.set(xlabel="mean v, not salient", ylabel="mean v, salient")
 
 
 def _categories(ax, row: dict, names: Sequence[str]):
@@ -231,4 +207,65 @@ def _categories(ax, row: dict, names: Sequence[str]):
         ax.plot(np.tile(at, len(values)), values.ravel(), "k.", ms=3)
     ax.set_xticks(np.arange(len(names)), names, rotation=60, ha="right", fontsize=8)
     ax.set(ylim=(0, 1.25))
-    ax.spines[["top", "right"]].set_visible(False)
+
+
+# --- speed ---------------------------------------------------------------------------
+
+
+def _amount(value: float, unit: str) -> str:
+    if unit == "bytes":
+        return f"{value / 1e6:.0f} MB"
+    return f"{value:.3g} s" if value >= 1 else f"{1000 * value:.3g} ms"
+
+
+def _ratio(value: float) -> str:
+    return f"{value:.2f}" if value < 10 else f"{value:.1f}"
+
+
+def speed_table(result: dict) -> str:
+    """Ours and the baseline's time or memory, row by row, as Markdown."""
+    rows = []
+    for one in result["rows"]:
+        amounts = [_amount(one[key], one["unit"]) for key in ("ours", "baseline")]
+        rows.append([f"`{one['name']}`", *amounts, _ratio(one["ratio"]), one["what"]])
+    head = ("what", "ours", "baseline", "times less", "of what")
+    clock = {"core": "core seconds", "wall": "seconds on a clock"}[result["clock"]]
+    threads = f"{result['threads']} thread" + "s" * (result["threads"] > 1)
+    note = (
+        f"*{result['name']}, networks on {threads}; PyTorch {result['torch']}; {clock}, "
+        "each after a turn that warms up.*"
+    )
+    return f"{markdown(head, rows, 'lrrrl')}\n\n{note}"
+
+
+def speed_chart(result: dict) -> Figure:
+    """Every ratio as a bar on a logarithmic axis; a diamond where there is an aim."""
+    names = [one["name"] for one in result["rows"]]
+    ratios = np.array([one["ratio"] for one in result["rows"]])
+    aims = np.array([AIMS.get(name, np.nan) for name in names])
+    fig, ax = plt.subplots(figsize=(8.4, 0.26 * len(names) + 1.1), layout="constrained")
+    ax.barh(names, ratios - 1, left=1, color=INK["a"])
+    ax.plot(aims, names, "D", color="black", ms=5, mec="white", label="aim")
+    for k, ratio in enumerate(ratios):
+        right = (max(1, ratio, np.nan_to_num(aims[k])), k)
+        style = {"textcoords": "offset points", "va": "center", "fontsize": 8}
+        ax.annotate(_ratio(ratio), right, xytext=(6, 0), **style)
+    ticks = (0.5, 1, 2, 5, 10, 20, 50, 100)
+    ax.set(xscale="log", xlim=(0.7, 110), ylim=(len(names) - 0.4, -0.6))
+    ax.set_xticks(ticks, [f"{tick:g}" for tick in ticks])
+    ax.set_xlabel("times less time or memory (left of 1: more)")
+    ax.minorticks_off()
+    ax.tick_params("y", labelsize=8)
+    ax.axvline(1, color="black", lw=1)
+    ax.legend(frameon=False, fontsize=8, loc="lower right")
+    open_frame(ax, result["name"])
+    return fig
+
+
+def speed_page() -> str:
+    """What docs/speed.md shows: chart and table of each device that was measured."""
+    alt = "Bars: how many times less time or memory each row of the table needs"
+    return "\n\n".join(
+        f"![{alt}]({file.stem}.png)\n\n{speed_table(json.loads(file.read_text()))}"
+        for file in sorted(RESULTS.glob("bench_*.json"))
+    )

@@ -4,38 +4,36 @@
 of `TRIALS` on the embedded data and writes `results/study_mini.json`.
 """
 
-import json
 from dataclasses import replace
 from pathlib import Path
 
-from data_utils.files import write_bytes
 from jsws_lib.config import PROFILES, RECIPES, STEADY, Recipe, Schedule
 from jsws_lib.engine.runs import Run
-from jsws_lib.experiments.ablation import RESULTS, Row, default_jobs, run_all
+from jsws_lib.experiments.ablation import RESULTS, Row, default_jobs, run_all, store
 
 STEPS = 450  # fewer than the course's stage 1
 MINI = replace(PROFILES["mini"], steps=(STEPS, PROFILES["mini"].steps[1]))
-LITERAL_T = {"class_evidence": "mean_probs", "class_weight": 1.0}
 # Section 4.1 on fewer steps: the rate halves nine times on the way.
 STAIRCASE = (Schedule(every=STEPS // 10), PROFILES["mini"].schedules[1])
 
 LITERALLY = "t-hat averages probabilities and *L_c* is weighted 1, as in the paper"
 ANCHORED = "*L_s1* asks for H_bg, SAM at the common rate: recipe `anchored`"
-ALL, FEW = {"evidence_share": 1.0}, {"evidence_share": 0.2}
-ODDS = {"class_evidence": "odds"}
+ALL, FEW = (replace(STEADY, evidence_share=share) for share in (1.0, 0.2))
+ODDS = replace(STEADY, class_evidence="odds")
+LITERAL_T = replace(STEADY, class_evidence="mean_probs", class_weight=1.0)
 
-# Words, setting, and what the recipe has instead: some fields, or another recipe.
-TRIALS: list[tuple[str, str, dict | Recipe]] = [
-    ("nothing: recipe `steady`", "M", {}),
+# Words, setting and recipe.
+TRIALS: list[tuple[str, str, Recipe]] = [
+    ("nothing: recipe `steady`", "M", STEADY),
     ("t-hat averages all logits, not the higher half", "M", ALL),
     ("t-hat averages the highest fifth", "M", FEW),
     ("t-hat is the mean odds H_i / H_bg", "M", ODDS),
     (LITERALLY, "M", LITERAL_T),
-    ("SAM at the common rate", "M", {"sam_rate": None}),
+    ("SAM at the common rate", "M", replace(STEADY, sam_rate=None)),
     (ANCHORED, "M", RECIPES["anchored"]),
     ("recipe `paper`", "M", RECIPES["paper"]),
-    ("Adam at 1e-4, halved nine times", "M", {"schedules": STAIRCASE}),
-    ("labels alone: nothing", "S", {}),
+    ("Adam at 1e-4, halved nine times", "M", replace(STEADY, schedules=STAIRCASE)),
+    ("labels alone: nothing", "S", STEADY),
     ("labels alone: t-hat averages all logits", "S", ALL),
     ("labels alone: the highest fifth", "S", FEW),
     ("labels alone: mean odds", "S", ODDS),
@@ -46,20 +44,13 @@ SHOWN = ("miou", "mae", "max_f", "v_salient", "v_not_salient", "v_gap")
 
 def trial_rows(seed: int = 0) -> list[Row]:
     """The runs of `TRIALS`, in order."""
-    rows = []
-    for words, setting, change in TRIALS:
-        recipe = change if isinstance(change, Recipe) else replace(STEADY, **change)
-        rows.append(Row(words, Run(setting, MINI, recipe, seed)))
-    return rows
+    return [Row(words, Run(s, MINI, recipe, seed)) for words, s, recipe in TRIALS]
 
 
 def study(*, seed: int = 0, jobs: int | None = None, out: Path | None = None) -> Path:
-    """Train and measure `TRIALS` and write one JSON file.
+    """Train and measure `TRIALS`, `jobs` runs at a time, and write one JSON file.
 
-    Args:
-        seed: of all runs.
-        jobs: runs at a time; default one per core.
-        out: the file; default `results/study_mini.json`.
+    `jobs` is one per core by default, `out` is `results/study_mini.json`.
     """
     rows = []
     for trial, record in run_all(trial_rows(seed), jobs or default_jobs()).items():
@@ -68,11 +59,9 @@ def study(*, seed: int = 0, jobs: int | None = None, out: Path | None = None) ->
         row["background_iou"] = record["iou"][0]
         rows.append(row)
     file = out or RESULTS / "study_mini.json"
-    file.parent.mkdir(parents=True, exist_ok=True)
     words = (
         f"Profile mini with {STEPS} steps of stage 1, seed {seed}, one run each: the "
         "default recipe with one thing changed (`jsws study`)."
     )
-    text = json.dumps({"seed": seed, "words": words, "rows": rows}, indent=1)
-    write_bytes(file, (text + "\n").encode())
+    store({"seed": seed, "words": words, "rows": rows}, file)
     return file

@@ -28,24 +28,15 @@ masks were used, no pixel annotation of VOC. The answer is Table 4's row."""
 
 
 def pack(
-    pred_dir: Path | str,
-    voc: Path | str,
-    out: Path | str,
-    *,
-    list_name: str = "test",
-    count: int = COUNT,
+    pred_dir: Path | str, voc: Path | str, out: Path | str, *, count: int = COUNT
 ) -> int:
-    """Check `<id>.png` of every test image and write them as one archive.
+    """Check `<id>.png` of every test image, write them as one archive, and count them.
 
     Args:
         pred_dir: folder of indexed PNGs, as `jsws predict --plain` writes them.
         voc: a `VOC2012` folder; its list and the sizes of its images are the measure.
         out: `.tgz` or `.tar.gz`; appears whole or not at all, the same bytes each time.
-        list_name: id list in `ImageSets/Segmentation`.
         count: how many ids the server expects.
-
-    Returns:
-        how many segmentations the archive holds.
 
     Raises:
         JswsError: the list is not the server's; predictions are missing or left over; a
@@ -57,13 +48,11 @@ def pack(
     if not out.name.endswith((".tgz", ".tar.gz")):
         raise JswsError(f"{out}: the server takes .tgz or .tar.gz; name the archive so")
     images = voc / "JPEGImages"
-    ids = read_ids(
-        voc / "ImageSets" / "Segmentation" / f"{list_name}.txt", image_dir=images
-    )
+    ids = read_ids(voc / "ImageSets/Segmentation/test.txt", image_dir=images)
     if len(ids) != count:
         raise JswsError(
-            f"{list_name}.txt names {len(ids):,} images, the server expects "
-            f"{count:,}; take the list of VOC 2012's test archive"
+            f"test.txt names {len(ids):,} images, the server expects {count:,}; take the "
+            "list of VOC 2012's test archive"
         )
     if not pred_dir.is_dir():
         raise JswsError(f"{pred_dir}: no such folder; `jsws predict --plain` makes it")
@@ -74,12 +63,9 @@ def pack(
         if (path := pred_dir / f"{i}.png").name in found:
             faults += [f"{i}.png: {what}" for what in _faults(path, images / f"{i}.jpg")]
     if faults:
-        more = f"\n  and {len(faults) - 10:,} more" if len(faults) > 10 else ""
-        raise JswsError(
-            f"{pred_dir} cannot be submitted, {len(faults):,} faults:\n  "
-            + "\n  ".join(faults[:10])
-            + more
-        )
+        more = [f"and {len(faults) - 10:,} more"] if len(faults) > 10 else []
+        first = f"{pred_dir} cannot be submitted, {len(faults):,} faults:"
+        raise JswsError("\n  ".join([first, *faults[:10], *more]))
     _write(out, [(f"{LAYOUT}/{i}.png", pred_dir / f"{i}.png") for i in ids])
     return len(ids)
 

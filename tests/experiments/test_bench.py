@@ -9,13 +9,11 @@ from typer.testing import CliRunner
 
 from data_utils.errors import JswsError
 from jsws_lib.cli.main import app
-from jsws_lib.experiments import bench, speed_page
+from jsws_lib.experiments import bench, results
 
 SMALL = bench.Setup("densenet_mini", 64, 2, large=2, times=1, photograph=(125, 94))
-RATIOS = {  # what is faster for a reason; the figures that count are `jsws bench`'s
-    "data_path": 6,
-    "pseudo_labels": 8,
-}
+# What is faster for a reason; the figures that count are `jsws bench`'s.
+RATIOS = {"data_path": 6, "pseudo_labels": 8}
 
 
 @pytest.fixture(scope="module")
@@ -39,8 +37,8 @@ def test_the_measured_rows_are_complete_and_reach_what_is_asked(rows):
     stored = {one["name"]: one for one in record["rows"]}
     assert stored.keys() == rows.keys()
     assert {one["part"] for one in record["rows"]} == bench.PARTS.keys()
-    for name in speed_page.AIMS.keys() - {"train_step"}:  # the page says why that misses
-        assert stored[name]["ratio"] >= speed_page.AIMS[name], name
+    for name in results.AIMS.keys() - {"train_step"}:  # the page says why that misses
+        assert stored[name]["ratio"] >= results.AIMS[name], name
 
 
 def test_the_page_has_its_charts(root):

@@ -1,6 +1,7 @@
 """The archive for the VOC server: complete, checked file by file, the same each time."""
 
 import tarfile
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -10,7 +11,7 @@ from typer.testing import CliRunner
 from data_utils.errors import JswsError
 from data_utils.voc import palette, write_palette_png
 from jsws_lib.cli.main import app
-from jsws_lib.experiments.submission import COUNT, LAYOUT, pack
+from jsws_lib.experiments.submission import LAYOUT, pack
 
 IDS = [f"2008_{k:06}" for k in range(4)]
 
@@ -45,51 +46,41 @@ def test_the_archive_is_what_the_server_wants(voc, tmp_path):
     assert not list(out.parent.glob(".*"))
 
 
-def damage(pred, how):
-    """Spoil the second of the four files."""
-    path = pred / f"{IDS[1]}.png"
-    labels = np.full((12, 21), 5, np.uint8)
-    if how == "missing":
-        path.unlink()
-    elif how == "stale":
-        write_palette_png(pred / "old.png", labels)
-    elif how == "colour":
-        Image.new("RGB", (21, 12)).save(path)
-    elif how == "grey":
-        Image.fromarray(labels).save(path)
-    elif how == "jpeg":
-        Image.new("L", (21, 12)).save(path, format="JPEG")
-    elif how == "numbers":
-        write_palette_png(path, labels, names=["cat", "cow", "dog", "horse", "person"])
-    elif how == "void":
-        write_palette_png(path, np.full((12, 21), 255, np.uint8))
-    elif how == "size":
-        write_palette_png(path, labels[:, :20])
-    elif how == "cut":
-        path.write_bytes(path.read_bytes()[:60])
-    elif how == "palette":
-        image = Image.fromarray(labels)
-        image.putpalette(list(range(256)) * 3)
-        image.save(path)
+LABELS = np.full((12, 21), 5, np.uint8)
+GREY, FOREIGN = Image.fromarray(LABELS), Image.fromarray(LABELS)
+FOREIGN.putpalette(list(range(256)) * 3)
+OTHERS = ["cat", "cow", "dog", "horse", "person"]
+# What becomes of the second of the four files, and what is said of it.
+DAMAGE = {
+    "missing": (Path.unlink, "000001.png: missing"),
+    "stale": (
+        lambda path: write_palette_png(path.with_name("old.png"), LABELS),
+        "old.png: no test image",
+    ),
+    "colour": (GREY.convert("RGB").save, "mode RGB, not an indexed"),
+    "grey": (GREY.save, "mode L, not an indexed"),
+    "jpeg": (lambda path: GREY.save(path, format="JPEG"), "is JPEG"),
+    "numbers": (
+        lambda path: write_palette_png(path, LABELS, names=OTHERS),
+        "its numbers are not VOC's: predict it with --numbers voc",
+    ),
+    "void": (
+        lambda path: write_palette_png(path, LABELS * 0 + 255),
+        "the value 255, the largest is 20",
+    ),
+    "size": (
+        lambda path: write_palette_png(path, LABELS[:, :20]),
+        "is 20 x 12 px, its image 21 x 12",
+    ),
+    "cut": (lambda path: path.write_bytes(path.read_bytes()[:60]), "cannot be decoded"),
+    "palette": (FOREIGN.save, "palette is not VOC's"),
+}
 
 
-@pytest.mark.parametrize(
-    ("how", "words"),
-    [
-        ("missing", "000001.png: missing"),
-        ("stale", "old.png: no test image"),
-        ("colour", "mode RGB, not an indexed"),
-        ("grey", "mode L, not an indexed"),
-        ("jpeg", "is JPEG"),
-        ("numbers", "its numbers are not VOC's: predict it with --numbers voc"),
-        ("void", "the value 255, the largest is 20"),
-        ("size", "is 20 x 12 px, its image 21 x 12"),
-        ("cut", "cannot be decoded"),
-        ("palette", "palette is not VOC's"),
-    ],
-)
-def test_a_fault_is_named_and_nothing_is_written(voc, tmp_path, how, words):
-    damage(tmp_path / "pred", how)
+@pytest.mark.parametrize("how", DAMAGE)
+def test_a_fault_is_named_and_nothing_is_written(voc, tmp_path, how):
+    spoil, words = DAMAGE[how]
+    spoil(tmp_path / f"pred/{IDS[1]}.png")
     out = tmp_path / "answer.tgz"
     with pytest.raises(JswsError, match="1 faults") as error:
         pack(tmp_path / "pred", voc, out, count=4)
@@ -116,22 +107,14 @@ def test_all_faults_are_counted_and_ten_are_named(voc, tmp_path):
     assert str(error.value).count("\n") == 11 and "and 20 more" in str(error.value)
 
 
-def test_the_command(voc, tmp_path):
+def test_the_command(voc, tmp_path, monkeypatch):
     words = f"submit --pred {tmp_path / 'pred'} --data {tmp_path} --voc VOC2012".split()
     answer = CliRunner().invoke(app, [*words, "--out", str(tmp_path / "a.zip")])
     assert "takes .tgz" in str(answer.exception)
-    # A list of another length is not the server's.
-    answer = CliRunner().invoke(app, [*words, "--out", str(tmp_path / "a.tgz")])
-    assert f"names 4 images, the server expects {COUNT:,}" in str(answer.exception)
-    ids = [f"2012_{k:06}" for k in range(COUNT)]
-    (voc / "ImageSets/Segmentation/test.txt").write_text("\n".join(ids))
-    write_palette_png(tmp_path / "one.png", np.zeros((4, 4), np.uint8))
-    Image.new("RGB", (4, 4)).save(tmp_path / "one.jpg")
-    for i in ids:
-        (voc / f"JPEGImages/{i}.jpg").hardlink_to(tmp_path / "one.jpg")
-        (tmp_path / f"full/{i}.png").parent.mkdir(exist_ok=True)
-        (tmp_path / f"full/{i}.png").hardlink_to(tmp_path / "one.png")
-    words[2] = str(tmp_path / "full")
-    answer = CliRunner().invoke(app, [*words, "--out", str(tmp_path / "a.tgz")])
-    assert answer.exit_code == 0 and "1,456 segmentations" in answer.output
+    words += ["--out", str(tmp_path / "a.tgz")]  # but the list is not the server's
+    error = str(CliRunner().invoke(app, words).exception)
+    assert "names 4 images, the server expects 1,456" in error
+    monkeypatch.setitem(pack.__kwdefaults__, "count", 4)
+    answer = CliRunner().invoke(app, words)
+    assert answer.exit_code == 0 and "4 segmentations" in answer.output
     assert "comp6" in answer.output and "500 characters" in answer.output

@@ -14,7 +14,7 @@ from sklearn.metrics import confusion_matrix, jaccard_score
 from torchmetrics.classification import MulticlassJaccardIndex
 
 from data_utils.errors import JswsError
-from jsws_lib.experiments.structure import StructureMeasure
+from jsws_lib.experiments.folders import StructureMeasure
 from jsws_lib.metrics import PROTOCOLS, ConfusionMatrix, SaliencyMeasure
 
 # The same examples each time, and nothing is kept on disk.
