@@ -27,9 +27,12 @@ def kills(pytestconfig) -> int:
 
 
 def pytest_collection_modifyitems(items):
-    """Cells of notebooks, where nbval collects them, are slow."""
+    """Cells of notebooks, where nbval collects them, are slow, and so is a browser."""
     for item in items:
-        if item.path.suffix == ".ipynb":
+        in_browser = "chromium" in getattr(item, "fixturenames", ())
+        if in_browser:
+            item.add_marker("browser")
+        if in_browser or item.path.suffix == ".ipynb":
             item.add_marker("slow")
 
 

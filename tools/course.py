@@ -22,6 +22,7 @@ from textwrap import shorten
 
 import nbformat
 from PIL import Image
+from tabulate import tabulate
 from tqdm.auto import tqdm
 
 from data_utils.files import write_bytes
@@ -29,7 +30,7 @@ from data_utils.parallel import available_cores
 from jsws_lib.config import ROOT
 from jsws_lib.course.measured import MIME, Measured
 from tools.course_pages import index, notebook_page, title_of
-from tools.explorers import put_frames_beside, take_seconds
+from tools.explorers import outputs, put_frames_beside, take_seconds
 
 WIDGET_MIME = "application/vnd.jupyter.widget-view+json"
 CELL_TIMEOUT = 3600  # s; training fills most of it on a slow machine
@@ -79,7 +80,8 @@ def run_notebook(path: Path, build: Path, *, threads: int, update: bool = False)
         result.error = _failure(notebook, error)
     result.seconds = time.perf_counter() - begin - take_seconds(notebook)
     _tidy(notebook)
-    result.measured = list(_measured(notebook))
+    found = (output["data"][MIME] for _, output in outputs(notebook, MIME))
+    result.measured = [*map(Measured.from_json, found)]
     if not any(cell.get("execution_count") for cell in notebook.cells):
         result.error = result.error or "executed no cell"
     elif not result.measured and path.parent.name not in ("solutions", "extras"):
@@ -186,15 +188,9 @@ def table(results: Sequence[Result]) -> str:
             lines.append((shorten(result.error.splitlines()[0], 60), "", "", "NOT OK"))
         rows += [(result.notebook, f"{result.seconds:.1f}", *line) for line in lines[:1]]
         rows += [("", "", *line) for line in lines[1:]]
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    lines = [
-        "  ".join(
-            f"{c:{side}{w}}" for c, side, w in zip(row, "<><><<", widths, strict=True)
-        )
-        for row in rows
-    ]
-    lines.insert(1, "-" * max(map(len, lines)))
-    return "\n".join([*map(str.rstrip, lines), "", verdict(results)])
+    sides = ("left", "right", "left", "right", "left", "left")
+    lined = tabulate(rows, "firstrow", colalign=sides, disable_numparse=True)
+    return f"{lined}\n\n{verdict(results)}"
 
 
 def verdict(results: Sequence[Result]) -> str:
@@ -203,13 +199,6 @@ def verdict(results: Sequence[Result]) -> str:
     total, plural = sum(r.seconds for r in results), "" if len(results) == 1 else "s"
     said = f"NOT OK: {', '.join(bad)}" if bad else "all OK"
     return f"{len(results)} notebook{plural} in {total:.0f} s, {said}"
-
-
-def _measured(notebook):
-    for cell in notebook.cells:
-        for output in cell.get("outputs", []):
-            if data := output.get("data", {}).get(MIME):
-                yield Measured.from_json(data)
 
 
 def _failure(notebook, error: Exception) -> str:
