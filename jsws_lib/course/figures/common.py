@@ -138,9 +138,9 @@ def gallery(
     return fig
 
 
-def draw_curves(ax: Axes, history: Sequence[dict], *, smooth: int = 0, title: str = ""):
-    """Losses over steps; `smooth` averages that many records."""
-    smooth = smooth or max(1, len(history) // 50)
+def draw_curves(ax: Axes, history: Sequence[dict], *, title: str = ""):
+    """Losses over steps, averaged to some fifty points."""
+    smooth = max(1, len(history) // 50)
     n = len(history) // smooth * smooth
 
     def averaged(key):
@@ -155,13 +155,7 @@ def draw_curves(ax: Axes, history: Sequence[dict], *, smooth: int = 0, title: st
     open_frame(ax, title)
 
 
-def draw_iou(
-    ax: Axes,
-    series: dict[str, np.ndarray],
-    *,
-    title: str = "",
-    names: Sequence[str] = SHORT,
-):
+def draw_iou(ax: Axes, series: dict[str, np.ndarray], *, names: Sequence[str] = SHORT):
     """Per-category IoU, one group of bars a category; `series` maps a name to (C+1,)."""
     width, inks = 0.8 / len(series), (INK["grey"], INK["a"], INK["b"], INK["c"])
     for k, (name, iou) in enumerate(series.items()):
@@ -171,7 +165,7 @@ def draw_iou(
     ax.set_xticks(range(len(names)), names, rotation=90, fontsize=8)
     ax.set(ylabel="IoU", ylim=(0, 1))
     ax.legend(frameon=False, fontsize=8, ncols=len(series))
-    open_frame(ax, title)
+    open_frame(ax)
 
 
 def draw_confusion(
@@ -187,11 +181,11 @@ def draw_confusion(
     return shown
 
 
-def draw_precision_recall(ax: Axes, curves: dict[str, tuple], *, title: str = ""):
+def draw_precision_recall(ax: Axes, curves: dict[str, tuple]):
     """Precision over recall for each name; a value is `(precision, recall)`."""
     styles = ("-", "--", "-.", ":")
     for (name, (precision, recall)), style in zip(curves.items(), styles, strict=False):
         ax.plot(recall, precision, style, label=name)
     ax.set(xlabel="recall", ylabel="precision", xlim=(0, 1), ylim=(0, 1.02))
     ax.legend(frameon=False, fontsize=8)
-    open_frame(ax, title)
+    open_frame(ax)
