@@ -28,6 +28,7 @@ from tqdm.auto import tqdm
 from data_utils.files import write_bytes
 from data_utils.parallel import available_cores
 from jsws_lib.config import ROOT
+from jsws_lib.course.exercises import write_notebook
 from jsws_lib.course.measured import MIME, Measured
 from tools.course_pages import index, notebook_page, title_of
 from tools.explorers import outputs, put_frames_beside, take_seconds
@@ -86,16 +87,12 @@ def run_notebook(path: Path, build: Path, *, threads: int, update: bool = False)
         result.error = result.error or "executed no cell"
     elif not result.measured and path.parent.name not in ("solutions", "extras"):
         result.error = result.error or "reported nothing"
-    write_bytes(build / path.name, _text(notebook))
+    write_notebook(build / path.name, notebook)
     write_bytes(build / f"{path.stem}.html", notebook_page(notebook, path, build).encode())
     if update and not result.error:
         put_frames_beside(notebook, path)
-        write_bytes(path, _text(notebook))
+        write_notebook(path, notebook)
     return result
-
-
-def _text(notebook) -> bytes:
-    return (nbformat.writes(notebook) + "\n").encode()
 
 
 def _execute(notebook, folder: Path, threads: int, *, frames: bool):
@@ -230,13 +227,11 @@ def _tidy(notebook) -> None:
 
 def _relative(output):
     """Cut this machine's folders out of the texts of an output."""
-    if isinstance(output, dict):  # the metadata's "image/png" holds words
-        return {
-            key: _small_png(value)
-            if key == "image/png" and isinstance(value, str)
-            else _relative(value)
-            for key, value in output.items()
-        }
+    if isinstance(output, dict):
+        made = {key: _relative(value) for key, value in output.items()}
+        if isinstance(png := output.get("image/png"), str):  # words, in the metadata
+            made["image/png"] = _small_png(png)
+        return made
     if isinstance(output, list):
         return [_relative(value) for value in output]
     if isinstance(output, str):
@@ -276,7 +271,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     args = parser.parse_args(argv)
     folder = args.notebooks.resolve()
     files = [*sorted(folder.glob("*.ipynb")), *sorted(folder.glob("extras/*.ipynb"))]
-    paths = [p for p in files if not args.only or p.name.startswith(tuple(args.only))]
+    paths = [p for p in files if p.name.startswith(tuple(args.only or [""]))]
     if not paths:
         wanted = ", ".join(args.only) or "*.ipynb"
         print(f"{args.notebooks}: no notebook {wanted}", file=sys.stderr)
