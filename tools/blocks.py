@@ -205,8 +205,8 @@ def pages(root: Path = ROOT) -> list[Path]:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Write every block anew, or only say which pages are not in step."""
-    words = {"prog": "python -m tools.blocks", "description": __doc__.splitlines()[0]}
-    parser = argparse.ArgumentParser(**words)
+    about = __doc__.splitlines()[0]
+    parser = argparse.ArgumentParser("python -m tools.blocks", description=about)
     parser.add_argument("--check", action="store_true", help="write nothing")
     check = parser.parse_args(argv).check
     late = []

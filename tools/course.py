@@ -76,7 +76,7 @@ def run_notebook(path: Path, build: Path, *, threads: int, update: bool = False)
     notebook = nbformat.read(path, as_version=4)
     result, begin = Result(path.stem, title_of(notebook)), time.perf_counter()
     try:
-        _execute(notebook, path.parent, threads, frames=update)
+        execute(notebook, path.parent, _environment(threads, frames=update))
     except (CellExecutionError, CellTimeoutError, DeadKernelError) as error:
         result.error = _failure(notebook, error)
     result.seconds = time.perf_counter() - begin - take_seconds(notebook)
@@ -95,14 +95,22 @@ def run_notebook(path: Path, build: Path, *, threads: int, update: bool = False)
     return result
 
 
-def _execute(notebook, folder: Path, threads: int, *, frames: bool):
-    """Run all cells in place, in a kernel of this very interpreter."""
+def execute(notebook, folder: Path, env: dict[str, str], *, kernels: Sequence[str] = ()):
+    """Run all cells in place.
+
+    Args:
+        notebook: gets the outputs.
+        folder: where it runs.
+        env: of the kernel.
+        kernels: folders of kernels that take the place of this very interpreter's.
+    """
     from jupyter_client import AsyncKernelManager
     from jupyter_client.kernelspec import KernelSpecManager
     from nbclient import NotebookClient
 
     # No kernel folders: what remains is ipykernel in this very interpreter.
-    specs = KernelSpecManager(kernel_dirs=[])
+    own = {"kernel_dirs": [*kernels], "ensure_native_kernel": not kernels}
+    specs = KernelSpecManager(**own)
     client = NotebookClient(
         notebook,
         km=AsyncKernelManager(kernel_name="python3", kernel_spec_manager=specs),
@@ -112,6 +120,10 @@ def _execute(notebook, folder: Path, threads: int, *, frames: bool):
         extra_arguments=["--log-level=ERROR"],  # a warning per kernel about TCP
         resources={"metadata": {"path": str(folder)}},
     )
+    client.execute(env=env, cleanup_kc=True)
+
+
+def _environment(threads: int, *, frames: bool) -> dict[str, str]:
     here = os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH")]))
     env = {**os.environ, "JSWS_DEVICE": "cpu", "PYTHONPATH": here}
     # Nobody moves a control, and drawing its states takes minutes. Not "strict": the table
@@ -119,7 +131,7 @@ def _execute(notebook, folder: Path, threads: int, *, frames: bool):
     env["JSWS_COURSE"] = "static frames" if frames else "static"
     env["OMP_NUM_THREADS"] = str(threads)
     env.pop("MPLBACKEND", None)  # the kernel's own backend puts figures in the page
-    client.execute(env=env, cleanup_kc=True)
+    return env
 
 
 def run_course(
@@ -260,14 +272,13 @@ def main(argv: Sequence[str] | None = None) -> int:
     Args:
         argv: command line arguments; those of the process if None.
     """
-    parser = argparse.ArgumentParser(
-        prog="python -m tools.course", description=__doc__.splitlines()[0]
-    )
-    which, store = "start of a notebook's name, as in 03; all if none", "store the outputs"
-    parser.add_argument("only", nargs="*", help=which)
+    about, which = __doc__.splitlines()[0], "start of a notebook's name, as in 03"
+    parser = argparse.ArgumentParser("python -m tools.course", description=about)
+    parser.add_argument("only", nargs="*", help=f"{which}; all if none")
     parser.add_argument("--notebooks", type=Path, default=ROOT / "notebooks")
     parser.add_argument("--build", type=Path, default=ROOT / "build" / "course")
-    parser.add_argument("--update", action="store_true", help=f"{store} in the notebooks")
+    store = "store the outputs in the notebooks"
+    parser.add_argument("--update", action="store_true", help=store)
     args = parser.parse_args(argv)
     folder = args.notebooks.resolve()
     files = [*sorted(folder.glob("*.ipynb")), *sorted(folder.glob("extras/*.ipynb"))]

@@ -193,8 +193,8 @@ def hand_out(path: Path, folder: Path) -> Path:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Renew all notebooks or some, reset one exercise, or write what a class gets."""
-    words = {"prog": "python -m jsws_lib.course.exercises"}
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0], **words)
+    name, about = "python -m jsws_lib.course.exercises", __doc__.splitlines()[0]
+    parser = argparse.ArgumentParser(name, description=about)
     parser.add_argument("names", nargs="*", help="start of a name, as in 03; all if none")
     parser.add_argument("--only", default="", metavar="3.1", help="reset one exercise")
     alone = "leave the notebooks alone; write copies for a class"

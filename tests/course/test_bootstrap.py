@@ -17,9 +17,6 @@ from pathlib import Path
 
 import nbformat
 import pytest
-from jupyter_client import AsyncKernelManager
-from jupyter_client.kernelspec import KernelSpecManager
-from nbclient import NotebookClient
 from nbclient.exceptions import CellExecutionError
 
 from data_utils.embedded.mini import make_mini
@@ -27,6 +24,7 @@ from data_utils.errors import JswsError
 from jsws_lib.config import PROFILES
 from jsws_lib.course import bootstrap
 from jsws_lib.engine import doctor
+from tools.course import execute
 from tools.stamp import Stamp, read_stamp
 
 # Distributions that Colab lacks; this checkout; and what the imitation has of its own.
@@ -112,22 +110,13 @@ class Colab:
             "GIT_CONFIG_GLOBAL": os.devnull,
         }
 
-    def run(self, cells, path=None, **env):
+    def run(self, cells):
         """Execute cells in a fresh kernel; returns them with their outputs."""
         fresh = {"outputs": [], "execution_count": None}
         cells = [nbformat.from_dict({**cell, **fresh}) for cell in cells]
         notebook = nbformat.v4.new_notebook(cells=cells)
-        specs = KernelSpecManager(
-            kernel_dirs=[str(self.folder / "kernels")], ensure_native_kernel=False
-        )
-        client = NotebookClient(
-            notebook,
-            timeout=1800,
-            extra_arguments=["--log-level=ERROR"],
-            km=AsyncKernelManager(kernel_name="python3", kernel_spec_manager=specs),
-            resources={"metadata": {"path": str(path or self.folder / "content")}},
-        )
-        client.execute(env=self.env | env, cleanup_kc=True)
+        kernels = [str(self.folder / "kernels")]
+        execute(notebook, self.folder / "content", self.env, kernels=kernels)
         return notebook.cells
 
     def installed(self):

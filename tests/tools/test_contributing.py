@@ -10,7 +10,8 @@ from pathlib import Path
 
 import nbformat
 import pytest
-from nbclient import NotebookClient
+
+from tools.course import execute
 
 ROOT = Path(__file__).resolve().parents[2]
 PAGE = (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8")
@@ -122,8 +123,7 @@ def test_a_notebook_cell_is_there_and_runs(copy):
     env = {k: v for k, v in os.environ.items() if k != "MPLBACKEND"}
     env |= {"JSWS_DEVICE": "cpu", "JSWS_COURSE": "static"}
     env["JSWS_DATA"] = str(ROOT / "data" / "mini")
-    client = NotebookClient(notebook, resources={"metadata": {"path": str(path.parent)}})
-    client.execute(env=env)
+    execute(notebook, path.parent, env)
     (output,) = notebook.cells[-1].outputs
     assert output.text == "S is 0: True\n"
 
