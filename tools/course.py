@@ -60,16 +60,13 @@ class Result:
 
 
 def run_notebook(path: Path, build: Path, *, threads: int, update: bool = False) -> Result:
-    """Execute one notebook and write `build/<name>.ipynb` and `.html`.
+    """Execute one notebook where it lies and write `build/<name>.ipynb` and `.html`.
 
     Args:
-        path: the notebook; it runs in the folder that holds it.
-        build: folder for the executed notebook and its HTML.
+        path: the notebook.
+        build: a folder.
         threads: how many the kernel computes with.
         update: also store the outputs in the notebook itself, if it ran through.
-
-    Returns:
-        its seconds, numbers and, if a cell failed, that cell's source and error.
     """
     from nbclient.exceptions import CellExecutionError, CellTimeoutError, DeadKernelError
 
@@ -142,13 +139,7 @@ def run_course(
     What earlier runs of other notebooks left in `build` stays in index and file. With
     JSWS_TRAIN=1 they run one after the other, as one takes what another trained.
 
-    Args:
-        notebooks: the files, in the order of the course.
-        build: folder to write to; made if missing.
-        update: store the outputs in the notebooks themselves.
-
-    Returns:
-        one result each; a failing notebook does not stop the others.
+    A failing notebook does not stop the others. `update` is that of `run_notebook`.
     """
     build.mkdir(parents=True, exist_ok=True)
     cores = available_cores()
@@ -267,11 +258,7 @@ def _small_png(text: str) -> str:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run the course; return 0 if every notebook is OK, 1 if not, 2 if none is there.
-
-    Args:
-        argv: command line arguments; those of the process if None.
-    """
+    """Run the course; return 0 if every notebook is OK, 1 if not, 2 if none is there."""
     about, which = __doc__.splitlines()[0], "start of a notebook's name, as in 03"
     parser = argparse.ArgumentParser("python -m tools.course", description=about)
     parser.add_argument("only", nargs="*", help=f"{which}; all if none")

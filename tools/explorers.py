@@ -43,12 +43,7 @@ def take_seconds(notebook: dict) -> float:
 
 
 def put_frames_beside(notebook: dict, path: Path):
-    """Move the pictures of explorers out of a notebook into files in FOLDER.
-
-    Args:
-        notebook: changed in place; it names the files.
-        path: the notebook's own.
-    """
+    """Move the pictures of explorers out of a notebook, which names them, into FOLDER."""
     for old in (path.parent / FOLDER).glob(f"{path.stem}-*.webp"):
         old.unlink()
     for number, (_, output) in enumerate(outputs(notebook), 1):
@@ -58,13 +53,9 @@ def put_frames_beside(notebook: dict, path: Path):
 
 
 def put_forms(notebook: dict) -> list[str]:
-    """Let the controls of each explorer follow its strip, as HTML.
+    """Let the controls of each explorer follow its strip in a notebook, as HTML.
 
-    Args:
-        notebook: changed in place.
-
-    Returns:
-        the files that its page needs, relative to it.
+    Returns the files that its page needs, relative to it.
     """
     files = []
     for cell, output in list(outputs(notebook)):

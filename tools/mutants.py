@@ -20,8 +20,8 @@ from tqdm import tqdm
 
 from jsws_lib.config import ROOT
 
-COPIED = ("data_utils", "jsws_lib", "checkpoints", "tests/method")
-COPIED_FILES = ("pyproject.toml", "tests/conftest.py", "tests/helpers.py")
+FOLDERS = ("data_utils", "jsws_lib", "checkpoints", "tests/method")
+FILES = ("pyproject.toml", "tests/conftest.py", "tests/helpers.py")
 FAILED = re.compile(r"^(?:FAILED|ERROR) (?:tests/method/)?(\S+)", re.M)
 
 
@@ -137,14 +137,13 @@ def first_failure(mutant: Mutant | None) -> str | None:
     """The first test that fails on a mutant, or on the method as it is; None: all pass."""
     with tempfile.TemporaryDirectory() as folder:
         root = Path(folder) / "broken"
-        for name in COPIED:
+        for name in FOLDERS:
             skip = shutil.ignore_patterns("__pycache__")
             shutil.copytree(ROOT / name, root / name, ignore=skip)
-        for name in COPIED_FILES:
+        for name in FILES:
             shutil.copy(ROOT / name, root / name)
-        tests = sorted(
-            f"tests/method/{f.name}" for f in root.glob("tests/method/test_*.py")
-        )
+        files = sorted(root.glob("tests/method/test_*.py"))
+        tests = [f"tests/method/{file.name}" for file in files]
         if mutant:
             path = place(mutant, root)
             text = path.read_text("utf-8").replace(mutant.old, mutant.new)

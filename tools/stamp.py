@@ -92,13 +92,7 @@ def without_badge(text: str) -> str:
 
 
 def stamped(root: Path, old: Stamp, new: Stamp) -> dict[Path, str]:
-    """The text that each stamped file should have.
-
-    Args:
-        root: folder of the repository.
-        old: what its links say now.
-        new: what they shall say.
-    """
+    """The text that each stamped file of a repository should have in place of `old`."""
     ending = r"(?![\w-]|\.\w)"
     link = re.compile(
         rf"(github\.com/|/github/|/gh/){re.escape(old.repository)}{ending}"

@@ -60,11 +60,7 @@ def unsolved(source: str) -> str:
 
 
 def learner_cells(solutions: NotebookNode, name: str) -> list[NotebookNode]:
-    """Make the cells of the section Exercises.
-
-    Args:
-        solutions: the solution notebook.
-        name: the notebook's file name without suffix.
+    """Make the cells of the section Exercises of NAME.ipynb.
 
     Raises:
         JswsError: a solution cell marks no answer.

@@ -17,25 +17,17 @@ from nbformat.v4 import new_code_cell, new_notebook, new_output
 
 from jsws_lib.course.figures.method import PARTS
 from jsws_lib.course.measured import MIME, Measured
+from tools.blocks import LESSONS
 from tools.explorers import outputs
 
 ROOT = Path(__file__).resolve().parents[2]
-NOTEBOOKS = {
-    "01_data": "data",
-    "02_backbone": "backbone",
-    "03_saliency_aggregation": "sam",
-    "04_losses": "losses",
-    "05_stage1": "stage1",
-    "06_pseudo_labels": "pseudo_labels",
-    "07_stage2": "stage2",
-    "08_evaluation": "evaluation",
-}
+START, *NAMES = LESSONS  # the start has no exercises, and so not their frame
+NOTEBOOKS = {name: name[3:] for name in NAMES} | {"03_saliency_aggregation": "sam"}
 BEFORE = ["What you will learn", "Before you start", "Where we are"]
 BEFORE += ["What you will see if it works"]
 AFTER = ["Paper, released code, and what we do", "Exercises", "Try it", "Summary", "Next"]
 CHECKED = "nbval-check-output"
 
-START = "00_start"  # without exercises, and so without their frame
 EXTRAS = [f"extras/{p.stem}" for p in sorted((ROOT / "notebooks/extras").glob("*.ipynb"))]
 every_notebook = pytest.mark.parametrize("name", NOTEBOOKS)
 every_file = pytest.mark.parametrize("name", [START, *NOTEBOOKS, *EXTRAS])

@@ -68,18 +68,15 @@ class Site:
                 url = urlsplit(ref)
                 if url.scheme or url.netloc:
                     continue
-                target = self.folder / name
-                if url.path:
-                    target = (target.parent / unquote(url.path)).resolve()
-                if not target.is_file() or not target.is_relative_to(self.folder):
-                    yield f"{name}: {ref}"
-                elif url.fragment and target.suffix == ".html":
+                path = unquote(url.path) or Path(name).name
+                target = (self.folder / name).parent.joinpath(path).resolve()
+                found = target.is_file() and target.is_relative_to(self.folder)
+                if found and url.fragment and target.suffix == ".html":
                     page = self.pages[target.relative_to(self.folder).as_posix()]
                     anchor = unquote(url.fragment)
-                    if not page.find(attrs={"id": anchor}) and not page.find(
-                        "a", {"name": anchor}
-                    ):
-                        yield f"{name}: {ref}"
+                    found = page.find(id=anchor) or page.find("a", {"name": anchor})
+                if not found:
+                    yield f"{name}: {ref}"
 
 
 def build(source, target, **settings):
