@@ -12,6 +12,7 @@ import subprocess
 import sys
 import sysconfig
 import venv
+from functools import partial
 from importlib import metadata
 from pathlib import Path
 
@@ -21,6 +22,7 @@ from nbclient.exceptions import CellExecutionError
 
 from data_utils.embedded.mini import make_mini
 from data_utils.errors import JswsError
+from data_utils.files import write_bytes
 from jsws_lib.config import PROFILES
 from jsws_lib.course import bootstrap
 from jsws_lib.engine import doctor
@@ -76,22 +78,14 @@ class Colab:
                 hidden += [str(path)]
             elif path.suffix != ".pth" and not (site / path.name).exists():
                 (site / path.name).symlink_to(path)
-        for package, name, text in (
-            ("google/colab", "__init__.py", ""),
-            ("pip", "__main__.py", PIP),
-        ):
-            (site / package).mkdir(parents=True)
-            (site / package / name).write_text(text)
+        for name, text in (("google/colab/__init__.py", ""), ("pip/__main__.py", PIP)):
+            write_bytes(site / name, text.encode())
         (site / "colab.pth").write_text("import google.colab\n")  # as Colab's kernel does
         (folder / "content").mkdir()
-        (folder / "kernels" / "python3").mkdir(parents=True)
         python = shutil.which("python", path=scripts)
-        spec = {
-            "argv": [python, "-m", "ipykernel_launcher", "-f", "{connection_file}"],
-            "display_name": "Python 3",
-            "language": "python",
-        }
-        (folder / "kernels" / "python3" / "kernel.json").write_text(json.dumps(spec))
+        command = [python, "-m", "ipykernel_launcher", "-f", "{connection_file}"]
+        spec = {"argv": command, "display_name": "Python 3", "language": "python"}
+        write_bytes(folder / "kernels/python3/kernel.json", json.dumps(spec).encode())
         foreign = ("JSWS_", "PYTHON", "MPLBACKEND")
         clean = {k: v for k, v in os.environ.items() if not k.startswith(foreign)}
         self.env = clean | {
@@ -261,10 +255,9 @@ def test_at_home_it_only_looks(pip, lacking, capsys):
 def test_colab_never_gets_torch_or_numpy(pip, lacking, monkeypatch):
     monkeypatch.setitem(sys.modules, "google.colab", sys)
     lacking |= {"torch", "numpy", "tqdm"}
+    installs = partial(lacking.discard, "tqdm")
+    monkeypatch.setattr(bootstrap.importlib, "invalidate_caches", installs)
     with pytest.raises(JswsError, match="lacks numpy, torch"):
-        monkeypatch.setattr(
-            bootstrap.importlib, "invalidate_caches", lambda: lacking.discard("tqdm")
-        )
         bootstrap.prepare()
     assert pip[0] == ["tqdm"]
 

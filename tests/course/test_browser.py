@@ -40,15 +40,6 @@ PIXELS = """image => image.decode().then(() => {
 
 
 @pytest.fixture
-def page(chromium):
-    """A page of a headless Chromium."""
-    page = chromium.new_page(viewport={"width": 1300, "height": 900})
-    page.set_default_timeout(120_000)
-    yield page
-    page.close()
-
-
-@pytest.fixture
 def lab(root, tmp_path):
     """The address of a JupyterLab that serves one notebook."""
     (tmp_path / "work").mkdir()
@@ -85,7 +76,9 @@ def lab(root, tmp_path):
         log.close()
 
 
-def test_every_kind_of_control_redraws_the_picture(page, lab):
+def test_every_kind_of_control_redraws_the_picture(chromium, lab):
+    page = chromium.new_page(viewport={"width": 1300, "height": 900})
+    page.set_default_timeout(120_000)
     page.goto(f"{lab}/lab/tree/bars.ipynb?reset")
     page.wait_for_selector(".jp-Notebook .jp-Cell")
     page.wait_for_function(

@@ -54,24 +54,18 @@ def draw_map(ax: Axes, values, *, title: str = "", vmin=0.0, vmax=1.0, cmap="gra
 
 
 def draw_segmentation(
-    ax: Axes,
-    segmentation,
-    *,
-    image=None,
-    title: str = "",
-    names: bool | Sequence[str] = True,
+    ax: Axes, segmentation, *, image=None, title: str = "", names: Sequence[str] = SHORT
 ):
-    """Draw categories in VOC's colours, over the image or on grey, with their names.
+    """Draw categories in VOC's colours, over the image or on grey, with `names` if any.
 
-    Grey, as VOC's black background hides its darkest colours. `names` are of background
-    and categories; True for VOC's, False for none.
+    Grey, as VOC's black background hides its darkest colours.
     """
     segmentation = np.asarray(segmentation)
     base = np.full((*segmentation.shape, 3), 205) if image is None else image
     ax.imshow(overlay(np.asarray(base), segmentation, alpha=1 if image is None else 0.65))
     without_axes(ax, title)
     if names:
-        _name_regions(ax, segmentation, SHORT if names is True else names)
+        _name_regions(ax, segmentation, names)
 
 
 def _name_regions(ax: Axes, segmentation: np.ndarray, names: Sequence[str]):

@@ -89,5 +89,5 @@ def draw_refined(fig: Figure, image, q, label, *, detail=np.s_[:, :], title: str
     """
     left, right = fig.subplots(1, 2)
     draw_map(left, q[detail], title="$1 - Q_{bg}$", cmap="cividis")
-    draw_segmentation(right, label[detail], image=image[detail], names=False)
+    draw_segmentation(right, label[detail], image=image[detail], names=())
     fig.suptitle(title, fontsize=9)
