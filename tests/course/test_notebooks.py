@@ -2,11 +2,12 @@
 
 import ast
 import base64
+import dis
+import inspect
 import json
 import re
 import statistics
 import subprocess
-import symtable
 import sys
 from functools import cache
 from pathlib import Path
@@ -209,43 +210,28 @@ def test_nbval_compares_what_carries_its_tag(tmp_path):
 # --- code ----------------------------------------------------------------------------
 
 
-def bound(tree):
-    """Names that a cell binds at its top level, functions and loop variables included."""
-    names, todo = set(), list(tree.body)
-    own_scope = ast.Lambda | ast.ListComp | ast.SetComp | ast.DictComp | ast.GeneratorExp
-    while todo:
-        node = todo.pop()
-        if isinstance(node, ast.FunctionDef | ast.ClassDef):
-            names.add(node.name)
-        elif isinstance(node, ast.Import | ast.ImportFrom):
-            names |= {(alias.asname or alias.name).split(".")[0] for alias in node.names}
-        elif isinstance(node, ast.Name):
-            names |= {node.id} if isinstance(node.ctx, ast.Store) else set()
-        elif not isinstance(node, own_scope):
-            todo += ast.iter_child_nodes(node)
-    return names
+def names(code, operation):
+    return {i.argval for i in dis.get_instructions(code) if i.opname == operation}
 
 
-def needed(table):
-    """For each function or lambda of a cell, the globals that it reads when called."""
-    comprehensions = {"listcomp", "setcomp", "dictcomp", "genexpr"}
-    if table.get_type() == "function" and table.get_name() not in comprehensions:
-        read_names = (s for s in table.get_symbols() if s.is_global() and s.is_referenced())
-        yield table.get_name(), {s.get_name() for s in read_names}
-    for child in table.get_children():
-        yield from needed(child)
+def functions(code):
+    """Functions and lambdas in a piece of code, and in them; comprehensions left out."""
+    for inner in filter(inspect.iscode, code.co_consts):
+        if inner.co_name not in ("<listcomp>", "<setcomp>", "<dictcomp>", "<genexpr>"):
+            yield inner
+        yield from functions(inner)
 
 
 def clashes(cells):
     """(name, function) where a cell binds what a function of an earlier cell reads."""
     found, readers = [], {}
     for source in cells:
-        source = re.sub(r"^[%!].*$", "", source, flags=re.M)
-        for name in bound(ast.parse(source)) & readers.keys():
+        cell = compile(re.sub(r"^[%!].*$", "", source, flags=re.M), "cell", "exec")
+        for name in names(cell, "STORE_NAME") & readers.keys():
             found += [(name, function) for function in readers[name]]
-        for function, names in needed(symtable.symtable(source, "cell", "exec")):
-            for name in names:
-                readers.setdefault(name, set()).add(function)
+        for function in functions(cell):
+            for name in names(function, "LOAD_GLOBAL"):
+                readers.setdefault(name, set()).add(function.co_name)
     return found
 
 
@@ -253,7 +239,7 @@ def test_clashes_are_seen():
     draw = "def draw(fig):\n    return belief(3) + n"
     assert clashes([draw, "for k, n in enumerate(x):\n    pass"]) == [("n", "draw")]
     assert clashes([draw, "belief = 3"]) == [("belief", "draw")]
-    assert clashes(["f = lambda: n", "with a as n:\n    pass"]) == [("n", "lambda")]
+    assert clashes(["f = lambda: n", "with a as n:\n    pass"]) == [("n", "<lambda>")]
     assert clashes(["n = 1", draw, "print([n for n in x])\ndef g(n):\n    n = 2"]) == []
 
 
