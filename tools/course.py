@@ -152,16 +152,13 @@ def run_course(
         runs = [pool.submit(run_notebook, path, build, **options) for path in notebooks]
         for run in tqdm(runs, "the course", unit="notebook"):
             results.append(run.result())
-            _write_index(sorted(earlier + results, key=lambda r: r.notebook), build)
+            known = sorted(earlier + results, key=lambda r: r.notebook)
+            text = json.dumps([result.json for result in known], indent=2) + "\n"
+            write_bytes(build / "results.json", text.encode())
+            write_bytes(build / "index.html", index(known, verdict(known)).encode())
     finally:
         pool.shutdown(cancel_futures=True)  # Ctrl-C starts no further notebook
     return results
-
-
-def _write_index(results: Sequence[Result], build: Path):
-    text = json.dumps([result.json for result in results], indent=2) + "\n"
-    write_bytes(build / "results.json", text.encode())
-    write_bytes(build / "index.html", index(results, verdict(results)).encode())
 
 
 def _earlier(notebooks: Sequence[Path], build: Path) -> list[Result]:
