@@ -15,7 +15,6 @@ writes the notebooks for a class: no outputs, and no word of the solutions.
 """
 
 import argparse
-import json
 import re
 import sys
 from collections.abc import Sequence
@@ -168,22 +167,20 @@ def page_without_key(text: str) -> str:
     """Do that to a whole file, Markdown or a notebook."""
     if not text.startswith("{"):
         return without_key(text)
-    notebook = json.loads(text)
-    for cell in notebook["cells"]:
-        if cell["cell_type"] == "markdown":
-            source = without_key("".join(cell["source"]))
-            cell["source"] = source.splitlines(keepends=True)
-    return json.dumps(notebook, indent=1, ensure_ascii=False) + "\n"
+    notebook = nbformat.reads(text, as_version=4)
+    for cell in notebook.cells:
+        if cell.cell_type == "markdown":
+            cell.source = without_key(cell.source)
+    return nbformat.writes(notebook) + "\n"
 
 
 def hand_out(path: Path, folder: Path) -> Path:
     """Write a notebook for a class: no outputs, and no word of the solutions."""
-    notebook = nbformat.read(path, as_version=4)
+    text = page_without_key(path.read_text(encoding="utf-8"))
+    notebook = nbformat.reads(text, as_version=4)
     for cell in notebook.cells:
         if cell.cell_type == "code":
             cell.outputs, cell.execution_count = [], None
-        else:
-            cell.source = without_key(cell.source)
     return write_notebook(folder / path.name, notebook)
 
 
