@@ -27,9 +27,12 @@ def kills(pytestconfig) -> int:
 
 
 def pytest_collection_modifyitems(items):
-    """Cells of notebooks, where nbval collects them, are slow."""
+    """Cells of notebooks, where nbval collects them, are slow, and so is a browser."""
     for item in items:
-        if item.path.suffix == ".ipynb":
+        in_browser = "chromium" in getattr(item, "fixturenames", ())
+        if in_browser:
+            item.add_marker("browser")
+        if in_browser or item.path.suffix == ".ipynb":
             item.add_marker("slow")
 
 
@@ -70,20 +73,17 @@ def own_data(mini_data, tmp_path) -> Path:
     return Path(shutil.copytree(mini_data, tmp_path / "own data"))
 
 
+def shrunk(data: Path, steps: int):
+    from jsws_lib.config import PROFILES
+
+    few = dict(size=64, steps=(steps, steps), batch_class=4, batch_saliency=4)
+    return replace(PROFILES["mini"], name="tiny", data=data, **few)
+
+
 @pytest.fixture
 def tiny(mini_data):
     """Return the mini profile at 64 px, four steps of four images a set."""
-    from jsws_lib.config import PROFILES
-
-    return replace(
-        PROFILES["mini"],
-        name="tiny",
-        data=mini_data,
-        size=64,
-        steps=(4, 4),
-        batch_class=4,
-        batch_saliency=4,
-    )
+    return shrunk(mini_data, 4)
 
 
 @pytest.fixture(scope="session")
@@ -108,13 +108,11 @@ def trained(mini_data, tmp_path_factory):
 
     Shared, never to change. A test that loads it sets $JSWS_RUNS to the folder.
     """
-    from jsws_lib.config import PROFILES, STEADY
+    from jsws_lib.config import STEADY
     from jsws_lib.engine import runs
 
     folder, make = tmp_path_factory.mktemp("runs"), runs.make_pseudo_labels
-    few = dict(size=64, steps=(1, 1), batch_class=4, batch_saliency=4)
-    profile = replace(PROFILES["mini"], name="tiny", data=mini_data, **few)
-    run = runs.Run("MM", profile, STEADY)
+    run = runs.Run("MM", shrunk(mini_data, 1), STEADY)
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("JSWS_RUNS", str(folder))
         patch.setattr(runs, "make_pseudo_labels", partial(make, workers=0))

@@ -10,8 +10,10 @@ import re
 import shutil
 import signal
 import unicodedata
+from collections import UserString
 from contextlib import contextmanager
-from dataclasses import dataclass
+from functools import reduce
+from operator import getitem
 from pathlib import Path
 
 PATIENCE = 30  # s that a command may take to refuse something
@@ -107,15 +109,11 @@ def spoilt(good: dict, **places) -> dict[str, bytes]:
         *way, last = place.split("__")
         for value in (*values, KeyError):
             made = copy.deepcopy(good)
-            part = made
-            for key in way:
-                part = part[key]
-            if value is KeyError:
-                if isinstance(part, dict) and last not in part:
-                    continue
-                del part[last]
-            else:
+            part = reduce(getitem, way, made)
+            if value is not KeyError:
                 part[last] = value
+            elif part.pop(last, KeyError) is KeyError:
+                continue
             name = "missing" if value is KeyError else json.dumps(value)
             found[f"{place} {name}"] = json.dumps(made).encode()
     return found
@@ -161,24 +159,14 @@ class Trials:
         verdict |= "data check" in words or "--dry-run" in words
         words = [word.format(**self.world, out=out) for word in words.split()]
         try:
-            with patience():
-                status, said, err = self.jsws(*map(Word, [*words, *more]))
+            with patience():  # no plain text: an argument is one word, spaces and all
+                status, said, err = self.jsws(*map(UserString, [*words, *more]))
         except Hang:
             status, said, err = -1, "", ["no end"]
         self.answers.append("\n".join([*err, said]))
         fault = _fault(status, said, err, names, verdict)
         if fault:
             self.faults.append(f"{what}: {' '.join(words)} {[*more]}\n    {fault}")
-
-
-@dataclass
-class Word:
-    """An argument as it is, whatever spaces it holds."""
-
-    text: str
-
-    def __str__(self):
-        return self.text
 
 
 def _fault(status: int, said: str, err: list[str], names, verdict: bool) -> str:

@@ -75,13 +75,9 @@ def notebooks() -> str:
         sections = sorted({part for row in mine for part in row["paper"].split(", ")})
         files = [f"[`{row['file']}`]({_place(row['file'])})" for row in mine]
         seconds = 10 * math.ceil(course["seconds"][name] / 10)
-        row = [
-            f"[{int(number)} {title}]({path})",
-            builds,
-            ", ".join(sections),
-            ", ".join(files),
-        ]
-        rows.append([*row, f"{seconds} s", *([stamp.badge(path)] if stamp.given else [])])
+        row = [f"[{int(number)} {title}]({path})", builds]
+        row += [", ".join(sections), ", ".join(files), f"{seconds} s"]
+        rows.append(row + [stamp.badge(path)] * stamp.given)
     head = ["notebook", "what you build", "in the paper", "in the library", "CPU"]
     table = markdown(head + [""] * stamp.given, rows, "llllr" + "l" * stamp.given)
     return (
@@ -93,11 +89,12 @@ def notebooks() -> str:
 def outcome() -> str:
     """What comes out, in two sentences: the mIoU of S, M and M-M, and the paper's."""
     settings = _read("ablation_mini")["settings"]
-    ours, paper = (
-        [spread(rows[name]["miou"], "miou") for name in ("S", "M", "MM")]
-        for rows in (settings, PAPER)
-    )
-    cam = spread(settings["S_cam"]["miou"], "miou")
+
+    def percent(rows, *names):
+        return [spread(rows[name]["miou"], "miou") for name in names]
+
+    *ours, cam = percent(settings, "S", "M", "MM", "S_cam")
+    paper = percent(PAPER, "S", "M", "MM")
     return (
         f"**What comes out** on held-out drawings: {ours[0]} % of mIoU from labels alone "
         f"({cam} % read as CAM,\nthe labels given), {ours[1]} % with saliency, {ours[2]} % "
@@ -116,14 +113,9 @@ def photographs() -> str:
     result = _read("photographs")
     rows = {name: row for name, row in result["settings"].items() if "iou" in row}
     head = ["IoU, %", *(ROWS[name].split(":")[0] for name in rows)]
+    means = [100 * np.mean(row["iou"], 0) for row in rows.values()]  # over the seeds
     table = [
-        [
-            category,
-            *(
-                f"{100 * np.mean([iou[k] for iou in row['iou']]):.1f}"
-                for row in rows.values()
-            ),
-        ]
+        [category, *(f"{mean[k]:.1f}" for mean in means)]
         for k, category in enumerate(result["categories"])
     ]
     return f"{ablation_table(result)}\n\n{markdown(head, table, 'l' + 'r' * len(rows))}"
@@ -221,8 +213,8 @@ def pages(root: Path = ROOT) -> list[Path]:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Write every block anew, or only say which pages are not in step."""
-    words = {"prog": "python -m tools.blocks", "description": __doc__.splitlines()[0]}
-    parser = argparse.ArgumentParser(**words)
+    about = __doc__.splitlines()[0]
+    parser = argparse.ArgumentParser("python -m tools.blocks", description=about)
     parser.add_argument("--check", action="store_true", help="write nothing")
     check = parser.parse_args(argv).check
     late = []

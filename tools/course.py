@@ -22,14 +22,16 @@ from textwrap import shorten
 
 import nbformat
 from PIL import Image
+from tabulate import tabulate
 from tqdm.auto import tqdm
 
 from data_utils.files import write_bytes
 from data_utils.parallel import available_cores
 from jsws_lib.config import ROOT
+from jsws_lib.course.exercises import write_notebook
 from jsws_lib.course.measured import MIME, Measured
 from tools.course_pages import index, notebook_page, title_of
-from tools.explorers import put_frames_beside, take_seconds
+from tools.explorers import outputs, put_frames_beside, take_seconds
 
 WIDGET_MIME = "application/vnd.jupyter.widget-view+json"
 CELL_TIMEOUT = 3600  # s; training fills most of it on a slow machine
@@ -58,52 +60,54 @@ class Result:
 
 
 def run_notebook(path: Path, build: Path, *, threads: int, update: bool = False) -> Result:
-    """Execute one notebook and write `build/<name>.ipynb` and `.html`.
+    """Execute one notebook where it lies and write `build/<name>.ipynb` and `.html`.
 
     Args:
-        path: the notebook; it runs in the folder that holds it.
-        build: folder for the executed notebook and its HTML.
+        path: the notebook.
+        build: a folder.
         threads: how many the kernel computes with.
         update: also store the outputs in the notebook itself, if it ran through.
-
-    Returns:
-        its seconds, numbers and, if a cell failed, that cell's source and error.
     """
     from nbclient.exceptions import CellExecutionError, CellTimeoutError, DeadKernelError
 
     notebook = nbformat.read(path, as_version=4)
     result, begin = Result(path.stem, title_of(notebook)), time.perf_counter()
     try:
-        _execute(notebook, path.parent, threads, frames=update)
+        execute(notebook, path.parent, _environment(threads, frames=update))
     except (CellExecutionError, CellTimeoutError, DeadKernelError) as error:
         result.error = _failure(notebook, error)
     result.seconds = time.perf_counter() - begin - take_seconds(notebook)
     _tidy(notebook)
-    result.measured = list(_measured(notebook))
+    found = (output["data"][MIME] for _, output in outputs(notebook, MIME))
+    result.measured = [*map(Measured.from_json, found)]
     if not any(cell.get("execution_count") for cell in notebook.cells):
         result.error = result.error or "executed no cell"
     elif not result.measured and path.parent.name not in ("solutions", "extras"):
         result.error = result.error or "reported nothing"
-    write_bytes(build / path.name, _text(notebook))
+    write_notebook(build / path.name, notebook)
     write_bytes(build / f"{path.stem}.html", notebook_page(notebook, path, build).encode())
     if update and not result.error:
         put_frames_beside(notebook, path)
-        write_bytes(path, _text(notebook))
+        write_notebook(path, notebook)
     return result
 
 
-def _text(notebook) -> bytes:
-    return (nbformat.writes(notebook) + "\n").encode()
+def execute(notebook, folder: Path, env: dict[str, str], *, kernels: Sequence[str] = ()):
+    """Run all cells in place.
 
-
-def _execute(notebook, folder: Path, threads: int, *, frames: bool):
-    """Run all cells in place, in a kernel of this very interpreter."""
+    Args:
+        notebook: gets the outputs.
+        folder: where it runs.
+        env: of the kernel.
+        kernels: folders of kernels that take the place of this very interpreter's.
+    """
     from jupyter_client import AsyncKernelManager
     from jupyter_client.kernelspec import KernelSpecManager
     from nbclient import NotebookClient
 
     # No kernel folders: what remains is ipykernel in this very interpreter.
-    specs = KernelSpecManager(kernel_dirs=[])
+    own = {"kernel_dirs": [*kernels], "ensure_native_kernel": not kernels}
+    specs = KernelSpecManager(**own)
     client = NotebookClient(
         notebook,
         km=AsyncKernelManager(kernel_name="python3", kernel_spec_manager=specs),
@@ -113,6 +117,10 @@ def _execute(notebook, folder: Path, threads: int, *, frames: bool):
         extra_arguments=["--log-level=ERROR"],  # a warning per kernel about TCP
         resources={"metadata": {"path": str(folder)}},
     )
+    client.execute(env=env, cleanup_kc=True)
+
+
+def _environment(threads: int, *, frames: bool) -> dict[str, str]:
     here = os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH")]))
     env = {**os.environ, "JSWS_DEVICE": "cpu", "PYTHONPATH": here}
     # Nobody moves a control, and drawing its states takes minutes. Not "strict": the table
@@ -120,7 +128,7 @@ def _execute(notebook, folder: Path, threads: int, *, frames: bool):
     env["JSWS_COURSE"] = "static frames" if frames else "static"
     env["OMP_NUM_THREADS"] = str(threads)
     env.pop("MPLBACKEND", None)  # the kernel's own backend puts figures in the page
-    client.execute(env=env, cleanup_kc=True)
+    return env
 
 
 def run_course(
@@ -131,13 +139,7 @@ def run_course(
     What earlier runs of other notebooks left in `build` stays in index and file. With
     JSWS_TRAIN=1 they run one after the other, as one takes what another trained.
 
-    Args:
-        notebooks: the files, in the order of the course.
-        build: folder to write to; made if missing.
-        update: store the outputs in the notebooks themselves.
-
-    Returns:
-        one result each; a failing notebook does not stop the others.
+    A failing notebook does not stop the others. `update` is that of `run_notebook`.
     """
     build.mkdir(parents=True, exist_ok=True)
     cores = available_cores()
@@ -150,16 +152,13 @@ def run_course(
         runs = [pool.submit(run_notebook, path, build, **options) for path in notebooks]
         for run in tqdm(runs, "the course", unit="notebook"):
             results.append(run.result())
-            _write_index(sorted(earlier + results, key=lambda r: r.notebook), build)
+            known = sorted(earlier + results, key=lambda r: r.notebook)
+            text = json.dumps([result.json for result in known], indent=2) + "\n"
+            write_bytes(build / "results.json", text.encode())
+            write_bytes(build / "index.html", index(known, verdict(known)).encode())
     finally:
         pool.shutdown(cancel_futures=True)  # Ctrl-C starts no further notebook
     return results
-
-
-def _write_index(results: Sequence[Result], build: Path):
-    text = json.dumps([result.json for result in results], indent=2) + "\n"
-    write_bytes(build / "results.json", text.encode())
-    write_bytes(build / "index.html", index(results, verdict(results)).encode())
 
 
 def _earlier(notebooks: Sequence[Path], build: Path) -> list[Result]:
@@ -186,15 +185,9 @@ def table(results: Sequence[Result]) -> str:
             lines.append((shorten(result.error.splitlines()[0], 60), "", "", "NOT OK"))
         rows += [(result.notebook, f"{result.seconds:.1f}", *line) for line in lines[:1]]
         rows += [("", "", *line) for line in lines[1:]]
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    lines = [
-        "  ".join(
-            f"{c:{side}{w}}" for c, side, w in zip(row, "<><><<", widths, strict=True)
-        )
-        for row in rows
-    ]
-    lines.insert(1, "-" * max(map(len, lines)))
-    return "\n".join([*map(str.rstrip, lines), "", verdict(results)])
+    sides = ("left", "right", "left", "right", "left", "left")
+    lined = tabulate(rows, "firstrow", colalign=sides, disable_numparse=True)
+    return f"{lined}\n\n{verdict(results)}"
 
 
 def verdict(results: Sequence[Result]) -> str:
@@ -203,13 +196,6 @@ def verdict(results: Sequence[Result]) -> str:
     total, plural = sum(r.seconds for r in results), "" if len(results) == 1 else "s"
     said = f"NOT OK: {', '.join(bad)}" if bad else "all OK"
     return f"{len(results)} notebook{plural} in {total:.0f} s, {said}"
-
-
-def _measured(notebook):
-    for cell in notebook.cells:
-        for output in cell.get("outputs", []):
-            if data := output.get("data", {}).get(MIME):
-                yield Measured.from_json(data)
 
 
 def _failure(notebook, error: Exception) -> str:
@@ -241,13 +227,11 @@ def _tidy(notebook) -> None:
 
 def _relative(output):
     """Cut this machine's folders out of the texts of an output."""
-    if isinstance(output, dict):  # the metadata's "image/png" holds words
-        return {
-            key: _small_png(value)
-            if key == "image/png" and isinstance(value, str)
-            else _relative(value)
-            for key, value in output.items()
-        }
+    if isinstance(output, dict):
+        made = {key: _relative(value) for key, value in output.items()}
+        if isinstance(png := output.get("image/png"), str):  # words, in the metadata
+            made["image/png"] = _small_png(png)
+        return made
     if isinstance(output, list):
         return [_relative(value) for value in output]
     if isinstance(output, str):
@@ -271,23 +255,18 @@ def _small_png(text: str) -> str:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run the course; return 0 if every notebook is OK, 1 if not, 2 if none is there.
-
-    Args:
-        argv: command line arguments; those of the process if None.
-    """
-    parser = argparse.ArgumentParser(
-        prog="python -m tools.course", description=__doc__.splitlines()[0]
-    )
-    which, store = "start of a notebook's name, as in 03; all if none", "store the outputs"
-    parser.add_argument("only", nargs="*", help=which)
+    """Run the course; return 0 if every notebook is OK, 1 if not, 2 if none is there."""
+    about, which = __doc__.splitlines()[0], "start of a notebook's name, as in 03"
+    parser = argparse.ArgumentParser("python -m tools.course", description=about)
+    parser.add_argument("only", nargs="*", help=f"{which}; all if none")
     parser.add_argument("--notebooks", type=Path, default=ROOT / "notebooks")
     parser.add_argument("--build", type=Path, default=ROOT / "build" / "course")
-    parser.add_argument("--update", action="store_true", help=f"{store} in the notebooks")
+    store = "store the outputs in the notebooks"
+    parser.add_argument("--update", action="store_true", help=store)
     args = parser.parse_args(argv)
     folder = args.notebooks.resolve()
     files = [*sorted(folder.glob("*.ipynb")), *sorted(folder.glob("extras/*.ipynb"))]
-    paths = [p for p in files if not args.only or p.name.startswith(tuple(args.only))]
+    paths = [p for p in files if p.name.startswith(tuple(args.only or [""]))]
     if not paths:
         wanted = ", ".join(args.only) or "*.ipynb"
         print(f"{args.notebooks}: no notebook {wanted}", file=sys.stderr)

@@ -28,46 +28,37 @@ take another one back. A kernel draws them all.</p>
 """
 
 
-def explorers(notebook: dict) -> Iterator[tuple[dict, dict]]:
-    """The (cell, output) of a notebook that store an explorer."""
+def outputs(notebook: dict, mime: str = MIME) -> Iterator[tuple[dict, dict]]:
+    """The (cell, output) of a notebook that store something of a MIME type."""
     for cell in notebook["cells"]:
         for output in cell.get("outputs", []):
-            if MIME in output.get("data", {}):
+            if mime in output.get("data", {}):
                 yield cell, output
 
 
 def take_seconds(notebook: dict) -> float:
     """Take out of a notebook how long it drew for pages without a kernel; s."""
-    data = (output["data"][MIME] for _, output in explorers(notebook))
+    data = (output["data"][MIME] for _, output in outputs(notebook))
     return sum(found.pop("seconds") for found in data)
 
 
 def put_frames_beside(notebook: dict, path: Path):
-    """Move the pictures of explorers out of a notebook into files in FOLDER.
-
-    Args:
-        notebook: changed in place; it names the files.
-        path: the notebook's own.
-    """
+    """Move the pictures of explorers out of a notebook, which names them, into FOLDER."""
     for old in (path.parent / FOLDER).glob(f"{path.stem}-*.webp"):
         old.unlink()
-    for number, (_, output) in enumerate(explorers(notebook), 1):
+    for number, (_, output) in enumerate(outputs(notebook), 1):
         found = output["data"][MIME]
         found["file"] = f"{FOLDER}/{path.stem}-{number}.webp"
         write_bytes(path.parent / found["file"], base64.b64decode(found.pop("webp")))
 
 
 def put_forms(notebook: dict) -> list[str]:
-    """Let the controls of each explorer follow its strip, as HTML.
+    """Let the controls of each explorer follow its strip in a notebook, as HTML.
 
-    Args:
-        notebook: changed in place.
-
-    Returns:
-        the files that its page needs, relative to it.
+    Returns the files that its page needs, relative to it.
     """
     files = []
-    for cell, output in list(explorers(notebook)):
+    for cell, output in list(outputs(notebook)):
         found = output["data"].pop(MIME)
         files.append(found["file"])
         after = cell["outputs"].index(output) + 1

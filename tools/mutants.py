@@ -20,8 +20,8 @@ from tqdm import tqdm
 
 from jsws_lib.config import ROOT
 
-COPIED = ("data_utils", "jsws_lib", "checkpoints", "tests/method")
-COPIED_FILES = ("pyproject.toml", "tests/conftest.py", "tests/helpers.py")
+FOLDERS = ("data_utils", "jsws_lib", "checkpoints", "tests/method")
+FILES = ("pyproject.toml", "tests/conftest.py", "tests/helpers.py")
 FAILED = re.compile(r"^(?:FAILED|ERROR) (?:tests/method/)?(\S+)", re.M)
 
 
@@ -34,187 +34,84 @@ class Mutant(NamedTuple):
     tests: str  # the file of tests/method that should notice; the others run after it
 
 
-MUTANTS = (
-    # --- H, v and S: backbones, ssnet, sam ---
-    Mutant("maps[:, 1:]", "maps[:, :-1]", "channel 0 is the background", "losses"),
-    Mutant(
-        '{"denseblock3": 2, "denseblock4": 4}',
-        '{"denseblock3": 2, "denseblock4": 2}',
-        "what follows two removed strides is dilated by 4",
-        "networks",
-    ),
-    Mutant("0.485, 0.456, 0.406", "0.406, 0.456, 0.485", "RGB, not BGR", "networks"),
-    Mutant(
-        "kept.insert(0, x)", "kept.append(x)", "skips go from coarse to fine", "networks"
-    ),
-    Mutant("if not final_relu and", "if final_relu and", "the last ReLU stays", "networks"),
-    Mutant("+ 0.5 - factor", "- factor", "bilinear, without a shift", "networks"),
-    Mutant('mode="replicate"', 'mode="constant"', "the rim keeps its value", "networks"),
-    Mutant(
-        "F.avg_pool2d(F.avg_pool2d(maps, 2, 1), 2, 1)",
-        "F.avg_pool2d(maps, 3, 1)",
-        "neighbours weighted 1 2 1",
-        "networks",
-    ),
-    Mutant("(6, 12, 18, 24)", "(6, 12, 18, 18)", "SSNet-2's four rates", "networks"),
-    Mutant(
-        "self.deconv(logits.softmax(1))",
-        "self.deconv(logits).softmax(1)",
-        "`probs`: softmax first, then upsampling",
-        "networks",
-    ),
-    Mutant("logits + score(finer)", "logits", "skips are added", "networks"),
-    Mutant(
-        "recipe.stage1_stride if stage == 1",
-        "recipe.stage1_stride if stage == 2",
-        "the released code's stride 16 is of stage 1",
-        "networks",
-    ),
-    # --- losses ---
-    Mutant(
-        "log_probs.logsumexp(2) - math.log(log_probs.shape[2])",
-        "log_probs.amax(2)",
-        "t-hat is a mean over pixels, not a maximum",
-        "losses",
-    ),
-    Mutant("(1 - labels) * log_t.no", "0", "Eq. 2 has two terms", "losses"),
-    Mutant(".sum(1).mean()", ".mean()", "Eq. 2 sums over categories", "losses"),
-    Mutant("F.logsigmoid(sal_logits)", "F.logsigmoid(-sal_logits)", "v's sign", "losses"),
-    Mutant(
-        "[log_bg, log_fg + log_not_v]",
-        "[log_fg + log_not_v]",
-        "the background is not salient either",
-        "losses",
-    ),
-    Mutant("sal_mask == 1, yes, no", "sal_mask == 1, no, yes", "Y in Eq. 3", "losses"),
-    Mutant("[sal_mask != VOID]", "", "void pixels do not count in Eq. 3", "losses"),
-    Mutant("ignore_index=VOID", "ignore_index=0", "Eq. 4 learns background", "losses"),
-    # --- training, stage 1, stage 2 ---
-    Mutant(
-        "(step // schedule.every)",
-        "((step + 1) // schedule.every)",
-        "steps of the rate",
-        "training",
-    ),
-    Mutant("optimizer.zero_grad()", "pass", "gradients are of one step", "training"),
-    Mutant("recipe.class_weight * loss", "loss", "the weight of L_c", "training"),
-    Mutant('rate * group["scale"]', "rate", "the SAM's own rate", "training"),
-    Mutant(
-        "other = 2 * seed + 1",
-        "other = 2 * seed",
-        "D_c and D_s are drawn apart",
-        "training",
-    ),
-    Mutant(
-        "channels_last).train()", "channels_last).eval()", "batch norm learns", "training"
-    ),
-    Mutant(
-        "(recipe.schedules or profile.schedules)[net.stage - 1]",
-        "(recipe.schedules or profile.schedules)[0]",
-        "each stage has its schedule",
-        "training",
-    ),
-    Mutant(
-        'recipe.stage2_class_loss and "L_s2" in losses',
-        "False",
-        "the released code's stage 2 has L_c, too",
-        "training",
-    ),
-    Mutant(
-        'stage2_init == "ssnet1"',
-        'stage2_init != "ssnet1"',
-        "where a student starts",
-        "training",
-    ),
-    # --- pseudo labels and the CRF ---
-    Mutant(
-        "np.concatenate([[1], labels]) > 0",
-        "np.concatenate([labels, [1]]) > 0",
-        "the background comes first",
-        "inference",
-    ),
-    Mutant(
-        "return channels[found]", "return found", "labels are VOC's numbers", "inference"
-    ),
-    Mutant("logits - logits.mean(0)", "logits", "rule `logits`", "inference"),
-    Mutant(
-        "sxy=settings.gauss_sxy, compat=settings.gauss_compat",
-        "sxy=settings.gauss_compat, compat=settings.gauss_sxy",
-        "the small kernel's reach and weight",
-        "crf",
-    ),
-    Mutant(
-        "srgb=settings.bilateral_srgb",
-        "srgb=settings.bilateral_sxy",
-        "how far colours may differ",
-        "crf",
-    ),
-    Mutant(
-        "compat=settings.bilateral_compat",
-        "compat=settings.gauss_compat",
-        "the large kernel's weight",
-        "crf",
-    ),
-    Mutant("(settings.iterations)", "(settings.iterations + 1)", "mean-field steps", "crf"),
-    Mutant(
-        "settings.bilateral_sxy * scale",
-        "settings.bilateral_sxy",
-        "the reach follows the size",
-        "crf",
-    ),
-    Mutant("[1 - sal_map, sal_map]", "[sal_map, 1 - sal_map]", "salient is label 1", "crf"),
-    Mutant(
-        "norm * lattice(norm * q)",
-        "norm * lattice(q)",
-        "kernels normalised on both sides",
-        "crf",
-    ),
-    # --- inference ---
-    Mutant("permute(0, 3, 1, 2)", "permute(0, 3, 2, 1)", "rows are rows", "inference"),
-    Mutant(
-        "i.resize(side, Image.BILINEAR)",
-        "i.resize(side, Image.NEAREST)",
-        "squares are smooth",
-        "inference",
-    ),
-    Mutant("(sal_map * 255).round()", "(sal_map * 255)", "greys are rounded", "inference"),
-    # --- metrics ---
-    Mutant("BETA2 = 0.3", "BETA2 = 1.0", "F-measure's beta", "metrics"),
-    Mutant(
-        "in_target + in_pred - tp", "in_target + in_pred", "IoU's denominator", "metrics"
-    ),
-    Mutant(
-        "target[valid].astype(np.int64) * self.num_classes + pred[valid]",
-        "pred[valid].astype(np.int64) * self.num_classes + target[valid]",
-        "matrix[target, pred]",
-        "metrics",
-    ),
-    Mutant(
-        'self.protocol.scale, "right")',
-        'self.protocol.scale, "left")',
-        "at least, not above",
-        "metrics",
-    ),
-    Mutant(
-        "grey >= self.protocol.gt_min",
-        "grey > self.protocol.gt_min",
-        "where a mask is cut",
-        "metrics",
-    ),
-    Mutant(
-        "self.mae_count or np.nan",
-        "self.count",
-        "MAE is over the maps that define it",
-        "metrics",
-    ),
-    Mutant(
-        "not (high <= 0 and",
-        "not (high < 0 and",
-        "all-zero maps leave P and R's mean",
-        "metrics",
-    ),
-    Mutant("[2 * (counts.sum(0)", "[1 * (counts.sum(0)", "twice the mean", "metrics"),
-)
+# By the file of tests/method that should notice: what becomes what, and the idea broken.
+MISTAKES = {
+    "networks": [
+        ('"denseblock4": 4}', '"denseblock4": 2}', "two removed strides dilate by 4"),
+        ("0.485, 0.456, 0.406", "0.406, 0.456, 0.485", "RGB, not BGR"),
+        ("kept.insert(0, x)", "kept.append(x)", "skips go from coarse to fine"),
+        ("if not final_relu and", "if final_relu and", "the last ReLU stays"),
+        ("+ 0.5 - factor", "- factor", "bilinear, without a shift"),
+        ('mode="replicate"', 'mode="constant"', "the rim keeps its value"),
+        ("(maps, 2, 1), 2, 1)", "(maps, 3, 1), 1, 1)", "neighbours weighted 1 2 1"),
+        ("(6, 12, 18, 24)", "(6, 12, 18, 18)", "SSNet-2's four rates"),
+        ("logits.softmax(1))", "logits).softmax(1)", "`probs`: softmax, then upsampling"),
+        ("logits + score(finer)", "logits", "skips are added"),
+        ("if stage == 1 else 8", "if stage == 2 else 8", "stride 16 is of stage 1"),
+    ],
+    "losses": [
+        ("maps[:, 1:]", "maps[:, :-1]", "channel 0 is the background"),
+        (
+            "log_probs.logsumexp(2) - math.log(log_probs.shape[2])",
+            "log_probs.amax(2)",
+            "t-hat is a mean over pixels, not a maximum",
+        ),
+        ("(1 - labels) * log_t.no", "0", "Eq. 2 has two terms"),
+        (".sum(1).mean()", ".mean()", "Eq. 2 sums over categories"),
+        ("F.logsigmoid(sal_logits)", "F.logsigmoid(-sal_logits)", "v's sign"),
+        ("[log_bg, log_fg", "[log_fg", "the background is not salient either"),
+        ("sal_mask == 1, yes, no", "sal_mask == 1, no, yes", "Y in Eq. 3"),
+        ("[sal_mask != VOID]", "", "void pixels do not count in Eq. 3"),
+        ("ignore_index=VOID", "ignore_index=0", "Eq. 4 learns background"),
+    ],
+    "training": [
+        ("(step // schedule.every)", "((step + 1) // schedule.every)", "steps of the rate"),
+        ("optimizer.zero_grad()", "pass", "gradients are of one step"),
+        ("recipe.class_weight * loss", "loss", "the weight of L_c"),
+        ('rate * group["scale"]', "rate", "the SAM's own rate"),
+        ("other = 2 * seed + 1", "other = 2 * seed", "D_c and D_s are drawn apart"),
+        ("channels_last).train()", "channels_last).eval()", "batch norm learns"),
+        ("schedules)[net.stage - 1]", "schedules)[0]", "each stage has its schedule"),
+        ("recipe.stage2_class_loss and", "False and", "stage 2 as released has L_c, too"),
+        ('stage2_init == "ssnet1"', 'stage2_init != "ssnet1"', "where a student starts"),
+    ],
+    "inference": [
+        ("([[1], labels]) > 0", "([labels, [1]]) > 0", "the background comes first"),
+        ("return channels[found]", "return found", "labels are VOC's numbers"),
+        ("logits - logits.mean(0)", "logits", "rule `logits`"),
+        ("permute(0, 3, 1, 2)", "permute(0, 3, 2, 1)", "rows are rows"),
+        ("side, Image.BILINEAR", "side, Image.NEAREST", "squares are smooth"),
+        ("(sal_map * 255).round()", "(sal_map * 255)", "greys are rounded"),
+    ],
+    "crf": [
+        (
+            "sxy=settings.gauss_sxy, compat=settings.gauss_compat",
+            "sxy=settings.gauss_compat, compat=settings.gauss_sxy",
+            "the small kernel's reach and weight",
+        ),
+        ("settings.bilateral_srgb", "settings.bilateral_sxy", "how far colours differ"),
+        ("settings.bilateral_compat", "settings.gauss_compat", "the large kernel's weight"),
+        ("(settings.iterations)", "(settings.iterations + 1)", "mean-field steps"),
+        ("bilateral_sxy * scale,", "bilateral_sxy,", "the reach follows the size"),
+        ("[1 - sal_map, sal_map]", "[sal_map, 1 - sal_map]", "salient is label 1"),
+        ("lattice(norm * q)", "lattice(q)", "kernels normalised on both sides"),
+    ],
+    "metrics": [
+        ("BETA2 = 0.3", "BETA2 = 1.0", "F-measure's beta"),
+        ("in_target + in_pred - tp", "in_target + in_pred", "IoU's denominator"),
+        (
+            "target[valid].astype(np.int64) * self.num_classes + pred[valid]",
+            "pred[valid].astype(np.int64) * self.num_classes + target[valid]",
+            "matrix[target, pred]",
+        ),
+        ('protocol.scale, "right")', 'protocol.scale, "left")', "at least, not above"),
+        ("grey >= self.protocol", "grey > self.protocol", "where a mask is cut"),
+        ("self.mae_count or np.nan", "self.count", "MAE is over the maps that define it"),
+        ("not (high <= 0 and", "not (high < 0 and", "all-zero maps leave P and R's mean"),
+        ("[2 * (counts.sum(0)", "[1 * (counts.sum(0)", "twice the mean"),
+    ],
+}
+MUTANTS = [Mutant(*row, tests) for tests, rows in MISTAKES.items() for row in rows]
 
 
 def place(mutant: Mutant, root: Path = ROOT) -> Path:
@@ -230,7 +127,7 @@ def place(mutant: Mutant, root: Path = ROOT) -> Path:
         names = ", ".join(path.name for path in found) or "no file"
         raise ValueError(
             f"a mutant's text must occur once in jsws_lib/*.py, {mutant.old!r} is in "
-            f"{names}: mend MUTANTS in tools/mutants.py"
+            f"{names}: mend MISTAKES in tools/mutants.py"
         )
     compile(files[found[0]].replace(mutant.old, mutant.new), found[0], "exec")
     return found[0]
@@ -240,14 +137,13 @@ def first_failure(mutant: Mutant | None) -> str | None:
     """The first test that fails on a mutant, or on the method as it is; None: all pass."""
     with tempfile.TemporaryDirectory() as folder:
         root = Path(folder) / "broken"
-        for name in COPIED:
+        for name in FOLDERS:
             skip = shutil.ignore_patterns("__pycache__")
             shutil.copytree(ROOT / name, root / name, ignore=skip)
-        for name in COPIED_FILES:
+        for name in FILES:
             shutil.copy(ROOT / name, root / name)
-        tests = sorted(
-            f"tests/method/{f.name}" for f in root.glob("tests/method/test_*.py")
-        )
+        files = sorted(root.glob("tests/method/test_*.py"))
+        tests = [f"tests/method/{file.name}" for file in files]
         if mutant:
             path = place(mutant, root)
             text = path.read_text("utf-8").replace(mutant.old, mutant.new)
@@ -268,13 +164,9 @@ def main(words: list[str] | None = None) -> int:
     parser.add_argument("only", nargs="*", help="parts of the ideas or files to break")
     parser.add_argument("--jobs", type=int, default=2, help="at the same time (2)")
     asked = parser.parse_args(words)
-    chosen = {mutant: place(mutant).name for mutant in MUTANTS}
-    if asked.only:
-        chosen = {
-            mutant: name
-            for mutant, name in chosen.items()
-            if any(word in f"{name} {mutant.idea}" for word in asked.only)
-        }
+    only = asked.only or [""]  # which is in every text
+    files = [(mutant, place(mutant).name) for mutant in MUTANTS]
+    chosen = {m: name for m, name in files if any(w in f"{name} {m.idea}" for w in only)}
     with ThreadPoolExecutor(asked.jobs) as pool:
         results = pool.map(first_failure, [None, *chosen])
         whole, *caught_by = tqdm(results, total=len(chosen) + 1, desc="mutants")

@@ -2,7 +2,6 @@
 
 import io
 import json
-from pathlib import Path
 
 import matplotlib
 import matplotlib.pyplot as plt
@@ -31,17 +30,29 @@ from jsws_lib.metrics import ConfusionMatrix
 BETTER = 0.25  # of the held-out images with two categories: better than the one explained
 
 
-def _explained(net, voc: Path) -> str:
-    """The image of val with two categories that so many of its kind are better than."""
-    scores = {}
-    for name in read_ids(voc / "ImageSets" / "Segmentation" / "val.txt"):
-        truth = np.asarray(read_class_mask(voc / "SegmentationClass" / f"{name}.png"))
+def _held_out() -> list[tuple]:
+    """The image and the truth of each scene of val."""
+    profile = get_profile("mini")
+    voc = profile.data / profile.voc
+    return [
+        (
+            read_image(voc / "JPEGImages" / f"{name}.jpg"),
+            np.asarray(read_class_mask(voc / "SegmentationClass" / f"{name}.png")),
+        )
+        for name in read_ids(voc / "ImageSets" / "Segmentation" / "val.txt")
+    ]
+
+
+def _explained(net) -> tuple:
+    """The scene of val with two categories that so many of its kind are better than."""
+    scores = []
+    for image, truth in _held_out():
         if len(set(np.unique(truth)) - {0, VOID}) == 2:
             matrix = ConfusionMatrix(absent="target")
-            found = predict(net, read_image(voc / "JPEGImages" / f"{name}.jpg"))
-            matrix.update(truth, found.segmentation)
-            scores[name] = matrix.compute().miou
-    return sorted(scores, key=scores.get)[int(len(scores) * (1 - BETTER))]
+            matrix.update(truth, predict(net, image).segmentation)
+            scores.append((matrix.compute().miou, image, truth))
+    scores.sort(key=lambda scored: scored[0])
+    return scores[int(len(scores) * (1 - BETTER))][1:]
 
 
 def method():
@@ -49,12 +60,8 @@ def method():
 
     Above S, which saw labels alone and whose SAM nobody trained; below M.
     """
-    profile = get_profile("mini")
-    voc = profile.data / profile.voc
     nets = {setting: load_ssnet(shipped(f"mini_{setting}"))[0] for setting in ("S", "M")}
-    name = _explained(nets["M"], voc)
-    image = read_image(voc / "JPEGImages" / f"{name}.jpg")
-    truth = np.asarray(read_class_mask(voc / "SegmentationClass" / f"{name}.png"))
+    image, truth = _explained(nets["M"])
     fig = plt.figure(figsize=(9.9, 3.1))
     grid = fig.add_gridspec(
         2, 8, left=0.005, right=0.995, top=0.84, bottom=0.01, wspace=0.32, hspace=0.55
@@ -82,33 +89,22 @@ def method():
     return fig
 
 
-SHOWN = ("S", "M", "MM")  # in the picture, and the shipped networks
+# The shipped networks in the picture.
+SHOWN = {"S": "S: labels alone", "M": "M: + saliency", "MM": "MM: stage 2"}
 GLANCE = (3, 5, 9, 13, 18)  # images of val, chosen for variety before looking at results
 
 
 def glance():
     """Draw README's picture: image, truth, S, M, MM and the saliency of MM."""
-    profile = get_profile("mini")
-    voc = profile.data / profile.voc
-    ids = read_ids(voc / "ImageSets" / "Segmentation" / "val.txt")
-    ids = [ids[k] for k in GLANCE]
-    images = [read_image(voc / "JPEGImages" / f"{i}.jpg") for i in ids]
-    masks = [voc / "SegmentationClass" / f"{i}.png" for i in ids]
-    truth = [np.asarray(read_class_mask(mask)) for mask in masks]
+    scenes = _held_out()
+    images, truth = zip(*(scenes[k] for k in GLANCE), strict=True)
     columns = [[np.asarray(image) for image in images], truth]
     for setting in SHOWN:
         net, _ = load_ssnet(shipped(f"mini_{setting}"))
         predictions = list(predict(net, images))
         columns.append([p.segmentation for p in predictions])
     columns.append([p.sal_map for p in predictions])
-    titles = (
-        "image",
-        "truth",
-        "S: labels alone",
-        "M: + saliency",
-        "MM: stage 2",
-        "saliency of MM",
-    )
+    titles = ("image", "truth", *SHOWN.values(), "saliency of MM")
     return gallery(list(zip(*columns, strict=True)), titles=titles, size=1.5)
 
 
@@ -119,15 +115,11 @@ def photographs():
     fig, axes = plt.subplots(
         1, 6, figsize=(9.9, 1.55), layout="constrained", width_ratios=(3, 3, 3, 2, 2, 2)
     )
-    for pixels, row in zip(
-        (data.chelsea(), data.astronaut()), (axes[:3], axes[3:]), strict=True
-    ):
+    for pixels, row in ((data.chelsea(), axes[:3]), (data.astronaut(), axes[3:])):
         found = predict(net, Image.fromarray(pixels))
         draw_image(row[0], pixels, title="photograph")
-        segmentation = found.segmentation
-        draw_segmentation(
-            row[1], segmentation, image=pixels, names=names, title="categories"
-        )
+        over = {"image": pixels, "names": names}
+        draw_segmentation(row[1], found.segmentation, title="categories", **over)
         draw_map(row[2], found.sal_map, title="saliency $S$")
     return fig
 
@@ -146,12 +138,7 @@ def sharpening() -> bytes:
         draw = ImageDraw.Draw(canvas)
         rows = {"images": films["M"].images}
         for name, words in (("S", "S:\nlabels alone"), ("M", "M: labels\nand saliency")):
-            rows[words] = [
-                overlay(image, segmentation)
-                for image, segmentation in zip(
-                    films[name].images, films[name].segmentation[k], strict=True
-                )
-            ]
+            rows[words] = [*map(overlay, films[name].images, films[name].segmentation[k])]
         for row, (words, pictures) in enumerate(rows.items()):
             draw.text((6, row * CELL + CELL // 2 - 14), words, "black", font)
             for column, actor in enumerate(ACTORS):
@@ -163,11 +150,9 @@ def sharpening() -> bytes:
         draw.rectangle((left, top, left + length, top + 7), outline="gray")
         draw.rectangle((left, top, left + round(length * done), top + 7), fill="gray")
         frames.append(canvas.quantize(64, dither=Image.Dither.NONE))
-    file = io.BytesIO()
-    times = [500] * (len(frames) - 1) + [2500]
-    frames[0].save(
-        file, "GIF", save_all=True, append_images=frames[1:], duration=times, loop=0
-    )
+    file, times = io.BytesIO(), [500] * (len(frames) - 1) + [2500]
+    options = {"save_all": True, "duration": times, "loop": 0}
+    frames[0].save(file, "GIF", append_images=frames[1:], **options)
     return file.getvalue()
 
 

@@ -92,13 +92,7 @@ def without_badge(text: str) -> str:
 
 
 def stamped(root: Path, old: Stamp, new: Stamp) -> dict[Path, str]:
-    """The text that each stamped file should have.
-
-    Args:
-        root: folder of the repository.
-        old: what its links say now.
-        new: what they shall say.
-    """
+    """The text that each stamped file of a repository should have in place of `old`."""
     ending = r"(?![\w-]|\.\w)"
     link = re.compile(
         rf"(github\.com/|/github/|/gh/){re.escape(old.repository)}{ending}"
@@ -132,9 +126,8 @@ def stamped(root: Path, old: Stamp, new: Stamp) -> dict[Path, str]:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Write a new repository or tag everywhere, or write everything anew."""
-    parser = argparse.ArgumentParser(
-        prog="python -m tools.stamp", description=__doc__.splitlines()[0]
-    )
+    about = __doc__.splitlines()[0]
+    parser = argparse.ArgumentParser("python -m tools.stamp", description=about)
     parser.add_argument("--repo", metavar=PLACEHOLDER, help="on GitHub")
     parser.add_argument("--tag", help="of the version that Colab fetches, as in v1.0")
     parser.add_argument("--root", type=Path, default=ROOT)

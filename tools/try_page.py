@@ -20,10 +20,10 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import partial
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
-from importlib.util import find_spec
 from pathlib import Path
 
 from PIL import Image
+from skimage import data
 
 from data_utils.embedded.mini import render
 from data_utils.errors import JswsError
@@ -88,7 +88,9 @@ def build(folder: Path, *, course: bool = False) -> Path:
     files, networks = [first.with_name(name) for name in NEEDED], []
     for name, (kind, label, words) in NETWORKS.items():
         if checkpoint := checkpoints.shipped(name):
-            file = _network(name, checkpoint)
+            key = f"{sha256(checkpoint)} {sha256(Path(exporter.__file__))}"
+            export = partial(exporter.export, checkpoint, half=True)
+            file = _kept(f"{name}.onnx", key, export)
             story = checkpoints.load_ssnet(checkpoint)[1]
             known = {"name": name, "file": file.name, "bytes": file.stat().st_size}
             known |= {"kind": kind, "label": label, "words": words}
@@ -123,13 +125,6 @@ def _kept(name: str, key: str, make: Callable) -> Path:
     return path
 
 
-def _network(name: str, checkpoint: Path) -> Path:
-    key = f"{sha256(checkpoint)} {sha256(Path(exporter.__file__))}"
-    return _kept(
-        f"{name}.onnx", key, lambda path: exporter.export(checkpoint, path, half=True)
-    )
-
-
 def _fetch_runtime(path: Path):
     """Fetch the package and write what is `NEEDED` of it into the folder of `path`."""
     npm, why = shutil.which("npm"), "the program npm is not installed"
@@ -147,28 +142,26 @@ def _fetch_runtime(path: Path):
         raise JswsError(f"npm gave another {RUNTIME} than the one pinned in {__name__}")
     with tarfile.open(fileobj=io.BytesIO(packed)) as archive:
         for own, theirs in NEEDED.items():
-            data = archive.extractfile(f"package/dist/{theirs}").read()
+            content = archive.extractfile(f"package/dist/{theirs}").read()
             packs = own.endswith(".gz")  # a quarter; few servers would do it
-            write_bytes(path.with_name(own), gzip.compress(data) if packs else data)
+            write_bytes(path.with_name(own), gzip.compress(content) if packs else content)
 
 
 def _examples(folder: Path) -> list[dict]:
-    """Write example pictures; photographs, as far as their package is installed."""
-    found = []
+    """Write example pictures."""
+    examples = []
+
+    def add(picture, file, kind, words, credit):
+        picture.save(folder / file, quality=90)
+        examples.append({"file": file, "kind": kind, "words": words, "credit": credit})
+
     for k, words in DRAWINGS.items():
         picture = Image.fromarray(render(0, "val", k, size=SIDE).image)
         credit = "drawn from OpenMoji, CC BY-SA 4.0"
-        found.append((picture, f"drawing_{k}.jpg", "drawing", words, credit))
-    package = find_spec("skimage")
-    for name, (words, credit) in PHOTOGRAPHS.items() if package else ():
-        path = Path(package.origin).parent / "data" / f"{name}.png"
-        if path.is_file():
-            picture = Image.open(path).convert("RGB")
-            found.append((picture, f"{name}.jpg", "photograph", words, credit))
-    examples = []
-    for picture, file, kind, words, credit in found:
-        picture.save(folder / file, quality=90)
-        examples.append({"file": file, "kind": kind, "words": words, "credit": credit})
+        add(picture, f"drawing_{k}.jpg", "drawing", words, credit)
+    for name, (words, credit) in PHOTOGRAPHS.items():
+        picture = Image.fromarray(getattr(data, name)())
+        add(picture, f"{name}.jpg", "photograph", words, credit)
     return examples
 
 

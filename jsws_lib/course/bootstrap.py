@@ -38,17 +38,17 @@ def missing() -> list[str]:
     ours a change does more harm than an old package.
     """
     project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
-    found = []
-    for line in project["project"]["dependencies"]:
-        needed = Requirement(line)
-        elsewhere = needed.marker and not needed.marker.evaluate()
-        if needed.name == NOT_NEEDED or elsewhere:
-            continue
-        try:
-            version(needed.name)
-        except PackageNotFoundError:
-            found.append(needed.name)
-    return found
+    asked = map(Requirement, project["project"]["dependencies"])
+    here = [one.name for one in asked if not one.marker or one.marker.evaluate()]
+    return [name for name in here if name != NOT_NEEDED and not _version(name)]
+
+
+def _version(name: str) -> str:
+    """The installed version of a package; "" if there is none."""
+    try:
+        return version(name)
+    except PackageNotFoundError:
+        return ""
 
 
 def prepare() -> None:
@@ -60,9 +60,7 @@ def prepare() -> None:
     """
     lacking = missing()
     if "google.colab" in sys.modules:
-        present = ", ".join(
-            f"{name} {version(name)}" for name in KEPT if name not in lacking
-        )
+        present = ", ".join(f"{name} {known}" for name, known in _kept().items())
         wanted = [name for name in lacking if name not in (*KEPT, OPTIONAL)]
         print(f"Colab has {present}; it gets {', '.join(wanted) or 'nothing else'}")
         for name in wanted:
@@ -103,17 +101,15 @@ def _command():
     file.chmod(0o755)
 
 
+def _kept() -> dict[str, str]:
+    return {name: known for name in KEPT if (known := _version(name))}
+
+
 def _pip_command(name: str) -> list:
     """What installs a package and leaves `KEPT` alone."""
-    pins = []
-    for kept in KEPT:
-        try:
-            pins.append(f"{kept}=={version(kept)}\n")
-        except PackageNotFoundError:
-            continue
     constraints = COMPILING.with_name("kept.txt")
     constraints.parent.mkdir(exist_ok=True)
-    constraints.write_text("".join(pins))
+    constraints.write_text("".join(f"{name}=={v}\n" for name, v in _kept().items()))
     return [sys.executable, "-m", "pip", "install", "--quiet", "-c", constraints, name]
 
 

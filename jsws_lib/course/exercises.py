@@ -15,7 +15,6 @@ writes the notebooks for a class: no outputs, and no word of the solutions.
 """
 
 import argparse
-import json
 import re
 import sys
 from collections.abc import Sequence
@@ -30,7 +29,7 @@ from data_utils.files import write_bytes
 from jsws_lib.config import ROOT
 
 HEADING = "## Exercises"
-COPIED = ("exercise", "solution", "check")
+COPIED = {"exercise", "solution", "check"}
 BLOCK = re.compile(r"^( *)# solution:.*?^ *# end of solution\n?", re.M | re.S)
 SECTION = re.compile(r"(## .*)")
 TASK = re.compile(r"### Exercise (\d+\.\d+):")
@@ -39,6 +38,11 @@ LINE = re.compile(r"^( *\w+ = ).*  # solution$", re.M)
 _PIECE = r"(?:\[[^\]]*\](?:\([^)\s]*\))?|`[^`]*`|[^.!?\n\[`]|\n(?!\n))*"
 _POINTS = r"(?:\[[^\]]*\]\([^)\s]*solutions/[^)\s]*\)|`[^`\n]*solutions/[^`\n]*`)"
 KEY = re.compile(rf"(?!\n){_PIECE}{_POINTS}{_PIECE}[.!?]?")
+
+
+def write_notebook(path: Path, notebook: NotebookNode) -> Path:
+    """Write a notebook as every tool here does, so that only what changes differs."""
+    return write_bytes(path, (nbformat.writes(notebook) + "\n").encode())
 
 
 def unsolved(source: str) -> str:
@@ -55,11 +59,7 @@ def unsolved(source: str) -> str:
 
 
 def learner_cells(solutions: NotebookNode, name: str) -> list[NotebookNode]:
-    """Make the cells of the section Exercises.
-
-    Args:
-        solutions: the solution notebook.
-        name: the notebook's file name without suffix.
+    """Make the cells of the section Exercises of NAME.ipynb.
 
     Raises:
         JswsError: a solution cell marks no answer.
@@ -73,17 +73,14 @@ def learner_cells(solutions: NotebookNode, name: str) -> list[NotebookNode]:
     )
     cells = [nbformat.v4.new_markdown_cell(intro, id="exercises")]
     for cell in solutions.cells:
-        tags = cell.metadata.get("tags", [])
-        if not set(COPIED) & set(tags):
+        if not COPIED.intersection(tags := cell.metadata.get("tags", [])):
             continue
+        known = {"id": cell.id, "metadata": {"tags": ["exercise"]}}
         if cell.cell_type == "markdown":
-            made = nbformat.v4.new_markdown_cell(cell.source)
+            cells.append(nbformat.v4.new_markdown_cell(cell.source, **known))
         else:
             source = unsolved(cell.source) if "solution" in tags else cell.source
-            made = nbformat.v4.new_code_cell(source)
-        made.id = cell.id
-        made.metadata["tags"] = ["exercise"]
-        cells.append(made)
+            cells.append(nbformat.v4.new_code_cell(source, **known))
     return cells
 
 
@@ -97,9 +94,7 @@ def section(notebook: NotebookNode) -> slice:
     return _part(notebook.cells, SECTION, HEADING, missing)
 
 
-def _part(
-    cells: Sequence[NotebookNode], head: re.Pattern, title: str, missing: str
-) -> slice:
+def _part(cells: list[NotebookNode], head: re.Pattern, title: str, missing: str) -> slice:
     """The cells from the heading with this title to the next heading of its kind."""
     heads = {
         k: found[1]
@@ -142,19 +137,17 @@ def renew(path: Path, *, only: str = "", answers: Path | None = None) -> Path | 
     new = [old.get((c.id, c.source), c) for c in new]
     if new == present:
         return False
-    copy = None
+    copy = True
     if _written_by_learner(present, new):
         answers = answers or path.parents[1] / "answers"
         copy = answers / f"{path.stem}-{datetime.now():%Y-%m-%d-%H%M%S-%f}.ipynb"
         write_bytes(copy, path.read_bytes())
     notebook.cells[where] = new
-    write_bytes(path, (nbformat.writes(notebook) + "\n").encode())
-    return copy or True
+    write_notebook(path, notebook)
+    return copy
 
 
-def _written_by_learner(
-    present: Sequence[NotebookNode], new: Sequence[NotebookNode]
-) -> bool:
+def _written_by_learner(present: list[NotebookNode], new: list[NotebookNode]) -> bool:
     """Whether code differs from its starter, or a cell is no starter at all."""
     starters = {cell.id: cell.source for cell in new}
     return any(
@@ -174,47 +167,38 @@ def page_without_key(text: str) -> str:
     """Do that to a whole file, Markdown or a notebook."""
     if not text.startswith("{"):
         return without_key(text)
-    notebook = json.loads(text)
-    for cell in notebook["cells"]:
-        if cell["cell_type"] == "markdown":
-            source = without_key("".join(cell["source"]))
-            cell["source"] = source.splitlines(keepends=True)
-    return json.dumps(notebook, indent=1, ensure_ascii=False) + "\n"
+    notebook = nbformat.reads(text, as_version=4)
+    for cell in notebook.cells:
+        if cell.cell_type == "markdown":
+            cell.source = without_key(cell.source)
+    return nbformat.writes(notebook) + "\n"
 
 
 def hand_out(path: Path, folder: Path) -> Path:
     """Write a notebook for a class: no outputs, and no word of the solutions."""
-    notebook = nbformat.read(path, as_version=4)
+    text = page_without_key(path.read_text(encoding="utf-8"))
+    notebook = nbformat.reads(text, as_version=4)
     for cell in notebook.cells:
         if cell.cell_type == "code":
             cell.outputs, cell.execution_count = [], None
-        else:
-            cell.source = without_key(cell.source)
-    return write_bytes(folder / path.name, (nbformat.writes(notebook) + "\n").encode())
+    return write_notebook(folder / path.name, notebook)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Renew all notebooks or some, reset one exercise, or write what a class gets."""
-    parser = argparse.ArgumentParser(
-        prog="python -m jsws_lib.course.exercises", description=__doc__.splitlines()[0]
-    )
+    name, about = "python -m jsws_lib.course.exercises", __doc__.splitlines()[0]
+    parser = argparse.ArgumentParser(name, description=about)
     parser.add_argument("names", nargs="*", help="start of a name, as in 03; all if none")
     parser.add_argument("--only", default="", metavar="3.1", help="reset one exercise")
-    parser.add_argument(
-        "--handout",
-        type=Path,
-        metavar="FOLDER",
-        help="leave the notebooks alone; write copies for a class",
-    )
+    alone = "leave the notebooks alone; write copies for a class"
+    parser.add_argument("--handout", type=Path, metavar="FOLDER", help=alone)
     parser.add_argument("--notebooks", type=Path, default=ROOT / "notebooks")
     args = parser.parse_args(argv)
     if args.only:
         args.names = [f"{args.only.split('.')[0]:0>2}_"]
-    paths = [
-        p
-        for p in sorted(args.notebooks.resolve().glob("*.ipynb"))
-        if not args.names or p.name.startswith(tuple(args.names))
-    ]
+    starts = tuple(args.names or [""])
+    files = sorted(args.notebooks.resolve().glob("*.ipynb"))
+    paths = [path for path in files if path.name.startswith(starts)]
     try:
         if not paths:
             raise JswsError(f"{args.notebooks}: no notebook {', '.join(args.names)}")

@@ -66,7 +66,7 @@ def frames(explorer, strip: Sequence[dict]) -> dict:
     }
 
 
-def choices(control: ipywidgets.Widget, shown: Sequence) -> list[tuple[str, object]]:
+def choices(control: ipywidgets.Widget, shown: Sequence = ()) -> list[tuple[str, object]]:
     """The values of a control that get pictures, each after its words.
 
     Args:
@@ -77,7 +77,9 @@ def choices(control: ipywidgets.Widget, shown: Sequence) -> list[tuple[str, obje
     if kind == "checkbox":
         return [("no", False), ("yes", True)]
     if hasattr(control, "options"):
-        pairs = options_of(control)
+        given = control.options
+        given = given.items() if isinstance(given, Mapping) else given
+        pairs = [one if isinstance(one, tuple) else (str(one), one) for one in given]
     else:
         count = round((control.max - control.min) / control.step)
         steps = (round(control.min + k * control.step, 9) for k in range(count + 1))
@@ -86,13 +88,6 @@ def choices(control: ipywidgets.Widget, shown: Sequence) -> list[tuple[str, obje
         return pairs
     places = {round(k) for k in np.linspace(0, len(pairs) - 1, STOPS)}
     return [p for k, p in enumerate(pairs) if k in places or p[1] in shown]
-
-
-def options_of(control: ipywidgets.Widget) -> list[tuple[str, object]]:
-    """The options of a menu, each value after its words."""
-    given = control.options
-    given = given.items() if isinstance(given, Mapping) else given
-    return [one if isinstance(one, tuple) else (str(one), one) for one in given]
 
 
 def states(values: Mapping[str, Sequence], strip: Sequence[dict]) -> list[dict]:

@@ -15,7 +15,7 @@ from IPython.display import display
 from matplotlib.figure import Figure
 from traitlets import Unicode
 
-from jsws_lib.course.frames import MIME, frames, options_of
+from jsws_lib.course.frames import MIME, choices, frames
 from jsws_lib.course.measured import asked
 from jsws_lib.course.notebook import show
 
@@ -182,12 +182,8 @@ def _control(name: str, what, value) -> ipywidgets.Widget:
 
 def _elsewhere(control: ipywidgets.Widget):
     """A value of this control that is not the present one."""
-    if isinstance(control, ipywidgets.Checkbox | ipywidgets.ToggleButton):
-        return not control.value
-    if hasattr(control, "options"):
-        values = [value for _, value in options_of(control)]
-        return next(v for v in reversed(values) if v != control.value)
-    return control.max if control.value != control.max else control.min
+    (_, first), *_, (_, last) = choices(control)
+    return last if control.value != last else first
 
 
 def _spoken(value) -> str:

@@ -12,21 +12,21 @@ import subprocess
 import sys
 import sysconfig
 import venv
+from functools import partial
 from importlib import metadata
 from pathlib import Path
 
 import nbformat
 import pytest
-from jupyter_client import AsyncKernelManager
-from jupyter_client.kernelspec import KernelSpecManager
-from nbclient import NotebookClient
 from nbclient.exceptions import CellExecutionError
 
 from data_utils.embedded.mini import make_mini
 from data_utils.errors import JswsError
+from data_utils.files import write_bytes
 from jsws_lib.config import PROFILES
 from jsws_lib.course import bootstrap
 from jsws_lib.engine import doctor
+from tools.course import execute
 from tools.stamp import Stamp, read_stamp
 
 # Distributions that Colab lacks; this checkout; and what the imitation has of its own.
@@ -78,22 +78,14 @@ class Colab:
                 hidden += [str(path)]
             elif path.suffix != ".pth" and not (site / path.name).exists():
                 (site / path.name).symlink_to(path)
-        for package, name, text in (
-            ("google/colab", "__init__.py", ""),
-            ("pip", "__main__.py", PIP),
-        ):
-            (site / package).mkdir(parents=True)
-            (site / package / name).write_text(text)
+        for name, text in (("google/colab/__init__.py", ""), ("pip/__main__.py", PIP)):
+            write_bytes(site / name, text.encode())
         (site / "colab.pth").write_text("import google.colab\n")  # as Colab's kernel does
         (folder / "content").mkdir()
-        (folder / "kernels" / "python3").mkdir(parents=True)
         python = shutil.which("python", path=scripts)
-        spec = {
-            "argv": [python, "-m", "ipykernel_launcher", "-f", "{connection_file}"],
-            "display_name": "Python 3",
-            "language": "python",
-        }
-        (folder / "kernels" / "python3" / "kernel.json").write_text(json.dumps(spec))
+        command = [python, "-m", "ipykernel_launcher", "-f", "{connection_file}"]
+        spec = {"argv": command, "display_name": "Python 3", "language": "python"}
+        write_bytes(folder / "kernels/python3/kernel.json", json.dumps(spec).encode())
         foreign = ("JSWS_", "PYTHON", "MPLBACKEND")
         clean = {k: v for k, v in os.environ.items() if not k.startswith(foreign)}
         self.env = clean | {
@@ -112,22 +104,13 @@ class Colab:
             "GIT_CONFIG_GLOBAL": os.devnull,
         }
 
-    def run(self, cells, path=None, **env):
+    def run(self, cells):
         """Execute cells in a fresh kernel; returns them with their outputs."""
         fresh = {"outputs": [], "execution_count": None}
         cells = [nbformat.from_dict({**cell, **fresh}) for cell in cells]
         notebook = nbformat.v4.new_notebook(cells=cells)
-        specs = KernelSpecManager(
-            kernel_dirs=[str(self.folder / "kernels")], ensure_native_kernel=False
-        )
-        client = NotebookClient(
-            notebook,
-            timeout=1800,
-            extra_arguments=["--log-level=ERROR"],
-            km=AsyncKernelManager(kernel_name="python3", kernel_spec_manager=specs),
-            resources={"metadata": {"path": str(path or self.folder / "content")}},
-        )
-        client.execute(env=self.env | env, cleanup_kc=True)
+        kernels = [str(self.folder / "kernels")]
+        execute(notebook, self.folder / "content", self.env, kernels=kernels)
         return notebook.cells
 
     def installed(self):
@@ -272,10 +255,9 @@ def test_at_home_it_only_looks(pip, lacking, capsys):
 def test_colab_never_gets_torch_or_numpy(pip, lacking, monkeypatch):
     monkeypatch.setitem(sys.modules, "google.colab", sys)
     lacking |= {"torch", "numpy", "tqdm"}
+    installs = partial(lacking.discard, "tqdm")
+    monkeypatch.setattr(bootstrap.importlib, "invalidate_caches", installs)
     with pytest.raises(JswsError, match="lacks numpy, torch"):
-        monkeypatch.setattr(
-            bootstrap.importlib, "invalidate_caches", lambda: lacking.discard("tqdm")
-        )
         bootstrap.prepare()
     assert pip[0] == ["tqdm"]
 

@@ -16,7 +16,6 @@ import nbformat
 import pytest
 from nbformat.v4 import new_code_cell, new_notebook
 
-pytestmark = [pytest.mark.browser, pytest.mark.slow]
 CELL = """
 from jsws_lib.course.widgets import explore
 
@@ -38,15 +37,6 @@ PIXELS = """image => image.decode().then(() => {
     canvas.getContext("2d").drawImage(image, 0, 0);
     return canvas.toDataURL();
 })"""
-
-
-@pytest.fixture
-def page(chromium):
-    """A page of a headless Chromium."""
-    page = chromium.new_page(viewport={"width": 1300, "height": 900})
-    page.set_default_timeout(120_000)
-    yield page
-    page.close()
 
 
 @pytest.fixture
@@ -86,7 +76,9 @@ def lab(root, tmp_path):
         log.close()
 
 
-def test_every_kind_of_control_redraws_the_picture(page, lab):
+def test_every_kind_of_control_redraws_the_picture(chromium, lab):
+    page = chromium.new_page(viewport={"width": 1300, "height": 900})
+    page.set_default_timeout(120_000)
     page.goto(f"{lab}/lab/tree/bars.ipynb?reset")
     page.wait_for_selector(".jp-Notebook .jp-Cell")
     page.wait_for_function(

@@ -64,7 +64,7 @@ def not_told(judged):
     told = {}
     for want, mistakes, how in judged:
         for words, mistake in mistakes.items():
-            values = mistake.values if isinstance(mistake, Either) else (mistake,)
+            values = mistake if isinstance(mistake, Either) else (mistake,)
             for value in values:
                 if value is None or isinstance(value, bool | np.bool_):
                     continue  # a condition on the answer, which no value stands for

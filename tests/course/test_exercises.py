@@ -1,8 +1,6 @@
 """Exercises: made from the solutions; what a learner wrote is kept."""
 
 import re
-import shutil
-import subprocess
 from functools import cache
 from pathlib import Path
 
@@ -183,10 +181,3 @@ def test_sentences_that_point_to_the_key():
     assert without_key("Two solutions. [A](b.md) link.") == "Two solutions. [A](b.md) link."
     text = "# T\n\nA [key](solutions/a.ipynb)! Next."
     assert page_without_key(text) == "# T\n\n Next."
-
-
-@pytest.mark.skipif(not shutil.which("make"), reason="no make")
-def test_make_hands_on_which_exercise_is_meant():
-    command = ["make", "--dry-run", "exercises", "ONLY=3.1"]
-    run = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True)
-    assert "-m jsws_lib.course.exercises --only 3.1" in run.stdout

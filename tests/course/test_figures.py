@@ -21,10 +21,10 @@ RNG = np.random.default_rng(0)
 IMAGE = RNG.integers(0, 256, (12, 10, 3), np.uint8)
 CLASSES = np.zeros((12, 10), np.uint8)
 CLASSES[3:8, 2:6], CLASSES[0] = 9, 255
-HISTORY = [{"step": k, "lr": 0.1, "L_c": 1 / (k + 1), "L_s1": 0.5} for k in range(60)]
+HISTORY = [{"step": k, "lr": 0.1, "L_c": 1 / (k + 1), "L_s1": 0.5} for k in range(500)]
 
 
-@pytest.fixture
+@pytest.fixture(autouse=True)
 def ax():
     _, ax = plt.subplots()
     yield ax
@@ -45,7 +45,7 @@ def test_pictures_maps_and_categories(ax):
 
 
 def test_curves_show_each_loss_once(ax):
-    common.draw_curves(ax, HISTORY, smooth=10)
+    common.draw_curves(ax, HISTORY)
     first, second = ax.lines
     assert first.get_linestyle() != second.get_linestyle()
     assert (first.get_color(), second.get_color()) == (INK["L_c"], INK["L_s1"])
@@ -67,7 +67,6 @@ def test_gallery_tells_pictures_categories_and_maps_apart():
     assert len(fig.axes) == 6
     assert [len(a.images) for a in fig.axes] == [1, 1, 1, 1, 0, 0]
     assert fig.axes[0].get_title() == "a" and fig.axes[3].get_title() == ""
-    plt.close("all")
 
 
 @pytest.mark.parametrize("part", PARTS)
@@ -93,7 +92,6 @@ def test_names_stay_inside_the_picture():
         assert area.y0 <= box.y0 and box.y1 <= area.y1, text.get_text()
     x, y = ax.texts[1].get_position()  # what has room is named where it is
     assert (ax.texts[1].get_text(), x, y) == ("dog", 44.5, 44.5)
-    plt.close("all")
 
 
 @pytest.mark.parametrize(
@@ -106,7 +104,6 @@ def test_a_small_picture_names_few_categories(count, inches, named):
     _, ax = plt.subplots(figsize=(inches, inches))
     common.draw_segmentation(ax, many)
     assert len(ax.texts) == named
-    plt.close("all")
 
 
 def test_a_detail_holds_its_mask_and_a_margin():

@@ -18,6 +18,7 @@ from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_outp
 
 from jsws_lib.course.frames import MIME as EXPLORER
 from jsws_lib.course.measured import MIME
+from tools.explorers import outputs
 from tools.stamp import read_stamp
 from tools.try_page import served
 
@@ -67,18 +68,15 @@ class Site:
                 url = urlsplit(ref)
                 if url.scheme or url.netloc:
                     continue
-                target = self.folder / name
-                if url.path:
-                    target = (target.parent / unquote(url.path)).resolve()
-                if not target.is_file() or not target.is_relative_to(self.folder):
-                    yield f"{name}: {ref}"
-                elif url.fragment and target.suffix == ".html":
+                path = unquote(url.path) or Path(name).name
+                target = (self.folder / name).parent.joinpath(path).resolve()
+                found = target.is_file() and target.is_relative_to(self.folder)
+                if found and url.fragment and target.suffix == ".html":
                     page = self.pages[target.relative_to(self.folder).as_posix()]
                     anchor = unquote(url.fragment)
-                    if not page.find(attrs={"id": anchor}) and not page.find(
-                        "a", {"name": anchor}
-                    ):
-                        yield f"{name}: {ref}"
+                    found = page.find(id=anchor) or page.find("a", {"name": anchor})
+                if not found:
+                    yield f"{name}: {ref}"
 
 
 def build(source, target, **settings):
@@ -103,13 +101,6 @@ def notebooks(root):
     return {path.stem: nbformat.read(path, 4) for path in paths}
 
 
-def outputs(notebook, mime):
-    for cell in notebook.cells:
-        for output in cell.get("outputs", []):
-            if mime in output.get("data", {}):
-                yield output
-
-
 def test_all_pages_are_there_and_notebooks_to_download(site, root, notebooks):
     globs = ("README.md", "docs/*.md", "notebooks/**/*.ipynb")
     sources = [path.relative_to(root) for glob in globs for path in root.glob(glob)]
@@ -128,11 +119,11 @@ def test_figures_and_equations(site, notebooks):
     for name, notebook in notebooks.items():
         page = site.pages[f"notebooks/{name}.html"]
         alts = site.alts(f"notebooks/{name}.html")
-        pictures = list(outputs(notebook, "image/png"))
+        pictures = [output for _, output in outputs(notebook, "image/png")]
         assert all(alts) and len(alts) >= len({p.data["image/png"] for p in pictures}) > 0
         said = (p.metadata.get("image/png", {}).get("alt") for p in pictures)
         assert set(filter(None, said)) <= set(alts)
-        for number in outputs(notebook, MIME):
+        for _, number in outputs(notebook, MIME):
             assert number.data["text/plain"] in page.text
         texts = (c.source for c in notebook.cells if c.cell_type == "markdown")
         text = re.sub(r"```.*?```|`[^`]*`", "", "\n".join(texts), flags=re.S)
@@ -222,7 +213,6 @@ def page(chromium, address):
         yield tab
 
 
-@pytest.mark.browser
 def test_formulas_dark_mode_and_search_in_a_browser(page, address):
     page.goto(f"{address}notebooks/04_losses.html")
     page.locator("mjx-container").first.wait_for()
@@ -246,7 +236,6 @@ def test_formulas_dark_mode_and_search_in_a_browser(page, address):
     assert any("pseudo labels" in title for title in titles)
 
 
-@pytest.mark.browser
 def test_every_explorer_moves_without_a_kernel(page, address, site, notebooks):
     stored = {name: len(list(outputs(notebooks[name], EXPLORER))) for name in notebooks}
     assert any(stored.values())
@@ -270,18 +259,12 @@ def test_every_explorer_moves_without_a_kernel(page, address, site, notebooks):
 
 def move(control):
     """To its other end, by keyboard."""
-    kind, value = control.get_attribute("type"), control.input_value()
-    if kind == "checkbox":
-        control.press("Space")
-    elif kind == "range":
-        said = control.get_attribute("aria-valuetext")
-        control.press("Home" if value != "0" else "End")
-        assert control.get_attribute("aria-valuetext") != said
-    else:
-        control.press("Home" if value != "0" else "End")
+    kind, said = control.get_attribute("type"), control.get_attribute("aria-valuetext")
+    other_end = "Home" if control.input_value() != "0" else "End"
+    control.press("Space" if kind == "checkbox" else other_end)
+    assert kind != "range" or control.get_attribute("aria-valuetext") != said
 
 
-@pytest.mark.browser
 def test_the_first_picture_comes_soon(page, address, notebooks):
     """Within 1.5 s, or thrice what a page without pictures takes on a busy machine."""
     page.goto(f"{address}search.html", wait_until="load")
@@ -299,28 +282,21 @@ def test_the_site_is_small(site):
     assert sum(p.stat().st_size for p in site.folder.rglob("*") if p.is_file()) < 60e6
 
 
-@pytest.mark.browser
-@pytest.mark.parametrize("name", ["index", "notebooks/04_losses", "docs/recipe_study"])
-def test_pages_fit_a_phone(page, address, name):
+def test_pages_fit_a_phone_and_wide_figures_scroll(page, address):
     page.set_viewport_size({"width": 400, "height": 800})
-    page.goto(f"{address}{name}.html")
-    page.wait_for_load_state("networkidle")
-    assert page.evaluate("document.documentElement.scrollWidth") <= 400
-
-
-@pytest.mark.browser
-def test_wide_figures_keep_their_size_on_a_phone(page, address):
-    page.set_viewport_size({"width": 400, "height": 800})
-    page.goto(f"{address}notebooks/03_saliency_aggregation.html")
+    width = "document.documentElement.scrollWidth"
+    for name in ("index", "docs/recipe_study", "notebooks/04_losses"):
+        page.goto(f"{address}{name}.html")
+        page.wait_for_load_state("networkidle")
+        assert page.evaluate(width) <= 400, name
     first = page.locator("div.cell_output img.wide").first  # the method, as boxes
     first.scroll_into_view_if_needed()
     assert first.evaluate("image => image.clientWidth") > 640
     scrolls = "image => image.parentElement.scrollWidth > image.parentElement.clientWidth"
     assert first.evaluate(scrolls)
-    assert page.evaluate("document.documentElement.scrollWidth") <= 400
+    assert page.evaluate(width) <= 400
 
 
-@pytest.mark.browser
 def test_dark_pages_print_light_and_whole(page, address):
     page.goto(f"{address}notebooks/04_losses.html")
     page.evaluate("""document.documentElement.dataset.theme = "dark";

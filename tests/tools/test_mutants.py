@@ -18,5 +18,5 @@ def test_each_mutant_has_its_place(root):
 
 @pytest.mark.parametrize("old", ["no such text", "import"])
 def test_a_text_that_is_not_there_once_is_said(old):
-    with pytest.raises(ValueError, match=f"must occur once.*{old}.*mend MUTANTS"):
+    with pytest.raises(ValueError, match=f"must occur once.*{old}.*mend MISTAKES"):
         place(Mutant(old, "", "", "losses"))

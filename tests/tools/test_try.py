@@ -4,8 +4,6 @@ import base64
 import io
 import json
 import mimetypes
-import shutil
-import zlib
 
 import numpy as np
 import pytest
@@ -23,34 +21,23 @@ from tools import try_page
 # --- what cannot be built --------------------------------------------------------------
 
 
-@pytest.fixture
-def nothing_kept(monkeypatch, tmp_path):
+@pytest.mark.parametrize(
+    ("script", "words"),
+    [
+        ("", "npm is not installed"),
+        ("echo getaddrinfo failed >&2; exit 1", "getaddrinfo failed.*go online"),
+        ('echo > "$5/onnxruntime-web.tgz"', "another onnxruntime.* than the one pinned"),
+    ],
+)
+def test_what_npm_does_not_give_is_one_sentence(script, words, tmp_path, monkeypatch):
+    npm = tmp_path / "npm"
+    npm.write_text(f"#!/bin/sh\n{script}\n")
+    npm.chmod(0o755 if script else 0o644)
+    monkeypatch.setenv("PATH", str(tmp_path))
     monkeypatch.setattr(try_page, "CACHE", tmp_path / "parts")
-
-
-def npm(folder, monkeypatch, script):
-    folder.mkdir()
-    (folder / "npm").write_text(f"#!/bin/sh\n{script}\n")
-    (folder / "npm").chmod(0o755)
-    monkeypatch.setenv("PATH", f"{folder}:/usr/bin:/bin")
-
-
-def test_without_npm_or_a_network_one_sentence_says_so(nothing_kept, tmp_path, monkeypatch):
-    monkeypatch.setattr(shutil, "which", lambda name: None)
-    with pytest.raises(JswsError, match="npm is not installed"):
-        try_page.build(tmp_path / "site")
-    monkeypatch.undo()
-    monkeypatch.setattr(try_page, "CACHE", tmp_path / "parts")
-    npm(tmp_path / "offline", monkeypatch, "echo getaddrinfo failed >&2; exit 1")
-    with pytest.raises(JswsError, match="getaddrinfo failed.*go online"):
+    with pytest.raises(JswsError, match=words):
         try_page.build(tmp_path / "site")
     assert not (tmp_path / "site" / "try.html").exists()
-
-
-def test_another_package_than_the_pinned_is_refused(nothing_kept, tmp_path, monkeypatch):
-    npm(tmp_path / "other", monkeypatch, 'echo other > "$5/onnxruntime-web.tgz"')
-    with pytest.raises(JswsError, match="another onnxruntime-web.* than the one pinned"):
-        try_page.build(tmp_path / "site")
     assert not [*tmp_path.glob("parts/*")]
 
 
@@ -121,8 +108,6 @@ def pictures():
         yield Image.fromarray((np.asarray(picture) + noise).clip(0, 255).astype(np.uint8))
 
 
-@pytest.mark.slow
-@pytest.mark.browser
 @pytest.mark.parametrize("name", ["mini_S", "mini_M", "mini_MM", "photos_MM"])
 def test_the_page_answers_as_pytorch_does(tab, name):
     net, _ = load_ssnet(name)
@@ -152,8 +137,6 @@ def test_the_page_answers_as_pytorch_does(tab, name):
     assert np.min(spread, 0)[[0, 2]].min() > 1e-2  # not the same everywhere
 
 
-@pytest.mark.slow
-@pytest.mark.browser
 def test_sliders_by_keyboard_change_s_and_the_reset_brings_it_back(tab):
     tab.locator("#examples button").first.click()
     done(tab)
@@ -171,20 +154,6 @@ def test_sliders_by_keyboard_change_s_and_the_reset_brings_it_back(tab):
     assert tab.evaluate("[...shown.S]") == before
 
 
-def huge(width, height):
-    """A PNG of so many grey pixels, in a few hundred kilobytes."""
-
-    def chunk(kind, data):
-        body = kind + data
-        size, check = len(data), zlib.crc32(body)
-        return size.to_bytes(4, "big") + body + check.to_bytes(4, "big")
-
-    head = width.to_bytes(4, "big") + height.to_bytes(4, "big") + bytes([8, 0, 0, 0, 0])
-    data = zlib.compress(bytes(width + 1) * height)
-    chunks = chunk(b"IHDR", head) + chunk(b"IDAT", data) + chunk(b"IEND", b"")
-    return b"\x89PNG\r\n\x1a\n" + chunks
-
-
 SCENE = Image.fromarray(render(0, "val", 5, size=192).image).crop((0, 0, 192, 120))
 
 
@@ -192,6 +161,10 @@ def as_file(kind, picture=SCENE, **options):
     file = io.BytesIO()
     picture.save(file, kind, **options)
     return file.getvalue()
+
+
+def grey(*size):
+    return as_file("PNG", Image.new("L", size))
 
 
 def turned():
@@ -216,15 +189,15 @@ GIVEN = {  # a file's name: what makes it; what the page says, or the size it lo
     "letter.txt": (lambda: b"Dear reader", "letter.txt is no picture"),
     "cut.png": (lambda: as_file("PNG")[:30], "cut.png is no picture"),
     "empty.jpg": (lambda: b"", "0 bytes"),
-    "large.png": (lambda: huge(10_000, 10_000), "100 megapixels"),
+    "large.png": (lambda: grey(10_000, 10_000), "100 megapixels"),
     "IMG_1.HEIC": (lambda: HEIC, "HEIC"),
     "sized.svg": (SVG('width="90" height="60"').encode, [90, 60]),
     "moving.gif": (
         lambda: as_file("GIF", save_all=True, append_images=[Image.new("RGB", SCENE.size)]),
         [192, 120],  # the first picture
     ),
-    "wide.png": (lambda: huge(20_000, 10), [16_384, 8]),
-    "tall.png": (lambda: huge(10, 20_000), [8, 16_384]),
+    "wide.png": (lambda: grey(20_000, 10), [16_384, 8]),
+    "tall.png": (lambda: grey(10, 20_000), [8, 16_384]),
     "dot.png": (lambda: as_file("PNG", Image.new("RGB", (1, 1), "teal")), [1, 1]),
     "deep.png": (deep, [192, 120]),
     "print.jpg": (lambda: as_file("JPEG", SCENE.convert("CMYK")), [192, 120]),
@@ -234,8 +207,6 @@ GIVEN = {  # a file's name: what makes it; what the page says, or the size it lo
 UNREAD = ("sized.svg", "moving.gif")  # by Python
 
 
-@pytest.mark.slow
-@pytest.mark.browser
 @pytest.mark.parametrize("name", GIVEN)
 def test_odd_files_are_read_as_python_does_or_get_a_sentence(tab, name, tmp_path):
     make, wanted = GIVEN[name]
@@ -262,8 +233,6 @@ def test_odd_files_are_read_as_python_does_or_get_a_sentence(tab, name, tmp_path
     assert not said.is_visible() and tab.evaluate("shown.S.some((s) => s > 0.5)")
 
 
-@pytest.mark.slow
-@pytest.mark.browser
 @pytest.mark.parametrize(
     ("part", "fault"),
     [
@@ -295,8 +264,6 @@ def test_a_part_that_does_not_come_whole_is_asked_for_again(tab, site, part, fau
     assert not said.is_visible()
 
 
-@pytest.mark.slow
-@pytest.mark.browser
 def test_a_phone_a_keyboard_and_a_screen_reader(tab):
     tab.locator("#examples button").last.focus()
     tab.keyboard.press("Enter")
@@ -318,8 +285,6 @@ def test_a_phone_a_keyboard_and_a_screen_reader(tab):
     assert tab.evaluate("document.querySelector('video').srcObject.active") is False
 
 
-@pytest.mark.slow
-@pytest.mark.browser
 def test_what_it_says_where_it_cannot_work(chromium, site, address):
     page = chromium.new_page()
     page.goto((site / "try.html").as_uri())
@@ -334,8 +299,6 @@ def test_what_it_says_where_it_cannot_work(chromium, site, address):
         page.close()
 
 
-@pytest.mark.slow
-@pytest.mark.browser
 def test_little_is_loaded_and_late(chromium, site, address):
     known = json.loads((site / "try" / "page.json").read_text())
     drawings = [n["bytes"] for n in known["networks"] if n["kind"] == "drawing"]

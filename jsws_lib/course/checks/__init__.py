@@ -28,7 +28,6 @@ right answer and from the mistakes before it.
 import copy
 from collections.abc import Callable, Mapping
 from functools import wraps
-from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -132,10 +131,8 @@ def pair(got, what: str) -> tuple:
     return tuple(got)
 
 
-class Either(NamedTuple):
+class Either(tuple):
     """Several values that one and the same mistake may give."""
-
-    values: tuple
 
 
 def either(*values) -> Either:
@@ -169,7 +166,7 @@ def judge(
     if same(got, want, tolerance=tolerance):
         return
     for words, mistake in mistakes.items():
-        values = mistake.values if isinstance(mistake, Either) else (mistake,)
+        values = mistake if isinstance(mistake, Either) else (mistake,)
         expect(not any(_fits(got, v, tolerance) for v in values), where + words)
     apart = np.abs(_plain(got) - _plain(want)).max()
     raise Wrong(

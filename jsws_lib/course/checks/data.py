@@ -187,11 +187,8 @@ def _agree(image: np.ndarray, cut: np.ndarray) -> bool:
 
 @cache
 def _lazy() -> tuple[float, float, float, np.ndarray]:
-    """What calling everything background scores.
-
-    Returns:
-        pixel accuracy, mean IoU, the mean of the images' accuracies, and the numbers of
-        background pixels, void pixels and all pixels.
+    """Of calling everything background: pixel accuracy, mean IoU, the mean of the images'
+    accuracies, and the numbers of background pixels, void pixels and all pixels.
     """
     profile = get_profile()
     voc, matrix = profile.data / profile.voc, ConfusionMatrix()

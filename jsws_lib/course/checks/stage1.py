@@ -25,15 +25,7 @@ class _Toy(nn.Module):
 
 
 def _trained(step: Callable, seed: int):
-    """Take three steps on a toy.
-
-    Args:
-        step: called as `step(net, optimizer, rate, class_part, saliency_part)`.
-        seed: of the toy and its data.
-
-    Returns:
-        the network, and what the last step returned.
-    """
+    """A toy after three `step(net, optimizer, rate, *parts)`, and what the last gave."""
     torch.manual_seed(seed)
     net = _Toy().train()
     x, y = torch.randn(6, 3), torch.randn(4, 3) + 2

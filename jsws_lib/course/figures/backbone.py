@@ -12,10 +12,8 @@ def draw_blocks(fig: Figure, blocks: Sequence[tuple], *, image_side: int, title:
     """Stages of a backbone: their grid over the image, and the taps of a 3x3 filter.
 
     Args:
-        fig: a figure or subfigure to fill.
         blocks: (name, pixels a side, dilation rate, px between taps in training).
         image_side: px.
-        title: above all.
     """
     axes = fig.subplots(1, len(blocks), squeeze=False)[0]
     for ax, (name, side, rate, trained) in zip(axes, blocks, strict=True):
@@ -41,9 +39,7 @@ def draw_paths(fig: Figure, paths: np.ndarray, *, title: str = ""):
     """How many paths reach each pixel, as a map and as bars along its middle row.
 
     Args:
-        fig: a figure or subfigure to fill.
         paths: square map (side, side) >= 0, side odd; what is 0 is hatched.
-        title: above all.
     """
     paths = np.asarray(paths, float)
     side, reach = len(paths), len(paths) // 2
@@ -71,11 +67,9 @@ def draw_cost(
     """Operations, memory and receptive field of several networks, as bars.
 
     Args:
-        fig: a figure or subfigure to fill.
         cost: name -> (GFLOP, GB kept for the backward pass, receptive field in px).
         image_side: px, a line among the receptive fields.
         limit: GB, a line in the memory if it comes near.
-        title: above all.
     """
     axes = fig.subplots(1, 3, sharey=True)
     labels = ("GFLOP, forward", "GB kept for backward", "receptive field, px")
@@ -107,11 +101,9 @@ def draw_channel(
     """One channel of several networks beside the picture they saw.
 
     Args:
-        fig: a figure or subfigure to fill.
         picture: (H, W, 3) uint8.
         maps: name -> (h, w), each drawn up to its own largest value.
         mask: (H, W) bool, outlined in every panel.
-        title: above the picture.
     """
     axes = fig.subplots(1, 1 + len(maps))
     draw_image(axes[0], picture, title=title)

@@ -54,24 +54,18 @@ def draw_map(ax: Axes, values, *, title: str = "", vmin=0.0, vmax=1.0, cmap="gra
 
 
 def draw_segmentation(
-    ax: Axes,
-    segmentation,
-    *,
-    image=None,
-    title: str = "",
-    names: bool | Sequence[str] = True,
+    ax: Axes, segmentation, *, image=None, title: str = "", names: Sequence[str] = SHORT
 ):
-    """Draw categories in VOC's colours, over the image or on grey, with their names.
+    """Draw categories in VOC's colours, over the image or on grey, with `names` if any.
 
-    Grey, as VOC's black background hides its darkest colours. `names` are of background
-    and categories; True for VOC's, False for none.
+    Grey, as VOC's black background hides its darkest colours.
     """
     segmentation = np.asarray(segmentation)
     base = np.full((*segmentation.shape, 3), 205) if image is None else image
     ax.imshow(overlay(np.asarray(base), segmentation, alpha=1 if image is None else 0.65))
     without_axes(ax, title)
     if names:
-        _name_regions(ax, segmentation, SHORT if names is True else names)
+        _name_regions(ax, segmentation, names)
 
 
 def _name_regions(ax: Axes, segmentation: np.ndarray, names: Sequence[str]):
@@ -138,9 +132,9 @@ def gallery(
     return fig
 
 
-def draw_curves(ax: Axes, history: Sequence[dict], *, smooth: int = 0, title: str = ""):
-    """Losses over steps; `smooth` averages that many records."""
-    smooth = smooth or max(1, len(history) // 50)
+def draw_curves(ax: Axes, history: Sequence[dict], *, title: str = ""):
+    """Losses over steps, averaged to some fifty points."""
+    smooth = max(1, len(history) // 50)
     n = len(history) // smooth * smooth
 
     def averaged(key):
@@ -155,13 +149,7 @@ def draw_curves(ax: Axes, history: Sequence[dict], *, smooth: int = 0, title: st
     open_frame(ax, title)
 
 
-def draw_iou(
-    ax: Axes,
-    series: dict[str, np.ndarray],
-    *,
-    title: str = "",
-    names: Sequence[str] = SHORT,
-):
+def draw_iou(ax: Axes, series: dict[str, np.ndarray], *, names: Sequence[str] = SHORT):
     """Per-category IoU, one group of bars a category; `series` maps a name to (C+1,)."""
     width, inks = 0.8 / len(series), (INK["grey"], INK["a"], INK["b"], INK["c"])
     for k, (name, iou) in enumerate(series.items()):
@@ -171,7 +159,7 @@ def draw_iou(
     ax.set_xticks(range(len(names)), names, rotation=90, fontsize=8)
     ax.set(ylabel="IoU", ylim=(0, 1))
     ax.legend(frameon=False, fontsize=8, ncols=len(series))
-    open_frame(ax, title)
+    open_frame(ax)
 
 
 def draw_confusion(
@@ -187,11 +175,11 @@ def draw_confusion(
     return shown
 
 
-def draw_precision_recall(ax: Axes, curves: dict[str, tuple], *, title: str = ""):
+def draw_precision_recall(ax: Axes, curves: dict[str, tuple]):
     """Precision over recall for each name; a value is `(precision, recall)`."""
     styles = ("-", "--", "-.", ":")
     for (name, (precision, recall)), style in zip(curves.items(), styles, strict=False):
         ax.plot(recall, precision, style, label=name)
     ax.set(xlabel="recall", ylabel="precision", xlim=(0, 1), ylim=(0, 1.02))
     ax.legend(frameon=False, fontsize=8)
-    open_frame(ax, title)
+    open_frame(ax)

@@ -30,7 +30,6 @@ def draw_threshold(fig: Figure, image, sal_map, mask, threshold: int):
 
     Args:
         fig: an empty figure or subfigure, about four times as wide as high.
-        image: (H, W, 3) uint8.
         sal_map: (H, W) uint8.
         mask: (H, W), 1 where salient.
         threshold: 0 to 255; a pixel at or above it is found.
@@ -71,19 +70,14 @@ def _draw_equal_f(ax: Axes):
     recall, precision = np.meshgrid(*[np.linspace(0.01, 1, 100)] * 2)
     dotted = {"colors": INK["grey"], "linewidths": 0.7, "linestyles": ":"}
     f = f_measure(precision, recall)
-    ax.clabel(
-        ax.contour(recall, precision, f, [0.5, 0.7, 0.9], **dotted),
-        fmt="F = %.1f",
-        fontsize=8,
-    )
+    lines = ax.contour(recall, precision, f, [0.5, 0.7, 0.9], **dotted)
+    ax.clabel(lines, fmt="F = %.1f", fontsize=8)
 
 
 def draw_predicted(fig: Figure, image, prediction, names: Sequence[str]):
     """A picture, its categories over it and its saliency map, side by side.
 
     Args:
-        fig: an empty figure.
-        image: (H, W, 3) uint8.
         prediction: of `predict`, at the size of the image.
         names: of background and categories.
     """
@@ -105,31 +99,18 @@ def draw_beside(
     """Published numbers, and apart from them those measured on other pictures.
 
     Args:
-        ax: where to draw.
         columns: by test set, the competitors' numbers and the paper's own.
         here: by data set, one number a seed; may be empty.
-        title: says the measure.
     """
     looks = {
-        "others, in the paper": {
-            "marker": "o",
-            "color": INK["grey"],
-            "alpha": 0.5,
-            "ms": 5,
-        },
-        "the paper's method": {"marker": "D", "color": INK["b"], "mec": "black", "ms": 7},
-        "M-M here": {
-            "marker": "*",
-            "color": INK["a"],
-            "mec": "black",
-            "mew": 0.5,
-            "ms": 11,
-        },
+        "others, in the paper": ("o", {"color": INK["grey"], "alpha": 0.5, "ms": 5}),
+        "the paper's method": ("D", {"color": INK["b"], "mec": "black", "ms": 7}),
+        "M-M here": ("*", {"color": INK["a"], "mec": "black", "mew": 0.5, "ms": 11}),
     }
 
     def dots(k, values, label, first):
-        style = {"ls": "", "label": label if k == first else None}
-        ax.plot([k] * len(values), values, **style, **looks[label])
+        (marker, look), said = looks[label], label if k == first else None
+        ax.plot([k] * len(values), values, marker, label=said, **look)
 
     for k, (others, ours) in enumerate(columns.values()):
         dots(k, others, "others, in the paper", 0)

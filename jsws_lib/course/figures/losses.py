@@ -9,12 +9,14 @@ from matplotlib.figure import Figure
 from jsws_lib.course.figures.common import CENTRED, INK, draw_map, in_formula, open_frame
 from jsws_lib.ssnet import SSNetOutput
 
+_LEGEND = {"fontsize": 9, "frameon": False, "ncols": 3}
+_LEGEND |= {"handlelength": 1, "columnspacing": 0.8, "handletextpad": 0.3}
+
 
 def draw_two_pixels(fig: Figure, maps, saliency, values: dict, steps: dict):
     """Two pixels, left and right: what each shows, and which way each loss moves them.
 
     Args:
-        fig: an empty figure or subfigure.
         maps: H of the dog at both pixels, (2,) in [0, 1]; the rest is background.
         saliency: S at both pixels, (2,) in [0, 1].
         values: each loss by its name, a key of `INK`.
@@ -32,16 +34,7 @@ def draw_two_pixels(fig: Figure, maps, saliency, values: dict, steps: dict):
     ax.tick_params(labelsize=9, length=0)
     ax.set(ylim=(-0.55, 0.55), yticks=(-0.5, 0, 0.5))
     ax.set_ylabel("minus the gradient", fontsize=9)
-    ax.legend(
-        fontsize=9,
-        frameon=False,
-        loc="lower left",
-        bbox_to_anchor=(-0.05, 1),
-        ncols=3,
-        handlelength=1,
-        columnspacing=0.8,
-        handletextpad=0.3,
-    )
+    ax.legend(loc="lower left", bbox_to_anchor=(-0.05, 1), **_LEGEND)
     open_frame(ax)
 
 
@@ -57,16 +50,13 @@ def _draw_values(ax: Axes, maps: np.ndarray, saliency):
     ax.set_xticks((0, 1), ("left:\nsalient", "right:\nnot"), fontsize=9)
     ax.set(ylim=(0, 1.02), yticks=(0, 0.5, 1))
     ax.tick_params(axis="y", labelsize=8)
-    place = {"loc": "lower center", "bbox_to_anchor": (0.45, 1), "ncols": 3}
-    tight = {"handlelength": 1, "columnspacing": 0.8, "handletextpad": 0.3}
-    ax.legend(fontsize=9, frameon=False, **place, **tight)
+    ax.legend(loc="lower center", bbox_to_anchor=(0.45, 1), **_LEGEND)
 
 
 def draw_outcomes(fig: Figure, outcomes: Mapping[str, SSNetOutput], channels: dict):
     """A column for each outcome: the maps of some channels, then S.
 
     Args:
-        fig: an empty figure.
         outcomes: outputs for one image by their titles.
         channels: the channel of H by the name of its row, "bg" for the background.
     """
@@ -98,12 +88,10 @@ def draw_line_of_pixels(fig: Figure, start, end, steps, inside, *, title: str = 
     """A line of pixels: a category's margin over the background, and its first step.
 
     Args:
-        fig: an empty figure or subfigure.
         start, end: the category's logit minus the background's before and after, (M,).
         steps: minus the gradient at the start, at the category's and at the
             background's logits, (2, M).
         inside: where the object is, (M,) bool; nowhere if the category is absent.
-        title: of the picture.
     """
     at, margin, ink = np.arange(len(start)), np.asarray(end), INK["b"]
     top, low = fig.subplots(2, 1, sharex=True, height_ratios=(2, 1))

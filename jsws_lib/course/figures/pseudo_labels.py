@@ -31,7 +31,6 @@ def draw_suppressed(
 
     Args:
         fig: an empty figure or subfigure, about five times as wide as high.
-        image: (H, W, 3) uint8.
         label: (H, W) uint8 categories.
         scores: of that pixel after the product, (C+1,).
         allowed: the channels that may win: background and present categories.
@@ -62,14 +61,9 @@ def _draw_scores(ax: Axes, scores: np.ndarray, allowed: Sequence[int]):
     ax.axhline(0, color="black", lw=0.8)
     low, high = min(0, scores.min()), max(0, scores.max())
     room, best = (high - low or 1) * 0.3, int(scores.argmax())
-    ax.annotate(
-        f"{SHORT[best]} wins",
-        (best, scores[best]),
-        (best, high + 0.5 * room),
-        ha="left" if best < 3 else "center",
-        fontsize=9,
-        arrowprops={"arrowstyle": "-"},
-    )
+    style = {"fontsize": 9, "ha": "left" if best < 3 else "center"}
+    ends = (best, scores[best]), (best, high + 0.5 * room)
+    ax.annotate(f"{SHORT[best]} wins", *ends, arrowprops={"arrowstyle": "-"}, **style)
     ax.set(ylim=(low, high + room), xlim=(-0.8, len(scores) - 0.2))
     ax.set_xticks(at, SHORT, rotation=90, fontsize=8)
     ax.tick_params(axis="y", labelsize=8)
@@ -81,24 +75,19 @@ def _draw_scores(ax: Axes, scores: np.ndarray, allowed: Sequence[int]):
 
 def around(mask: np.ndarray, margin: int = 6) -> tuple[slice, slice]:
     """Rows and columns of a detail: what the mask (H, W) covers, and a margin."""
-    rows, columns = (np.flatnonzero(mask.any(axis)) for axis in (1, 0))
-    return tuple(
-        slice(max(0, at[0] - margin), at[-1] + margin + 1) for at in (rows, columns)
-    )
+    covered = (np.flatnonzero(mask.any(axis)) for axis in (1, 0))
+    return tuple(slice(max(0, at[0] - margin), at[-1] + margin + 1) for at in covered)
 
 
 def draw_refined(fig: Figure, image, q, label, *, detail=np.s_[:, :], title: str = ""):
     """A CRF's belief that a pixel is no background, (H, W), and its label map.
 
     Args:
-        fig: an empty figure or subfigure.
-        image: (H, W, 3) uint8.
         q: (H, W), probabilities.
         label: (H, W) uint8 categories.
         detail: rows and columns to show.
-        title: above both.
     """
     left, right = fig.subplots(1, 2)
     draw_map(left, q[detail], title="$1 - Q_{bg}$", cmap="cividis")
-    draw_segmentation(right, label[detail], image=image[detail], names=False)
+    draw_segmentation(right, label[detail], image=image[detail], names=())
     fig.suptitle(title, fontsize=9)

@@ -18,8 +18,6 @@ def draw_aggregation(fig: Figure, image, maps: dict, sal_map, mask):
     """A row of pictures: Eq. 1 at work, and where it misses the mask.
 
     Args:
-        fig: a figure or subfigure to fill.
-        image: (H, W, 3) uint8.
         maps: title -> category map, (H, W) in [0, 1], unweighted.
         sal_map: S, (H, W) in [0, 1].
         mask: Y, (H, W) of 0 and 1.
@@ -51,7 +49,6 @@ def draw_scores(fig: Figure, trainings: dict[str, dict]):
     """Two panels: mean v by role in each training, and what v adds to max F.
 
     Args:
-        fig: a figure to fill.
         trainings: name -> lists of one number a run: `v_salient`, `v_not_salient`, and
             where it was measured `gain`, thousandths of max F that v adds.
     """

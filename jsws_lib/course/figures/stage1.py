@@ -9,11 +9,8 @@ def draw_frame(fig: Figure, image, labels_only, joint, sal_map, *, title: str = 
     """One frame of two trainings: the image, what S and M see in it, and S of M.
 
     Args:
-        fig: an empty figure or subfigure.
-        image: (H, W, 3) uint8.
         labels_only, joint: (H, W) uint8, categories by S and by M.
         sal_map: (H, W) uint8, M's saliency map.
-        title: above all four.
     """
     axes = fig.subplots(2, 2).ravel()
     draw_image(axes[0], image, title="image")

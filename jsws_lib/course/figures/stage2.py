@@ -27,7 +27,6 @@ def draw_taps(ax: Axes, image, side: int, rates: Sequence[int], row: int, column
     Taps inside the map are filled; hollow ones lie outside, where padding reads zero.
 
     Args:
-        ax: to draw on.
         image: (H, W, 3), drawn under the map whatever its size.
         side: cells of the square map each way.
         rates: of the convolutions, from 6, 12, 18 and 24.
@@ -61,10 +60,7 @@ def draw_answers(fig: Figure, image, truth, teacher, student, *, title: str = ""
     """Image, truth, teacher, student, who is right where, and the share of each case.
 
     Args:
-        fig: an empty figure.
-        image: (H, W, 3) uint8.
         truth, teacher, student: (H, W) categories; truth may hold 255.
-        title: stands above the image.
     """
     image, truth = np.asarray(image), np.asarray(truth)
     known = truth != VOID
