@@ -143,19 +143,24 @@ def trials() -> str:
 
 
 def sam_trials() -> str:
-    """What was tried to make the SAM work, one row a trial; of M-M where one learned."""
-    head = ("trial", "steps", "from", "mIoU, %", "background IoU, %", "gap of *v*")
-    head += ("max *F*", "*v* = 1", "best *v*")
-    table = []
+    """What was tried to make the SAM work, a row a network."""
+    head = ("trial", "seed", "steps", "from", "mIoU, %", "background IoU, %")
+    head += ("gap of *v*", "max *F*", "*v* = 1", "best *v*")
+    table, shown = [], set()
     for row in _read("sam_trials")["rows"]:
-        start, found = "M" if row.get("start") else "–", row
-        if "student" in row:  # its M is a row above
-            start, found = "its M", row["student"]
-        cells = [f"{100 * found[name]:.1f}" for name in ("miou", "iou_background")]
-        saliency = ("max_f", "max_f_no_sam", "max_f_best_v")
-        cells += [f"{found['v_gap']:.2f}", *(f"{found[name]:.3f}" for name in saliency)]
-        table.append([row["trial"], str(row["steps"]), start, *cells])
-    return markdown(head, table, "lrl" + "r" * 6)
+        name, start = row["trial"], "M" if row.get("start") else "–"
+        networks = [(name.removesuffix("-then-MM"), start, row)]
+        if "student" in row:
+            networks.append((name, "its M", row["student"]))
+        for name, start, found in networks:
+            if (name, row["seed"]) in shown:  # the same M was a trial of its own
+                continue
+            shown.add((name, row["seed"]))
+            cells = [f"{100 * found[key]:.1f}" for key in ("miou", "iou_background")]
+            cells.append(f"{found['v_gap']:.2f}")
+            cells += [f"{found[f'max_f{key}']:.3f}" for key in ("", "_no_sam", "_best_v")]
+            table.append([name, str(row["seed"]), str(row["steps"]), start, *cells])
+    return markdown(head, table, "lrrl" + "r" * 6)
 
 
 def fields() -> str:
