@@ -177,7 +177,7 @@ def test_foreign_folders_and_impossible_settings_are_refused(tmp_path):
             make_mini(root, progress=False, **{**few, "n_class": 2})
         (root / place).unlink()
     (tmp_path / "file").touch()
-    with pytest.raises(JswsError, match="cannot be written to .*file/x"):
+    with pytest.raises(JswsError, match="cannot write .*file/x"):
         make_mini(tmp_path / "file/x", progress=False, **few)
     (root / "mini.json").write_text('{"parameters": {"seed": 0}}')
     with pytest.raises(JswsError, match="mini.json does not say how the data were drawn"):

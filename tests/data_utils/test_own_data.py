@@ -316,7 +316,7 @@ def test_pictures_are_what_they_were(world):
     assert close.mean() < 4  # of noise, which JPEG likes least
 
 
-def test_pseudo_labels_of_other_data_are_refused(world, tmp_path):
+def test_pseudo_labels_of_other_data_are_refused(world, tmp_path, monkeypatch):
     voc = world / "data/mine/VOCdevkit/VOC2012"
     for name in read_ids(voc / "ImageSets/Segmentation/train_aug.txt"):
         Image.new("L", (SIZE, SIZE), 4).save(tmp_path / f"{name}.png")
@@ -324,10 +324,11 @@ def test_pseudo_labels_of_other_data_are_refused(world, tmp_path):
     words = "holds the value 4; a VOC mask holds 0 to 3"
     with pytest.raises(JswsError, match=words):
         data[0, 0]
+    monkeypatch.setattr("data_utils.decoded.in_parallel", map)
     # The cache of squares names its readers, and hands them to other processes.
     again = pickle.loads(pickle.dumps([data._files(k) for k in range(3)]))
     with pytest.raises(JswsError, match=words):
-        Decoded(again, name="x", side=36, folder=tmp_path / "cache", workers=0)
+        Decoded(again, name="x", side=36, folder=tmp_path / "cache")
     assert again[0][1][1].__name__ == "read_class_mask"
 
 
