@@ -6,6 +6,7 @@ import warnings
 import numpy as np
 import pytest
 import torch
+from helpers import refuses
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
@@ -13,7 +14,6 @@ from PIL import Image
 from sklearn.metrics import confusion_matrix, jaccard_score
 from torchmetrics.classification import MulticlassJaccardIndex
 
-from data_utils.errors import JswsError
 from jsws_lib.experiments.structure import StructureMeasure
 from jsws_lib.metrics import PROTOCOLS, ConfusionMatrix, SaliencyMeasure
 
@@ -113,24 +113,18 @@ def test_counts_pass_32_bits():
 
 def test_confusion_matrix_rejects_bad_input():
     zeros = np.zeros((2, 3), np.uint8)
-    for target, pred, words in [
-        (zeros, zeros.T, "prediction is 2 x 3 px, target is 3 x 2 px"),
-        (zeros + 77, zeros, "target holds the value 77"),
-        (zeros, zeros + 21, "prediction holds the value 21"),
-        (zeros + 255, zeros + 255, "prediction holds the value 255"),
-        (zeros.astype(int) - 1, zeros, "target holds the value -1"),
-        (zeros, zeros / 2, "integers, found float64"),
-    ]:
-        with pytest.raises(JswsError, match=words):
-            ConfusionMatrix().update(target, pred)
-    with pytest.raises(JswsError, match="'union'"):
-        ConfusionMatrix(absent="none")
-    with pytest.raises(JswsError, match="nothing to score"):
-        ConfusionMatrix().compute()
-    with pytest.raises(JswsError, match="absent='zero'"):
-        ConfusionMatrix().__iadd__(ConfusionMatrix(absent="zero"))
-    with pytest.raises(JswsError, match="cannot merge names="):
-        ConfusionMatrix(2, names="ab").__iadd__(ConfusionMatrix(2, names="ac"))
+    one = ConfusionMatrix()
+    refuses("prediction is 2 x 3 px, target is 3 x 2 px", one.update, zeros, zeros.T)
+    refuses("target holds the value 77", one.update, zeros + 77, zeros)
+    refuses("prediction holds the value 21", one.update, zeros, zeros + 21)
+    refuses("prediction holds the value 255", one.update, zeros + 255, zeros + 255)
+    refuses("target holds the value -1", one.update, zeros.astype(int) - 1, zeros)
+    refuses("integers, found float64", one.update, zeros, zeros / 2)
+    refuses("'union'", ConfusionMatrix, absent="none")
+    refuses("nothing to score", one.compute)
+    refuses("absent='zero'", one.__iadd__, ConfusionMatrix(absent="zero"))
+    two, three = (ConfusionMatrix(2, names=names) for names in ("ab", "ac"))
+    refuses("cannot merge names=", two.__iadd__, three)
 
 
 def test_confusion_matrix_prints_class_names():
@@ -340,10 +334,9 @@ def test_tensors_of_any_precision(dtype):
 def test_order_and_merging_of_images(protocol):
     whole = measured(protocol, PAIRS[:8])
     left, right = SaliencyMeasure(protocol), SaliencyMeasure(protocol)
-    for i in (6, 1, 4):
-        left.update(*PAIRS[i])
-    for i in (0, 7, 2, 3, 5):
-        right.update(*PAIRS[i])
+    for measure, order in ((left, (6, 1, 4)), (right, (0, 7, 2, 3, 5))):
+        for i in order:
+            measure.update(*PAIRS[i])
     left += right
     for one, other in zip(left.compute()[:-1], whole[:-1], strict=True):
         assert np.allclose(one, other, atol=1e-12)
@@ -388,28 +381,20 @@ def test_only_toolbox_resizes_and_does_so_in_float():
     expected = measured("toolbox", [(resized, mask)])
     assert scores.max_f == expected.max_f and scores.mae == expected.mae
     for name in PROTOCOLS.keys() - {"toolbox"}:
-        with pytest.raises(JswsError, match="map is 2 x 2 px, mask is 20 x 12 px"):
-            measured(name, [(small, mask)])
+        words = "map is 2 x 2 px, mask is 20 x 12 px"
+        refuses(words, measured, name, [(small, mask)])
 
 
 def test_saliency_measure_rejects_bad_input():
     mask = np.eye(4, dtype=bool)
-    for sal_map, words in [
-        (np.full((4, 4), 7.0), r"found float64 in \[7, 7\]"),
-        (np.full((4, 4), np.nan), "found float64"),
-        (np.full((4, 4), -0.1), "found float64"),
-        (np.ones((4, 4), int), "found int64"),
-        (np.ones((1, 4, 4), np.uint8), "HxW"),
-    ]:
-        with pytest.raises(JswsError, match=words):
-            measured("pysod", [(sal_map, mask)])
-    with pytest.raises(JswsError, match="found float64 in .-inf"):
-        measured("toolbox", [(np.where(mask, 1, -np.inf), mask)])
-    with pytest.raises(JswsError, match=r"expected 0..255"):
-        measured("pysod", [(mask / 2, mask * 700)])
-    with pytest.raises(JswsError, match="choose one of"):
-        SaliencyMeasure("f_beta")
-    with pytest.raises(JswsError, match="nothing to score"):
-        SaliencyMeasure().compute()
-    with pytest.raises(JswsError, match="'toolbox' into 'pysod'"):
-        SaliencyMeasure("pysod").__iadd__(SaliencyMeasure())
+    pysod, toolbox = SaliencyMeasure("pysod"), SaliencyMeasure("toolbox")
+    refuses(r"found float64 in \[7, 7\]", pysod.update, np.full((4, 4), 7.0), mask)
+    refuses("found float64", pysod.update, np.full((4, 4), np.nan), mask)
+    refuses("found float64", pysod.update, np.full((4, 4), -0.1), mask)
+    refuses("found int64", pysod.update, np.ones((4, 4), int), mask)
+    refuses("HxW", pysod.update, np.ones((1, 4, 4), np.uint8), mask)
+    refuses("found float64 in .-inf", toolbox.update, np.where(mask, 1, -np.inf), mask)
+    refuses("expected 0..255", pysod.update, mask / 2, mask * 700)
+    refuses("choose one of", SaliencyMeasure, "f_beta")
+    refuses("nothing to score", SaliencyMeasure().compute)
+    refuses("'toolbox' into 'pysod'", pysod.__iadd__, toolbox)

