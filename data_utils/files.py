@@ -132,12 +132,9 @@ def read_text(path: Path | str, *, advice: str) -> str:
 
 
 def read_json(path: Path | str, *keys: str, advice: str) -> dict:
-    """Read a JSON file of ours.
+    """Read a JSON file of ours, which must have these keys.
 
-    Args:
-        path: the file.
-        keys: it must have.
-        advice: what to do about a damaged one, the end of the error's sentence.
+    `advice`, what to do about a damaged one, ends the error's sentence.
 
     Raises:
         JswsError: no such file, not JSON, not an object, or without one of the keys.

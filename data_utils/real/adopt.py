@@ -27,7 +27,7 @@ from tqdm.auto import tqdm
 from data_utils import pictures as readers
 from data_utils.categories import MOST, NOTE, natural
 from data_utils.errors import JswsError
-from data_utils.files import read_text, whole_folder, write_bytes, write_png
+from data_utils.files import read_text, whole, whole_folder, write_bytes, write_png
 from data_utils.parallel import FEW, in_parallel
 from data_utils.pictures import SUFFIXES, key
 from data_utils.voc import VOID
@@ -113,9 +113,17 @@ def _rows(path: Path) -> list[tuple[int, list[str]]]:
     text = read_text(path, advice="give a table of labels")
     first = text.lstrip().partition("\n")[0]
     delimiter = next((sign for sign in first if sign in ",;\t"), ",")
-    reader = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, strict=True)
+    reader, rows = (
+        csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, strict=True),
+        [],
+    )
     try:
-        rows = [(reader.line_num, fields) for row in reader if (fields := _trimmed(row))]
+        for row in reader:
+            fields = [field.strip() for field in row]
+            while fields and not fields[-1]:  # empty ones at the end
+                fields.pop()
+            if fields:
+                rows.append((reader.line_num, fields))
     except csv.Error as error:
         raise JswsError(f"{path}, line {reader.line_num}: {error}") from None
     if not rows or rows[0][1][0].casefold() != "file":
@@ -124,14 +132,6 @@ def _rows(path: Path) -> list[tuple[int, list[str]]]:
             "`file`, such as `file,labels`"
         )
     return rows
-
-
-def _trimmed(row: list[str]) -> list[str]:
-    """A line's fields without spaces around them, and without empty ones at the end."""
-    fields = [field.strip() for field in row]
-    while fields and not fields[-1]:
-        fields.pop()
-    return fields
 
 
 def _listed(cells: list[str], where: str) -> list[str]:
@@ -213,9 +213,8 @@ def _take(job: _Job, *, root: Path, names: Sequence[str]) -> tuple[str, bool]:
     if job.picture.suffix.lower() in (".jpg", ".jpeg"):
         _link(job.picture, first)
     else:
-        file = io.BytesIO()
-        picture.save(file, "JPEG", quality=95, subsampling=0)
-        write_bytes(first, file.getvalue())
+        with whole(first) as file:
+            picture.save(file, "JPEG", quality=95, subsampling=0)
     for other in others:
         _link(first, other)
     masks, category = [], False

@@ -67,7 +67,15 @@ def _fill(room: Path, path: Path):
     left, names = SWELL * path.stat().st_size + SLACK, {}
     try:
         for member in tqdm(_members(path), desc=f"unpack {path.name}", unit="file"):
-            place = room / _trusted(member, path)
+            name = PurePosixPath(member.name)
+            drive = ":" in name.parts[0] if name.parts else False
+            outside = name.is_absolute() or ".." in name.parts or "\0" in member.name
+            if outside or drive or member.kind not in ("file", "folder"):
+                raise JswsError(
+                    f"{path} is not to be trusted: it holds {member.name!r}, "
+                    f"{member.kind}; delete it"
+                )
+            place = room / name
             if "__MACOSX" in place.parts:
                 continue
             if member.kind == "folder":
@@ -126,20 +134,3 @@ def _members(path: Path) -> Iterator[Member]:
                 pass  # up to gzip's checksum, which stands at the very end
     else:
         raise JswsError(f"{path} is neither a tar nor a zip archive; delete it")
-
-
-def _trusted(member: Member, path: Path) -> PurePosixPath:
-    """A member's path below the root.
-
-    Raises:
-        JswsError: it would lead out of it, or the member is neither file nor folder.
-    """
-    name = PurePosixPath(member.name)
-    drive = ":" in name.parts[0] if name.parts else False
-    outside = name.is_absolute() or ".." in name.parts or drive or "\0" in member.name
-    if outside or member.kind not in ("file", "folder"):
-        raise JswsError(
-            f"{path} is not to be trusted: it holds {member.name!r}, {member.kind}; "
-            "delete it"
-        )
-    return name

@@ -6,7 +6,7 @@ that a mask lacks) is said, because it changes measures; and pictures that stand
 training and in a test set are found by a hash of what they show.
 """
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from itertools import product
@@ -291,27 +291,19 @@ def picture_hash(image: Image.Image) -> bytes | None:
 
 
 def _cross(found: Iterable[tuple[Verdict, bool, list[_Seen]]]):
-    """Note pictures of a test set that a training set holds, too."""
+    """Note pictures of a test set that a training set holds, too.
+
+    Their hashes differ by `ALIKE` bits at most.
+    """
     sets = {True: [], False: []}
     for verdict, trained, seen in found:
-        hashes = {one.digest: one.job.image.name for one in seen if one.digest}
-        sets[trained].append((verdict, hashes))
-    for (verdict, hashes), (other, theirs) in product(sets[False], sets[True]):
-        for mine, its in _alike(hashes, theirs):
-            verdict.add("both", f"{mine} is {its} of {other.name}")
-
-
-def _alike(mine: dict[bytes, str], theirs: dict[bytes, str]) -> Iterator[tuple[str, str]]:
-    """The names of pairs whose hashes differ by `ALIKE` bits at most."""
-    if not (mine and theirs):
-        return
-    a, b = (
-        np.unpackbits(np.array([list(h) for h in hashes], np.uint8), axis=1) * 2.0 - 1
-        for hashes in (mine, theirs)
-    )
-    a, b = a.astype(np.float32), b.astype(np.float32)
-    names, its = list(mine.values()), list(theirs.values())
-    for start in range(0, len(a), 1000):
-        differ = (256 - a[start : start + 1000] @ b.T) / 2
-        for i, j in zip(*np.nonzero(differ <= ALIKE), strict=True):
-            yield names[start + i], its[j]
+        names = {one.digest: one.job.image.name for one in seen if one.digest}
+        if names:
+            bits = np.unpackbits(np.array([list(h) for h in names], np.uint8), axis=1)
+            signs = bits.astype(np.float32) * 2 - 1
+            sets[trained].append((verdict, signs, list(names.values())))
+    for (verdict, a, names), (other, b, its) in product(sets[False], sets[True]):
+        for start in range(0, len(a), 1000):
+            differ = (256 - a[start : start + 1000] @ b.T) / 2
+            for i, j in zip(*np.nonzero(differ <= ALIKE), strict=True):
+                verdict.add("both", f"{names[start + i]} is {its[j]} of {other.name}")
