@@ -6,6 +6,7 @@ import os
 import pickle
 import re
 import shlex
+import shutil
 import sys
 from dataclasses import replace
 from pathlib import Path
@@ -25,7 +26,7 @@ from data_utils.real.adopt import adopt, read_table
 from data_utils.real.check import check
 from data_utils.voc import VOC_CLASSES, palette, read_ids
 from jsws_lib.cli import main as cli
-from jsws_lib.config import PROFILES, STEADY
+from jsws_lib.config import STEADY
 from jsws_lib.engine import checkpoints, runs
 from jsws_lib.engine.checkpoints import load_ssnet, read_weights
 from jsws_lib.engine.evaluation import evaluate
@@ -47,19 +48,25 @@ def draw(k: int) -> tuple[Image.Image, list[str], np.ndarray]:
     picture = Image.fromarray(noise.clip(0, 255).astype(np.uint8))
     truth = Image.new("L", picture.size)
     names = [NAMES[k % 3]] + ([NAMES[(k // 3) % 3]] if k % 4 == 0 else [])
-    for at, name in enumerate(dict.fromkeys(names)):
+    names = list(dict.fromkeys(names))
+    for at, name in enumerate(names):
         x, y = int(rng.integers(3, 9)) + 26 * at, int(rng.integers(4, 28))
-        box, ink = (x, y, x + 20, y + 20), INKS[name]
-        for canvas, colour in ((picture, ink), (truth, NAMES.index(name) + 1)):
+        for canvas, ink in ((picture, INKS[name]), (truth, NAMES.index(name) + 1)):
             pen = ImageDraw.Draw(canvas)
             if name == "disc":
-                pen.ellipse(box, fill=colour)
+                pen.ellipse((x, y, x + 20, y + 20), fill=ink)
             elif name == "frame":
-                pen.rectangle(box, outline=colour, width=6)
+                pen.rectangle((x, y, x + 20, y + 20), outline=ink, width=6)
             else:
-                pen.rectangle((x + 7, y, x + 13, y + 20), fill=colour)
-                pen.rectangle((x, y + 7, x + 20, y + 13), fill=colour)
-    return picture, list(dict.fromkeys(names)), np.asarray(truth)
+                pen.line((x + 10, y, x + 10, y + 20), ink, width=7)
+                pen.line((x, y + 10, x + 20, y + 10), ink, width=7)
+    return picture, names, np.asarray(truth)
+
+
+def occurrences() -> dict[str, int]:
+    """How many training pictures have each category."""
+    labels = [draw(k)[1] for k in range(TRAIN)]
+    return {name: sum(name in one for one in labels) for name in NAMES}
 
 
 def make_folder(root: Path) -> Path:
@@ -166,13 +173,12 @@ def test_the_page_has_the_whole_way():
 
 
 def test_adopting_says_what_there_is(walked):
-    _, said = walked
-    assert f"{TRAIN} pictures to train on, {VAL} to measure on" in said["data adopt"]
-    assert f"saliency masks: {TRAIN} and {VAL}" in said["data adopt"]
-    rows = re.findall(r"^ +(\d) (\w+): (\d+)$", said["data adopt"], re.M)
+    said = walked[1]["data adopt"]
+    assert f"{TRAIN} pictures to train on, {VAL} to measure on" in said
+    assert f"saliency masks: {TRAIN} and {VAL}" in said
+    rows = re.findall(r"^ +(\d) (\w+): (\d+)$", said, re.M)
     assert [row[:2] for row in rows] == [("1", "cross"), ("2", "disc"), ("3", "frame")]
-    labels = [name for k in range(TRAIN) for name in draw(k)[1]]
-    assert [int(row[2]) for row in rows] == [labels.count(name) for name in NAMES]
+    assert [int(row[2]) for row in rows] == list(occurrences().values())
 
 
 def test_check_looks_at_adopted_data(folder):
@@ -181,9 +187,7 @@ def test_check_looks_at_adopted_data(folder):
     found = {verdict.name: verdict for verdict in check(data, workers=0)}
     assert set(found) == {"DUTS-TR", "ECSSD", "VOC2012 train_aug", "VOC2012 val"}
     assert all(v.state == "ok" and v.published is None for v in found.values())
-    labels = [name for k in range(TRAIN) for name in draw(k)[1]]
-    count = {name: labels.count(name) for name in NAMES}
-    assert found["VOC2012 train_aug"].categories == count
+    assert found["VOC2012 train_aug"].categories == occurrences()
     assert not found["VOC2012 val"].categories  # measured on; nobody labelled it
     assert found["VOC2012 val"].words() == ["ok    VOC2012 val: 6"]
     voc = data / "VOCdevkit/VOC2012"
@@ -377,25 +381,21 @@ def test_files_are_copied_where_links_are_impossible(folder, monkeypatch):
 
 def test_the_run_knows_its_labels(folder, small):
     """Other labels or masks of the same pictures are another run."""
-    take(folder)
     profile = replace(small, data=folder / "data/mine")
-    first = Run("M", profile, STEADY).name
     note = profile.data / profile.voc / "categories.json"
-    kept = note.read_text()
-    table = (folder / "labels.csv").read_text()
-    for damage in ("labels", "masks"):
-        (folder / "data/mine").rename(folder / f"before {damage}")
-        if damage == "labels":
-            text = table.replace("IMG 00.jpg,cross", "IMG 00.jpg,disc")
-            assert text != table
-            (folder / "labels.csv").write_text(text)
-        else:
-            (folder / "labels.csv").write_text(table)
-            Image.new("L", (SIZE, SIZE), 255).save(folder / "masks/IMG 04.png")
+
+    def taken():
+        shutil.rmtree(profile.data, ignore_errors=True)
         take(folder)
-        assert note.read_text() != kept
-        assert Run("M", profile, STEADY).name != first
-    assert Run("M", PROFILES["mini"], STEADY).name.startswith("mini-")
+        return note.read_text(), Run("M", profile, STEADY).name
+
+    found, table = [taken()], (folder / "labels.csv").read_text()
+    (folder / "labels.csv").write_text(table.replace("00.jpg,cross", "00.jpg,disc"))
+    found.append(taken())
+    (folder / "labels.csv").write_text(table)
+    Image.new("L", (SIZE, SIZE), 255).save(folder / "masks/IMG 04.png")
+    found.append(taken())
+    assert all(len(set(three)) == 3 for three in zip(*found, strict=True))
 
 
 def test_a_network_of_other_categories_is_refused(small, world, tmp_path, monkeypatch):

@@ -138,6 +138,27 @@ def test_confusion_matrix_prints_class_names():
 # --- saliency: maps and masks --------------------------------------------------------
 
 
+def one_pixel(mask):
+    alone = mask * 0
+    alone[len(mask) // 2, mask.shape[1] // 2] = 255
+    return alone
+
+
+KINDS = (  # what becomes of a random map and its mask
+    lambda sal_map, mask, rng: (37 + sal_map * (167 / 255), mask),  # dim: 37 to 204
+    lambda sal_map, mask, rng: (sal_map * 0 + rng.integers(0, 256), mask),  # constant
+    lambda sal_map, mask, rng: (sal_map * 0, mask),
+    lambda sal_map, mask, rng: (sal_map, mask * 0),  # nothing is salient
+    lambda sal_map, mask, rng: (sal_map, mask * 0 + 255),  # everything is
+    lambda sal_map, mask, rng: (mask, mask),  # perfect
+    lambda sal_map, mask, rng: (255 - mask, mask),  # all wrong
+    lambda sal_map, mask, rng: (sal_map, rng.choice(LEVELS, mask.shape)),  # graded
+    lambda sal_map, mask, rng: ((sal_map > 128) * 255, mask),  # two levels
+    lambda sal_map, mask, rng: (sal_map, one_pixel(mask)),
+)
+LEVELS = [0, 1, 25, 26, 128, 129, 200, 255]  # around every threshold of a mask
+
+
 def pair(k: int) -> tuple[np.ndarray, np.ndarray]:
     """The k-th of 200 pairs (map, mask), uint8: random ones, then what breaks programs."""
     rng = np.random.default_rng(k)
@@ -147,29 +168,7 @@ def pair(k: int) -> tuple[np.ndarray, np.ndarray]:
     mask[top : top + rng.integers(2, h), left : left + rng.integers(2, w)] = 255
     noise = rng.normal(0, rng.uniform(5, 120), (h, w))
     sal_map = (mask * rng.uniform(0.2, 1) + noise).clip(0, 255).astype(np.uint8)
-    kind = k % 10
-    if kind == 0:
-        sal_map = (37 + sal_map * (167 / 255)).astype(np.uint8)  # dim: 37 to 204
-    elif kind == 1:
-        sal_map[:] = rng.integers(0, 256)  # constant
-    elif kind == 2:
-        sal_map[:] = 0
-    elif kind == 3:
-        mask[:] = 0  # nothing is salient
-    elif kind == 4:
-        mask[:] = 255  # everything is
-    elif kind == 5:
-        sal_map = mask.copy()  # perfect
-    elif kind == 6:
-        sal_map = 255 - mask  # all wrong
-    elif kind == 7:  # graded, around every threshold of a mask
-        mask = rng.choice([0, 1, 25, 26, 128, 129, 200, 255], (h, w)).astype(np.uint8)
-    elif kind == 8:
-        sal_map = (sal_map > 128).astype(np.uint8) * 255  # two levels
-    elif kind == 9:
-        mask[:] = 0
-        mask[h // 2, w // 2] = 255  # one pixel
-    return sal_map, mask
+    return tuple(one.astype(np.uint8) for one in KINDS[k % 10](sal_map, mask, rng))
 
 
 def measured(protocol, pairs):

@@ -36,19 +36,18 @@ def test_profile_paper_is_section_4_1():
     assert reading == ("mean_probs", "bce", "probs")
 
 
-def test_paper_staircase():
-    for step, rate in ((0, 1e-4), (999, 1e-4), (1000, 5e-5), (9999, 1e-4 / 2**9)):
-        assert learning_rate(Schedule(), step, 10_000) == pytest.approx(rate, rel=1e-9)
-    assert learning_rate(Schedule(), 9999, 10_000) == pytest.approx(1.953e-7, rel=1e-4)
-
-
-def test_released_staircases():
-    first, second = JSWS2020.schedules
-    at = [learning_rate(first, k, 10_000) for k in (0, 1999, 2000, 4000)]
-    assert at == pytest.approx([1e-4, 1e-4, 1e-5, 1e-6])
-    at = [learning_rate(second, k, 10_000) for k in (0, 2999, 3000)]
-    assert at == pytest.approx([5e-6, 5e-6, 2.5e-6])
-    assert first.betas[0] == second.betas[0] == 0.95
+@pytest.mark.parametrize(
+    ("schedule", "rates"),
+    [
+        (Schedule(), {0: 1e-4, 999: 1e-4, 1000: 5e-5, 9999: 1e-4 / 2**9}),
+        (JSWS2020.schedules[0], {0: 1e-4, 1999: 1e-4, 2000: 1e-5, 4000: 1e-6}),
+        (JSWS2020.schedules[1], {0: 5e-6, 2999: 5e-6, 3000: 2.5e-6}),
+    ],
+)
+def test_staircases_of_the_paper_and_of_the_released_code(schedule, rates):
+    found = {step: learning_rate(schedule, step, 10_000) for step in rates}
+    assert found == pytest.approx(rates, rel=1e-9)
+    assert schedule.betas[0] == (0.9 if schedule == Schedule() else 0.95)
 
 
 def test_onecycle_rises_to_its_peak_and_falls_towards_zero():
