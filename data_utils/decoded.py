@@ -19,7 +19,7 @@ import json
 import os
 import shutil
 from collections.abc import Callable, Sequence
-from functools import partial
+from functools import cached_property, partial
 from pathlib import Path
 
 import numpy as np
@@ -100,25 +100,23 @@ class _Layer:
         sources = files + (images.files if images else ())
         self.path = folder / f"{prefix}{_state_digest(sources, side)}.npy"
         try:
-            self._map()
+            len(self)  # maps it
         except (OSError, ValueError, EOFError):  # not there, or what a power cut left
             sizes = images.sizes() if images else [None] * len(files)
             _build(list(zip(files, sizes, strict=True)), self.path, side)
             for other in folder.glob(f"{prefix}*.npy"):  # of these files before a change
                 if other != self.path:
                     other.unlink(missing_ok=True)
-            self._map()
+            len(self)
 
-    def _map(self):
-        self._rows = np.load(self.path, mmap_mode="r")
-        self._length = len(self._rows)
+    @cached_property
+    def _rows(self) -> np.ndarray:
+        return np.load(self.path, mmap_mode="r")
 
     def __len__(self):
-        return self._length
+        return len(self._rows)
 
     def __getitem__(self, index: int) -> np.ndarray:
-        if self._rows is None:  # each process maps the file for itself
-            self._map()
         return np.asarray(self._rows[index])  # of a memory map each slice would be one, too
 
     def sizes(self) -> list[tuple[int, int]]:
@@ -126,8 +124,8 @@ class _Layer:
         return [tuple(self[k][-SIZE:].view(np.int32).tolist()) for k in range(len(self))]
 
     def __getstate__(self) -> dict:
-        """What a data-loading process gets: the name of the file, not its contents."""
-        return {**vars(self), "_rows": None, "files": ()}
+        """What a data-loading process gets: the file's name, to map it for itself."""
+        return {"path": self.path}
 
 
 def decode(job: tuple, *, side: int) -> np.ndarray:

@@ -52,7 +52,6 @@ UNUSUAL = {
     "their values categories?",
     "both": "pictures that also stand in a set of the other kind (training, test)",
 }
-ALONE = ("count", "nothing")  # said of a set, not of so many files
 
 
 class _Job(NamedTuple):
@@ -79,7 +78,8 @@ class Verdict:
     name: str
     pairs: int
     published: int | None
-    findings: dict[str, list[str]] = field(default_factory=dict)  # kind: file names
+    # Kind: file names, none where it is said of the whole set.
+    findings: dict[str, list[str]] = field(default_factory=dict)
     categories: dict[str, int] = field(default_factory=dict)  # images that have each
 
     @property
@@ -98,16 +98,14 @@ class Verdict:
         of = "" if self.published is None else f" of {self.published:,}"
         lines = [f"{self.state:<4}  {self.name}: {self.pairs:,}{of}"]
         for kind, names in self.findings.items():
-            what = {**WRONG, **UNUSUAL}[kind]
-            count = "" if kind in ALONE else f"{len(names):,} "
-            lines.append(f"      {count}{what}" + (f"; first: {names[0]}" if names else ""))
+            what = (WRONG | UNUSUAL)[kind]
+            first = f"{len(names):,} {what}; first: {names[0]}" if names else what
+            lines.append(f"      {first}")
         if self.categories:
             there = [f"{name} {n:,}" for name, n in self.categories.items() if n]
             absent = len(self.categories) - len(there)
-            lines.append(
-                f"      images with {', '.join(there)}"
-                + (f"; {absent} categories do not occur" if absent else "")
-            )
+            more = f"; {absent} categories do not occur" if absent else ""
+            lines.append(f"      images with {', '.join(there)}{more}")
         return lines
 
 
