@@ -80,22 +80,9 @@ class Decoded:
 
 
 class _Layer:
-    """The images, or the masks of one kind, of all samples: one file.
+    """The images, or the masks of one kind of those images, of all samples: one file."""
 
-    Args:
-        files: path and reader of each.
-        images: of masks, what they belong to.
-    """
-
-    def __init__(
-        self,
-        files: Files,
-        images: "_Layer | None" = None,
-        *,
-        name: str,
-        side: int,
-        folder: Path,
-    ):
+    def __init__(self, files: Files, images=None, *, name: str, side: int, folder: Path):
         self.files, prefix = files, f"{name}_{side}_{_files_digest(files, folder)}_"
         sources = files + (images.files if images else ())
         self.path = folder / f"{prefix}{_state_digest(sources, side)}.npy"

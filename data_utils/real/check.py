@@ -116,11 +116,9 @@ def check(
     pseudo_labels: Path | None = None,
     workers: int | None = None,
 ) -> list[Verdict]:
-    """Look at every data set under a data root.
+    """Look at every data set under a data root, and at its folder `voc`.
 
     Args:
-        root: the data root.
-        voc: VOC's folder under it.
         pseudo_labels: folder of `<id>.png` for the list train_aug, to be looked at, too.
         workers: processes; default one per core, 0 for none.
 

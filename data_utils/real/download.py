@@ -116,8 +116,6 @@ def download(
     """Bring one data set under the data root.
 
     Args:
-        source: of `sources()`.
-        root: the data root.
         given: an archive that was fetched already, or the folder that holds it.
         keep: leave the archives in `<root>/.downloads`.
 

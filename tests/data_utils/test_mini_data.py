@@ -31,12 +31,6 @@ SMALL = dict(size=64, n_class=24, n_saliency=24, n_val=8, n_test=8, progress=Fal
 FEW = dict(size=48, n_class=1, n_saliency=1, n_val=1, n_test=1, progress=False, workers=1)
 
 
-def contents(root):
-    return {
-        str(p.relative_to(root)): p.read_bytes() for p in root.rglob("*") if p.is_file()
-    }
-
-
 @pytest.fixture(scope="module")
 def class_scenes():
     return [render(0, "train_aug", k, size=64) for k in range(250)]
@@ -52,7 +46,12 @@ def saliency_scenes():
 
 def test_workers_do_not_change_a_byte(mini_data, tmp_path):
     other = make_mini(tmp_path / "two", workers=2, **SMALL)
-    assert contents(other) == contents(mini_data)
+    both = [
+        sorted(p for p in root.rglob("*") if p.is_file()) for root in (mini_data, other)
+    ]
+    for one, two in zip(*both, strict=True):
+        assert one.relative_to(mini_data) == two.relative_to(other)
+        assert one.read_bytes() == two.read_bytes()
 
 
 def test_an_image_depends_on_seed_split_and_k_only():
