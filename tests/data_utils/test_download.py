@@ -191,9 +191,10 @@ def test_https_that_leads_to_http_is_not_followed(server, tmp_path, monkeypatch)
     assert not (tmp_path / "x.zip").exists()
 
 
-def test_what_remains_of_a_longer_file_is_thrown_away(server, tmp_path):
-    for known in (KNOWN, {}):
-        (tmp_path / "x.zip.part").write_bytes(bytes(2 * len(PICTURES)))
+def test_what_remains_of_another_file_is_thrown_away(server, tmp_path):
+    longer = 2 * len(PICTURES)
+    for known, size in ((KNOWN, longer), ({}, longer), (KNOWN, 1000)):
+        (tmp_path / "x.zip.part").write_bytes(bytes(size))
         path = fetch(archive(server, "good", **known), tmp_path)
         assert path.read_bytes() == PICTURES
         path.unlink()
