@@ -47,3 +47,12 @@ def refuses(words, call, *given, **options) -> str:
         call(*given, **options)
     assert "\n" not in str(caught.value)
     return str(caught.value)
+
+
+def jsws(*words):
+    """A command in this process: `exit_code`, `stdout`, `exception`."""
+    from typer.testing import CliRunner
+
+    from jsws_lib.cli.main import app
+
+    return CliRunner().invoke(app, [*map(str, words)])

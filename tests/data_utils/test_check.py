@@ -6,10 +6,11 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from helpers import refuses
+from helpers import jsws
 from PIL import Image
 
 from data_utils.categories import all_labels
+from data_utils.errors import JswsError
 from data_utils.real import check as module
 from data_utils.real.check import check, picture_hash
 from data_utils.real.download import sources
@@ -188,26 +189,19 @@ def test_the_hash_tells_pictures_apart(root):
     assert picture_hash(Image.new("RGB", (50, 40), "blue")) is None
 
 
-def test_the_command(root, tmp_path, capsys, monkeypatch):
-    from jsws_lib.cli.main import app
-
+def test_the_command(root, tmp_path, monkeypatch):
     monkeypatch.setattr(module, "in_parallel", lambda work, jobs, workers: map(work, jobs))
 
-    def jsws(*words):
-        with pytest.raises(SystemExit) as stop:
-            app(["data", "check", "--data", *map(str, words)], standalone_mode=True)
-        return stop.value.code, capsys.readouterr().out
-
-    status, said = jsws(root)
-    assert status == 0 and said.count("ok") == 4
+    done = jsws("data", "check", "--data", root)
+    assert done.exit_code == 0 and done.stdout.count("ok") == 4
     shutil.rmtree(root / "DUTS-TR" / "DUTS-TR-Mask")
-    status, said = jsws(root, "--json")
-    assert status == 1
-    verdicts = {v["name"]: v for v in json.loads(said)}
+    done = jsws("data", "check", "--data", root, "--json")
+    assert done.exit_code == 1
+    verdicts = {v["name"]: v for v in json.loads(done.stdout)}
     categories, voc = verdicts["VOC2012 val"]["categories"], root / "VOCdevkit/VOC2012"
     labels = all_labels(voc, read_ids(voc / "ImageSets/Segmentation/val.txt"))
     assert [*categories.values()] == labels.sum(0).astype(int).tolist()
     states = {name: v["state"] for name, v in verdicts.items()}
     assert states["DUTS-TR"] == "FAIL" and states["ECSSD"] == "ok"
-    words = ["data", "check", "--data", str(tmp_path / "x")]
-    refuses("no data set under", app, words, standalone_mode=False)
+    refused = jsws("data", "check", "--data", tmp_path / "x").exception
+    assert isinstance(refused, JswsError) and "no data set under" in str(refused)

@@ -14,7 +14,7 @@ from urllib.parse import urlparse
 
 import numpy as np
 import pytest
-from helpers import refuses
+from helpers import jsws, refuses
 from scipy.io import savemat
 
 from data_utils.errors import JswsError
@@ -441,9 +441,7 @@ def test_profiles_look_where_downloads_go():
     } <= held.keys()
 
 
-def test_the_command(server, tmp_path, monkeypatch, capsys):
-    from jsws_lib.cli.main import app
-
+def test_the_command(server, tmp_path, monkeypatch):
     manifest = tmp_path / "sources.toml"
     manifest.write_text(
         '[SET]\ntitle = "A set"\npage = "http://page"\nlicence = "free"\ncite = "us"\n'
@@ -453,35 +451,30 @@ def test_the_command(server, tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(module, "SOURCES", manifest)
     root = tmp_path / "a root"
 
-    def jsws(*words):
-        with pytest.raises(SystemExit) as stop:
-            app([*map(str, words)], standalone_mode=True)
-        return stop.value.code, capsys.readouterr().out
+    assert jsws("data", "download", "SET", "--data", root).exit_code == 0
+    done = jsws("data", "download", "SET", "--data", root)
+    assert done.exit_code == 0 and "is there already" in done.stdout and "us" in done.stdout
+    done = jsws("data", "list", "--data", root, "--json")
+    assert json.loads(done.stdout)[0]["missing"] == []
 
-    assert jsws("data", "download", "SET", "--data", root)[0] == 0
-    status, said = jsws("data", "download", "SET", "--data", root)
-    assert status == 0 and "is there already" in said and "us" in said
-    status, said = jsws("data", "list", "--data", root, "--json")
-    assert json.loads(said)[0]["missing"] == []
+    def refused(words, *names):
+        done = jsws("data", "download", *names)
+        assert isinstance(done.exception, JswsError) and words in str(done.exception)
+        return done.stdout
 
-    def refused(said, *words):
-        refuses(said, app, [*map(str, words)], standalone_mode=False)
-
-    said = "unknown data set 'XYZ'; choose from SET"
-    refused(said, "data", "download", "XYZ", "--data", root)
+    refused("unknown data set 'XYZ'; choose from SET", "XYZ", "--data", root)
     assert os.listdir(root) == ["set"]
     # One that cannot be had stops no other.
     text = manifest.read_text()
     gone = text.replace("[SET", "[GONE")
     manifest.write_text(gone.replace("/good/", "/404/").replace("set/", "gone/") + text)
-    both = ["data", "download", "GONE", "SET", "--data"]
-    refused("not fetched: GONE, for the reasons above", *both, tmp_path / "new")
+    both = ["GONE", "SET", "--data"]
+    said = refused("not fetched: GONE, for the reasons above", *both, tmp_path / "new")
     assert (tmp_path / "new/set/images/1.jpg").is_file()
-    assert "FAIL: " in capsys.readouterr().out
+    assert "FAIL: " in said
     (tmp_path / "drawn").mkdir()
     (tmp_path / "drawn/mini.json").touch()
-    said = "drawn holds the embedded drawings; name another"
-    refused(said, *both, tmp_path / "drawn")
+    refused("drawn holds the embedded drawings; name another", *both, tmp_path / "drawn")
 
 
 @pytest.mark.parametrize("make", [zipped, tarred])

@@ -15,7 +15,7 @@ from unittest.mock import Mock
 import numpy as np
 import pytest
 import torch
-from helpers import refuses
+from helpers import jsws, refuses
 from PIL import Image, ImageDraw, ImageOps
 
 from data_utils.categories import all_labels, categories
@@ -151,16 +151,13 @@ def walked(tmp_path_factory):
         for name in ("JSWS_PROFILE", "JSWS_DATA", "JSWS_TRAIN"):
             patch.delenv(name, raising=False)
         for words in commands():
-            patch.setattr(sys, "argv", words)
-            said[" ".join(words[1:3])] = run(words[1:])
+            said[" ".join(words[1:3])] = run(*words[1:])
     return root, said
 
 
-def run(words: list[str]) -> str:
+def run(*words) -> str:
     """One command in this process; what it printed."""
-    from typer.testing import CliRunner
-
-    done = CliRunner().invoke(cli.app, words)
+    done = jsws(*words)
     assert done.exit_code == 0, (words, done.output, done.exception)
     return done.stdout
 
@@ -262,7 +259,7 @@ def test_json_of_evaluate_segmentation(walked, monkeypatch):
     root, _ = walked
     truth = root / "data/mine/VOCdevkit/VOC2012/SegmentationClass"
     words = ["evaluate", "segmentation", "--pred", truth, "--gt", truth, "--json"]
-    record = json.loads(run([*map(str, words)]).splitlines()[-1])
+    record = json.loads(run(*words).splitlines()[-1])
     assert record["categories"] == ["background", *NAMES]
     assert record["iou"] == [1, 1, 1, 1] and record["miou"] == 1
     # Masks that lie elsewhere: the categories are asked for.
@@ -272,8 +269,8 @@ def test_json_of_evaluate_segmentation(walked, monkeypatch):
     for path in truth.glob("*.png"):
         (root / "elsewhere" / path.name).write_bytes(path.read_bytes())
     words[-1:] = ["elsewhere", "--categories", truth.parent]
-    assert "frame" in run([*map(str, words)])
-    assert "frame" not in run([*map(str, words[:-2])])
+    assert "frame" in run(*words)
+    assert "frame" not in run(*words[:-2])
 
 
 # --- the folders ---------------------------------------------------------------------
