@@ -12,27 +12,11 @@ from helpers import refuses, same
 from safetensors.torch import save_file
 from torch import nn
 
-from jsws_lib import backbones
-from jsws_lib.backbones import (
-    BACKBONES,
-    SURGERY,
-    build_backbone,
-    densenet169,
-    dilate,
-    mini_classifier,
-    vgg16,
-)
+from jsws_lib import backbones, ssnet
+from jsws_lib.backbones import SURGERY, build_backbone, dilate, mini_classifier
 from jsws_lib.config import JSWS2020, PAPER, STEADY, Recipe
 from jsws_lib.engine.checkpoints import describe, load_ssnet, recipe_fields, save_weights
-from jsws_lib.ssnet import (
-    Deconvolution,
-    DilatedHead,
-    SaliencyAggregation,
-    SegmentationNetwork,
-    SSNet,
-    build_ssnet,
-    smoothed,
-)
+from jsws_lib.ssnet import DilatedHead, SegmentationNetwork, SSNet, build_ssnet, smoothed
 
 
 def count(module):
@@ -99,7 +83,7 @@ def test_feature_shapes_and_dilated_convolutions(name, channels, n_dilated, stri
 
 
 def test_densenet_dilates_blocks_3_and_4():
-    features = on_meta(densenet169, weights=None).features
+    features = on_meta(backbones.densenet169, weights=None).features
     for block, rate in (("denseblock3", 2), ("denseblock4", 4)):
         found = dilated(features.get_submodule(block))
         assert [m.dilation for m in found] == [(rate, rate)] * 32
@@ -185,8 +169,8 @@ def test_a_densenet_ends_in_a_relu_unless_a_recipe_drops_it():
 @pytest.mark.parametrize("factor", [8, 16])
 def test_deconvolution_is_bilinear_interpolation(factor):
     maps = torch.randn(2, 3, 6, 5, generator=torch.Generator().manual_seed(0))
-    fixed = Deconvolution(3, factor)
-    learnt = Deconvolution(3, factor, trainable=True)  # starts the same
+    fixed = ssnet.Deconvolution(3, factor)
+    learnt = ssnet.Deconvolution(3, factor, trainable=True)  # starts the same
     assert (count(learnt), count(fixed)) == (3 * 3 * (2 * factor) ** 2, 0)
     expected = F.interpolate(maps, scale_factor=factor, mode="bilinear")
     for layer in (fixed, learnt):
@@ -194,7 +178,7 @@ def test_deconvolution_is_bilinear_interpolation(factor):
 
 
 def test_a_transposed_convolution_alone_would_dim_the_rim():
-    weight = Deconvolution(1, 8).weight
+    weight = ssnet.Deconvolution(1, 8).weight
     gain = F.conv_transpose2d(torch.ones(1, 1, 4, 4), weight, stride=8, padding=4)[0, 0]
     assert gain[16, 16] == 1
     assert gain[0, [16, 0]].tolist() == pytest.approx([0.5625, 0.3164], abs=5e-5)
@@ -268,7 +252,7 @@ def test_smoothing_takes_out_a_lattice_and_nothing_even():
 
 
 def test_sam_is_one_weighted_sum_per_category():
-    sam = SaliencyAggregation(3, 4)
+    sam = ssnet.SaliencyAggregation(3, 4)
     feats = torch.randn(2, 3, 4, 4, generator=torch.Generator().manual_seed(0))
     expected = torch.einsum("bchw,ichw->bi", feats, sam.conv.weight) + sam.conv.bias
     torch.testing.assert_close(sam(feats), expected, rtol=1e-4, atol=1e-5)
@@ -277,8 +261,8 @@ def test_sam_is_one_weighted_sum_per_category():
 def test_the_released_initialisation_saturates_and_pytorchs_does_not():
     torch.manual_seed(0)
     feats = torch.randn(2, 1664, 32, 32)
-    calm = SaliencyAggregation(1664, 32)(feats)
-    loud = SaliencyAggregation(1664, 32, init_std=0.02)(feats)
+    calm = ssnet.SaliencyAggregation(1664, 32)(feats)
+    loud = ssnet.SaliencyAggregation(1664, 32, init_std=0.02)(feats)
     assert calm.std().item() == pytest.approx(0.58, abs=0.15)
     assert 20 < loud.std() < 35
     slope = loud.sigmoid() * loud.sigmoid().neg().add(1)
@@ -396,6 +380,6 @@ def test_every_recipe_survives_a_trip_through_its_checkpoint(recipe, stage, tmp_
 
 
 def test_vgg_keeps_torchvisions_names():
-    names = on_meta(vgg16, weights=None).features.state_dict()
+    names = on_meta(backbones.vgg16, weights=None).features.state_dict()
     assert {"0.weight", "28.bias"} <= names.keys() and len(names) == 26
-    assert set(BACKBONES) == {name for name, _ in SURGERY}
+    assert set(backbones.BACKBONES) == {name for name, _ in SURGERY}
