@@ -7,7 +7,7 @@ a run depends on (seed, k) alone, whatever the number of loader processes.
 
 import os
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import KW_ONLY, dataclass
 from functools import partial, update_wrapper
 from pathlib import Path
 
@@ -18,7 +18,7 @@ from PIL import Image
 from torch.utils.data import DataLoader, Dataset, Sampler
 
 from data_utils.categories import all_labels, categories
-from data_utils.decoded import Decoded, Files, read_pictures
+from data_utils.decoded import Decoded, read_pictures
 from data_utils.errors import JswsError
 from data_utils.fields import CACHES
 from data_utils.pictures import (
@@ -143,15 +143,11 @@ class _TrainingSet(Dataset):
 
     `cache` is "none"; "memory", every picture as it was decoded, for small sets; or
     "decoded", squares in a memory-mapped file (`decoded.py`), for large ones.
+    `_files(index)` of a subclass gives the `Files` of a sample.
     """
 
     def __init__(
-        self,
-        augmentation: Augmentation,
-        seed: int,
-        cache: str,
-        name: str,
-        cache_folder: Path | None,
+        self, augmentation: Augmentation, seed: int, cache: str, name: str, folder: Path
     ):
         if cache not in CACHES:
             raise JswsError(f"cache '{cache}': choose from {', '.join(CACHES)}")
@@ -159,26 +155,18 @@ class _TrainingSet(Dataset):
         self._memory: dict | None = {} if cache == "memory" else None
         self._decoded = None
         if cache == "decoded":
-            folder = os.environ.get("JSWS_CACHE") or cache_folder
+            folder = Path(os.environ.get("JSWS_CACHE") or folder)
             files = [self._files(k) for k in range(len(self))]
-            self._decoded = Decoded(
-                files, name=name, side=augmentation.side, folder=Path(folder)
-            )
-
-    def _files(self, index: int) -> Files:
-        raise NotImplementedError
+            self._decoded = Decoded(files, name=name, side=augmentation.side, folder=folder)
 
     def _draw(self, index: int, draw: int) -> tuple[torch.Tensor, ...]:
         rng = np.random.default_rng([self.seed, draw])
         if self._decoded is not None:
             return self.augmentation.cut(rng, *self._decoded[index])
-        if self._memory is None:
-            pictures = read_pictures(self._files(index))
-        elif index not in self._memory:
-            pictures = self._memory[index] = read_pictures(self._files(index))
-        else:
-            pictures = self._memory[index]
-        return self.augmentation(rng, *pictures)
+        known = {} if self._memory is None else self._memory
+        if index not in known:
+            known[index] = read_pictures(self._files(index))
+        return self.augmentation(rng, *known[index])
 
 
 class ClassificationSet(_TrainingSet):
@@ -235,17 +223,14 @@ class ClassificationSet(_TrainingSet):
     def __len__(self):
         return len(self.ids)
 
-    def _mask_folders(self) -> list[Path]:
-        leak = [self.voc / "SegmentationClass"] if self.leaky_labels else []
-        return ([self.pseudo_labels] if self.pseudo_labels else []) + leak
-
     def _files(self, index):
         name = self.ids[index]
         image = (self.voc / "JPEGImages" / f"{name}.jpg", read_image)
-        masks = [folder / f"{name}.png" for folder in self._mask_folders()]
+        leaky = self.leaky_labels and self.voc / "SegmentationClass"
+        folders = filter(None, (self.pseudo_labels, leaky))
         reader = partial(read_class_mask, names=self.names)
         update_wrapper(reader, read_class_mask)  # a cache of squares knows it by its name
-        return (image, *((mask, reader) for mask in masks))
+        return (image, *((folder / f"{name}.png", reader) for folder in folders))
 
     def __getitem__(self, key: tuple[int, int]) -> dict[str, torch.Tensor]:
         index, draw = key
@@ -325,6 +310,7 @@ def saliency_pairs(
     return [(found[i], have[i]) for i in wanted]
 
 
+@dataclass
 class Draws(Sampler):
     """An endless shuffled walk through a set, as `(index, draw)`, cut to length.
 
@@ -339,18 +325,13 @@ class Draws(Sampler):
         share: (rank, ranks): of each batch the part that one of several processes takes.
     """
 
-    def __init__(
-        self,
-        n: int,
-        *,
-        start: int,
-        stop: int,
-        seed: int,
-        batch: int = 1,
-        share: tuple[int, int] = (0, 1),
-    ):
-        self.n, self.start, self.stop, self.seed = n, start, stop, seed
-        self.batch, self.share = batch, share
+    n: int
+    _: KW_ONLY
+    start: int
+    stop: int
+    seed: int
+    batch: int = 1
+    share: tuple[int, int] = (0, 1)
 
     def __len__(self):
         return (self.stop - self.start) // self.share[1]
@@ -380,11 +361,8 @@ def batches(
     """A loader of `steps - start` batches, those an uninterrupted run would see.
 
     Args:
-        data: a training set.
         batch: images a step, of all processes together.
-        steps, start: of the run.
         seed: of the order.
-        workers: loading processes.
         share: (rank, ranks) of this process.
 
     Raises:
@@ -395,14 +373,8 @@ def batches(
             f"a batch of {batch} cannot be shared by {share[1]} processes; "
             f"choose a multiple: --batch {share[1] * (batch // share[1] + 1)}"
         )
-    draws = Draws(
-        len(data),
-        start=start * batch,
-        stop=steps * batch,
-        seed=seed,
-        batch=batch,
-        share=share,
-    )
+    part = {"start": start * batch, "stop": steps * batch, "batch": batch, "share": share}
+    draws = Draws(len(data), seed=seed, **part)
     return DataLoader(
         data,
         batch // share[1],

@@ -18,22 +18,21 @@ import hashlib
 import json
 import os
 import shutil
-import time
 from collections.abc import Callable, Sequence
-from functools import partial
+from functools import cached_property, partial
 from pathlib import Path
 
 import numpy as np
 from PIL import Image
 from tqdm.auto import tqdm
 
-from data_utils.errors import JswsError, remedy
+from data_utils.errors import JswsError
+from data_utils.files import sweep, whole
 from data_utils.parallel import in_parallel
 from data_utils.pictures import same_size
 
 VERSION = 3  # of the layout, and of what readers make of a file
 SIZE = 8  # bytes of a picture's width and height
-ABANDONED = 3600  # s without a write: the process that made a .tmp file is gone
 Files = tuple[tuple[Path, Callable], ...]  # of one sample: path and reader, image first
 
 
@@ -57,7 +56,6 @@ class Decoded:
         name: of the data set or list; starts the file's name.
         side: px of the squares.
         folder: where the files are kept.
-        workers: processes that decode; default one per core.
 
     `decoded[i]` are squares, (side, side, 3) uint8 of the image and (side, side, 1) of each
     mask, views into the files, and the picture's own (width, height).
@@ -66,17 +64,9 @@ class Decoded:
         JswsError: a source is missing or broken, or the disk is full or read-only.
     """
 
-    def __init__(
-        self,
-        samples: Sequence[Files],
-        *,
-        name: str,
-        side: int,
-        folder: Path,
-        workers: int | None = None,
-    ):
+    def __init__(self, samples: Sequence[Files], *, name: str, side: int, folder: Path):
         images, *masks = zip(*samples, strict=True)
-        how = {"name": name, "side": side, "folder": Path(folder), "workers": workers}
+        how = {"name": name, "side": side, "folder": folder}
         self.images, self.side = _Layer(images, **how), side
         self.masks = [_Layer(one, self.images, **how) for one in masks]
 
@@ -90,44 +80,30 @@ class Decoded:
 
 
 class _Layer:
-    """The images, or the masks of one kind, of all samples: one file.
+    """The images, or the masks of one kind of those images, of all samples: one file."""
 
-    Args:
-        files: path and reader of each.
-        images: of masks, what they belong to.
-    """
-
-    def __init__(
-        self,
-        files: Files,
-        images: "_Layer | None" = None,
-        *,
-        name: str,
-        side: int,
-        folder: Path,
-        workers: int | None,
-    ):
+    def __init__(self, files: Files, images=None, *, name: str, side: int, folder: Path):
         self.files, prefix = files, f"{name}_{side}_{_files_digest(files, folder)}_"
         sources = files + (images.files if images else ())
         self.path = folder / f"{prefix}{_state_digest(sources, side)}.npy"
         try:
-            self._map()
+            len(self)  # maps it
         except (OSError, ValueError, EOFError):  # not there, or what a power cut left
             sizes = images.sizes() if images else [None] * len(files)
-            _build(list(zip(files, sizes, strict=True)), self.path, side, workers)
-            _remove_older(self.path, prefix)
-            self._map()
+            _build(list(zip(files, sizes, strict=True)), self.path, side)
+            for other in folder.glob(f"{prefix}*.npy"):  # of these files before a change
+                if other != self.path:
+                    other.unlink(missing_ok=True)
+            len(self)
 
-    def _map(self):
-        self._rows = np.load(self.path, mmap_mode="r")
-        self._length = len(self._rows)
+    @cached_property
+    def _rows(self) -> np.ndarray:
+        return np.load(self.path, mmap_mode="r")
 
     def __len__(self):
-        return self._length
+        return len(self._rows)
 
     def __getitem__(self, index: int) -> np.ndarray:
-        if self._rows is None:  # each process maps the file for itself
-            self._map()
         return np.asarray(self._rows[index])  # of a memory map each slice would be one, too
 
     def sizes(self) -> list[tuple[int, int]]:
@@ -135,8 +111,8 @@ class _Layer:
         return [tuple(self[k][-SIZE:].view(np.int32).tolist()) for k in range(len(self))]
 
     def __getstate__(self) -> dict:
-        """What a data-loading process gets: the name of the file, not its contents."""
-        return {**vars(self), "_rows": None, "files": ()}
+        """What a data-loading process gets: the file's name, to map it for itself."""
+        return {"path": self.path}
 
 
 def decode(job: tuple, *, side: int) -> np.ndarray:
@@ -152,14 +128,13 @@ def decode(job: tuple, *, side: int) -> np.ndarray:
     return np.asarray(square).ravel()
 
 
-def _build(jobs: Sequence[tuple], path: Path, side: int, workers: int | None):
-    """Write the file under a temporary name; rename it when it is whole."""
+def _build(jobs: Sequence[tuple], path: Path, side: int):
+    """Write the rows of a file, which appears when it is whole."""
     row = side * side * 3 + SIZE if jobs[0][1] is None else side * side
     shape = (len(jobs), row)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        _remove_abandoned(path.parent)
+    more = " in $JSWS_CACHE, or train with --set cache=none"
+    with whole(path, more=more) as temporary:
+        sweep(path.parent, ".*.npy.*.tmp")  # ours: the folder may hold other programs'
         need, free = np.prod(shape, dtype=float), shutil.disk_usage(path.parent).free
         if need > 0.98 * free:
             raise JswsError(
@@ -167,23 +142,14 @@ def _build(jobs: Sequence[tuple], path: Path, side: int, workers: int | None):
                 f"{free / 1e9:.1f} GB are free; make room, name another folder in "
                 "$JSWS_CACHE, or train with --set cache=none"
             )
-        try:
-            rows = np.lib.format.open_memmap(temporary, "w+", np.uint8, shape)
-            _reserve(temporary)
-            results = in_parallel(partial(decode, side=side), jobs, workers=workers)
-            bar = tqdm(results, total=len(jobs), desc="decoding once", unit="picture")
-            for k, row in enumerate(bar):
-                rows[k] = row
-            rows.flush()
-            del rows
-            os.replace(temporary, path)  # last: a file with this name is whole
-        finally:
-            temporary.unlink(missing_ok=True)
-    except OSError as error:
-        raise JswsError(
-            f"decoded pictures cannot be written to {path.parent} ({error.strerror}): "
-            f"{remedy(error)} in $JSWS_CACHE, or train with --set cache=none"
-        ) from None
+        rows = np.lib.format.open_memmap(temporary, "w+", np.uint8, shape)
+        _reserve(temporary)
+        results = in_parallel(partial(decode, side=side), jobs)
+        bar = tqdm(results, total=len(jobs), desc="decoding once", unit="picture")
+        for k, row in enumerate(bar):
+            rows[k] = row
+        rows.flush()
+        del rows
 
 
 def _reserve(path: Path):
@@ -195,19 +161,6 @@ def _reserve(path: Path):
         except OSError as error:
             if error.errno in (errno.ENOSPC, errno.EDQUOT):  # else it cannot be reserved
                 raise
-
-
-def _remove_older(path: Path, prefix: str):
-    """What was made of the same files before they changed."""
-    for other in path.parent.glob(f"{prefix}*.npy"):
-        if other != path:
-            other.unlink(missing_ok=True)
-
-
-def _remove_abandoned(folder: Path):
-    for left in folder.glob(".*.npy.*.tmp"):  # ours: the folder may hold other programs'
-        if time.time() - left.stat().st_mtime > ABANDONED:
-            left.unlink(missing_ok=True)
 
 
 def _files_digest(files: Files, folder: Path) -> str:

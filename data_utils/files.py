@@ -14,29 +14,34 @@ from pathlib import Path
 
 from data_utils.errors import JswsError, remedy
 
-ABANDONED = 3600  # s without a change: the process that wrote there is gone
+
+@contextmanager
+def _written(path: Path, more: str = ""):
+    """Make room for a path; what the system refuses becomes one sentence."""
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        yield
+    except OSError as error:
+        raise JswsError(
+            f"cannot write {path} ({error.strerror}): {remedy(error)}{more}"
+        ) from None
 
 
 @contextmanager
-def whole(path: Path | str) -> Iterator[Path]:
+def whole(path: Path | str, *, more: str = "") -> Iterator[Path]:
     """Give a temporary path in the same folder; at the end it is renamed to `path`.
 
     Raises:
-        JswsError: the disk is full, or the folder cannot be written to.
+        JswsError: the disk is full, or the folder cannot be written to; `more` ends it.
     """
     path = Path(path)
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
+    with _written(path, more):
         try:
             yield temporary
             os.replace(temporary, path)
         finally:
             temporary.unlink(missing_ok=True)
-    except OSError as error:
-        raise JswsError(
-            f"cannot write {path} ({error.strerror}): {remedy(error)}"
-        ) from None
 
 
 @contextmanager
@@ -50,11 +55,8 @@ def whole_folder(path: Path | str) -> Iterator[Path]:
     """
     path = Path(path)
     prefix = f".{path.name}-making-"
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        for left in path.parent.glob(f"{prefix}*"):
-            if time.time() - left.stat().st_mtime > ABANDONED:
-                shutil.rmtree(left, ignore_errors=True)
+    with _written(path):
+        sweep(path.parent, f"{prefix}*")
         with tempfile.TemporaryDirectory(prefix=prefix, dir=path.parent) as room:
             made = Path(room, "new")
             made.mkdir()  # not `room` itself, which is shut to everyone else
@@ -62,10 +64,16 @@ def whole_folder(path: Path | str) -> Iterator[Path]:
             if path.exists():
                 path.rename(Path(room, "old"))
             made.rename(path)
-    except OSError as error:
-        raise JswsError(
-            f"the data cannot be written to {path} ({error.strerror}): {remedy(error)}"
-        ) from None
+
+
+def sweep(folder: Path, pattern: str, *, age: float = 3600):
+    """Delete what processes left that are gone: unchanged for `age` seconds."""
+    for left in folder.glob(pattern):
+        if time.time() - left.stat().st_mtime > age:
+            if left.is_dir():
+                shutil.rmtree(left, ignore_errors=True)
+            else:
+                left.unlink(missing_ok=True)
 
 
 def check_place(path: Path | str):
@@ -78,14 +86,9 @@ def check_place(path: Path | str):
     if os.path.lexists(path) and not path.is_file():
         raise JswsError(f"cannot write {path}, which is no file; name another place")
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
+    with _written(path):
         temporary.touch()
         temporary.unlink()
-    except OSError as error:
-        raise JswsError(
-            f"cannot write {path} ({error.strerror}): {remedy(error)}"
-        ) from None
 
 
 def write_bytes(path: Path | str, data: bytes) -> Path:
@@ -129,12 +132,9 @@ def read_text(path: Path | str, *, advice: str) -> str:
 
 
 def read_json(path: Path | str, *keys: str, advice: str) -> dict:
-    """Read a JSON file of ours.
+    """Read a JSON file of ours, which must have these keys.
 
-    Args:
-        path: the file.
-        keys: it must have.
-        advice: what to do about a damaged one, the end of the error's sentence.
+    `advice`, what to do about a damaged one, ends the error's sentence.
 
     Raises:
         JswsError: no such file, not JSON, not an object, or without one of the keys.

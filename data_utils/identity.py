@@ -21,13 +21,9 @@ EMBEDDED = "mini.json"  # the note of drawn data
 
 
 def class_digest(root: Path, voc: str, list_name: str, *, contents: bool = False) -> str:
-    """Of the pictures and labels of D_c.
+    """Of the pictures and labels of D_c: a list of the VOC folder under the data root.
 
-    Args:
-        root: data root.
-        voc: VOC folder under it.
-        list_name: id list in `ImageSets/Segmentation`.
-        contents: of drawn data, take the contents of all files, see `_digest`.
+    `contents`: of drawn data, take the contents of all files, see `_digest`.
 
     Raises:
         JswsError: the list, a picture or an annotation is missing.

@@ -26,6 +26,10 @@ COLOUR = (*GREY, "CMYK", "YCbCr")
 BROKEN = (OSError, SyntaxError, ValueError, TypeError, LookupError, ArithmeticError)
 BROKEN += (struct.error, Image.DecompressionBombError)
 DIM = 4096  # of 65,536: a 16-bit picture that stays below holds 8 or 12 bits
+BLACK = (
+    "{} has 16 bits a {}, but no value above {} of 65,535: it would be read as black; "
+    "save it with 8 bits, 0 to 255"
+)
 LAYOUT = "stored as"  # key under which a picture's `info` has the layout of its pixels
 
 
@@ -55,10 +59,10 @@ def list_pictures(folder: Path | str) -> dict[str, Path]:
             )
         found[path.stem] = path
     if others:
-        kinds = ", ".join(SUFFIXES)
-        more = f" and {len(others) - 3:,} more" if len(others) > 3 else ""
-        names = ", ".join(others[:3]) + more
-        warnings.warn(f"{folder}: passed over {names}; read are {kinds}", stacklevel=2)
+        names = ", ".join(others[:3])
+        names += f" and {len(others) - 3:,} more" if len(others) > 3 else ""
+        words = f"{folder}: passed over {names}; read are {', '.join(SUFFIXES)}"
+        warnings.warn(words, stacklevel=2)
     return found
 
 
@@ -261,17 +265,11 @@ def _eight_bits(picture: Image.Image, path: Path | str) -> Image.Image:
     if ";16" in picture.info[LAYOUT] and picture.mode in ("RGB", "RGBA"):  # read as 8
         top = max(high for _, high in picture.getextrema()[:3])
         if 0 < top < DIM // 256 or not top and "A" not in picture.mode:
-            raise JswsError(
-                f"{path} has 16 bits a colour, but no value above {256 * top + 255} of "
-                "65,535: it would be read as black; save it with 8 bits, 0 to 255"
-            )
+            raise JswsError(BLACK.format(path, "colour", 256 * top + 255))
     older = picture.mode == "I" and picture.format == "PNG"  # as Pillow below 11 says it
     if not (picture.mode.startswith("I;16") or older):
         return picture
     values = np.asarray(picture).astype(np.uint32)
     if 0 < values.max() < DIM:
-        raise JswsError(
-            f"{path} has 16 bits a pixel, but no value above {values.max()} of 65,535: it "
-            "would be read as black; save it with 8 bits, 0 to 255"
-        )
+        raise JswsError(BLACK.format(path, "pixel", values.max()))
     return Image.fromarray(((values + 128) // 257).astype(np.uint8))

@@ -28,7 +28,15 @@ def read_state(source: Path) -> dict[str, Tensor]:
             state = load_file(source)
         else:
             state = torch.load(source, weights_only=True, map_location="cpu")
-        return _named(state, source)
+        for key in WRAPPINGS:
+            if isinstance(state, dict) and isinstance(state.get(key), dict):
+                state = state[key]
+        entries = state.items() if isinstance(state, dict) else [(None, None)]
+        if not all(isinstance(name, str) and isinstance(t, Tensor) for name, t in entries):
+            raise JswsError(f"{source} holds no tensors by name; save a plain state_dict()")
+        if bad := [name for name, tensor in entries if not tensor.isfinite().all()]:
+            raise JswsError(f"{source}: {bad[0]} holds numbers that are not finite")
+        return state
     except JswsError:
         raise
     except Exception as error:  # whatever the bytes provoke
@@ -36,19 +44,6 @@ def read_state(source: Path) -> dict[str, Tensor]:
             f"{source} cannot be read as weights ({type(error).__name__}); save a plain "
             "state_dict(), as safetensors or with torch.save"
         ) from None
-
-
-def _named(state, source: Path) -> dict[str, Tensor]:
-    """The tensors by name in what a file holds, out of whatever wraps them."""
-    for key in WRAPPINGS:
-        if isinstance(state, dict) and isinstance(state.get(key), dict):
-            state = state[key]
-    entries = state.items() if isinstance(state, dict) else [(None, None)]
-    if not all(isinstance(name, str) and isinstance(t, Tensor) for name, t in entries):
-        raise JswsError(f"{source} holds no tensors by name; save a plain state_dict()")
-    if bad := [name for name, tensor in entries if not tensor.isfinite().all()]:
-        raise JswsError(f"{source}: {bad[0]} holds numbers that are not finite")
-    return state
 
 
 def load_weights(net: nn.Module, weights: str | Path | None, hub: Callable | None = None):
@@ -78,14 +73,13 @@ def load_weights(net: nn.Module, weights: str | Path | None, hub: Callable | Non
         state = read_state(source)
     # Several processes and whole classifiers add prefixes; old DenseNet files `norm.1`.
     old = re.compile(r"(denselayer\d+\.(?:norm|conv))\.([12])")
-    state = {key.removeprefix("module."): value for key, value in state.items()}
-    state = {
-        old.sub(r"\1\2", key.removeprefix("features.")): value
-        for key, value in state.items()
-        if not key.startswith("classifier.")
-    }
+    parts = {}
+    for key, value in state.items():
+        key = key.removeprefix("module.")
+        if not key.startswith("classifier."):
+            parts[old.sub(r"\1\2", key.removeprefix("features."))] = value
     try:
-        net.load_state_dict(state)
+        net.load_state_dict(parts)
     except RuntimeError as error:
         first = str(error).split("\n")[1].strip()[:200]
         raise JswsError(f"{source} does not fit this backbone: {first}") from None

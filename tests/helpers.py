@@ -2,8 +2,10 @@
 
 from contextlib import contextmanager
 
+import pytest
 import torch
 
+from data_utils.errors import JswsError
 from jsws_lib.config import STEADY
 from jsws_lib.ssnet import build_ssnet
 from jsws_lib.training import seed_everything
@@ -37,3 +39,20 @@ def opened(chromium, own, **options):
     tab.close()
     own = (own, "data:", "blob:")
     assert not errors and not [url for url in requests if not url.startswith(own)]
+
+
+def refuses(words, call, *given, **options) -> str:
+    """Call what has to be refused in one line that matches `words`; the line."""
+    with pytest.raises(JswsError, match=words) as caught:
+        call(*given, **options)
+    assert "\n" not in str(caught.value)
+    return str(caught.value)
+
+
+def jsws(*words):
+    """A command in this process: `exit_code`, `stdout`, `exception`."""
+    from typer.testing import CliRunner
+
+    from jsws_lib.cli.main import app
+
+    return CliRunner().invoke(app, [*map(str, words)])

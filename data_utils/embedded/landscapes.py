@@ -17,36 +17,16 @@ class Setting(NamedTuple):
     horizon: tuple[float, float]  # range, as a fraction of the height
     stretch: float  # > 1: texture runs sideways, as on water
     contrast: float  # of the ground texture
-    clutter: str
 
 
 SKY = "#7db7e8 #a9cdea #c9d8e2 #8fa6bd #f0c9a0 #5d93cf #d7c3cf"
 EARTH = "#8a6f5a #5f7d78 #9a9350 #7c6a86 #b08968 #6b8c5f #a8626b"
 SETTINGS = {
-    "air": Setting(SKY, SKY, (1.0, 1.0), 2, 0.05, "#ffffff #e8edf2 #b8c6d4"),
-    "water": Setting(
-        SKY,
-        "#2f6f92 #3d8a9c #4b7f96 #27566f",
-        (0.2, 0.55),
-        5,
-        0.09,
-        "#e5eff2 #5f6b66 #8a7f6d #2c5a48",
-    ),
-    "meadow": Setting(
-        SKY,
-        "#6f9a42 #88a94a #557f3a #a3a657",
-        (0.15, 0.5),
-        0.6,
-        0.1,
-        "#3f6b2c #7f8f3b #c9b03f #d9d4c3 #b85f6b #8a8272",
-    ),
+    "air": Setting(SKY, SKY, (1.0, 1.0), 2, 0.05),
+    "water": Setting(SKY, "#2f6f92 #3d8a9c #4b7f96 #27566f", (0.2, 0.55), 5, 0.09),
+    "meadow": Setting(SKY, "#6f9a42 #88a94a #557f3a #a3a657", (0.15, 0.5), 0.6, 0.1),
     "forest": Setting(
-        "#31502f #49673a #5d6f3d #27402c",
-        "#6a5a3c #55613a #7b6a49",
-        (0.45, 0.75),
-        0.5,
-        0.1,
-        "#24402a #4d7038 #8a6237 #b5773a #6d6a5c",
+        "#31502f #49673a #5d6f3d #27402c", "#6a5a3c #55613a #7b6a49", (0.45, 0.75), 0.5, 0.1
     ),
     "street": Setting(
         "#b9a58e #a3aab0 #c4b7a6 #8d8f94 #c9d8e2",
@@ -54,7 +34,6 @@ SETTINGS = {
         (0.3, 0.6),
         2,
         0.06,
-        "#4b4d50 #b04a3c #d5b04a #e6e3dc #3f6b2c",
     ),
     "room": Setting(
         "#d9cdb8 #c8d0cc #bfae9a #cfc3cf #a9b7b0 #8d9aa6",
@@ -62,27 +41,21 @@ SETTINGS = {
         (0.5, 0.8),
         6,
         0.07,
-        "#7a4b3a #4f6172 #b8862f #e3dccd #5c7d5a",
     ),
-    "dunes": Setting(
-        SKY,
-        "#d2b07a #c69a64 #dcc79a",
-        (0.2, 0.5),
-        2.5,
-        0.07,
-        "#8f7a58 #6f7b4a #a7673f #e8dcc0",
-    ),
-    "snow": Setting(
-        SKY,
-        "#e4eaf0 #d5dfe8 #c9d4de",
-        (0.2, 0.5),
-        1.5,
-        0.05,
-        "#56665c #8b98a3 #3e5a48 #a9b6c1",
-    ),
-    "texture": Setting(
-        EARTH, EARTH, (0.0, 0.0), 1, 0.1, "#d9cdb8 #3f4a50 #b5773a #6b8c5f #8d5a6b"
-    ),
+    "dunes": Setting(SKY, "#d2b07a #c69a64 #dcc79a", (0.2, 0.5), 2.5, 0.07),
+    "snow": Setting(SKY, "#e4eaf0 #d5dfe8 #c9d4de", (0.2, 0.5), 1.5, 0.05),
+    "texture": Setting(EARTH, EARTH, (0.0, 0.0), 1, 0.1),
+}
+CLUTTER = {  # colours of what lies about
+    "air": "#ffffff #e8edf2 #b8c6d4",
+    "water": "#e5eff2 #5f6b66 #8a7f6d #2c5a48",
+    "meadow": "#3f6b2c #7f8f3b #c9b03f #d9d4c3 #b85f6b #8a8272",
+    "forest": "#24402a #4d7038 #8a6237 #b5773a #6d6a5c",
+    "street": "#4b4d50 #b04a3c #d5b04a #e6e3dc #3f6b2c",
+    "room": "#7a4b3a #4f6172 #b8862f #e3dccd #5c7d5a",
+    "dunes": "#8f7a58 #6f7b4a #a7673f #e8dcc0",
+    "snow": "#56665c #8b98a3 #3e5a48 #a9b6c1",
+    "texture": "#d9cdb8 #3f4a50 #b5773a #6b8c5f #8d5a6b",
 }
 
 
@@ -153,9 +126,8 @@ def _clutter(
         u = (x - cx) * np.cos(angle) + (y - cy) * np.sin(angle)
         v = (y - cy) * np.cos(angle) - (x - cx) * np.sin(angle)
         power = rng.choice([1.0, 2.0, 2.0, 4.0])  # diamond, ellipse, rounded block
-        reach = (np.abs(u / radius) ** power + np.abs(v / (radius * slim)) ** power) ** (
-            1 / power
-        )
+        reach = np.abs(u / radius) ** power + np.abs(v / (radius * slim)) ** power
+        reach **= 1 / power
         edge = 1.5 / (radius * slim * size)
         inside = np.clip((1 - reach) / edge + 0.5, 0, 1)[..., None]
         shade = 1 - 0.35 * np.clip(v / radius, -1, 1)
@@ -199,5 +171,5 @@ def render_background(
         edge = horizon + rng.uniform(0, 0.02) * noise(rng, size, beta=2.5)[:1]
         image = np.where((y > edge)[..., None], ground, image)
     image = image.astype(np.float32)
-    _clutter(rng, image, setting.clutter, horizon)
+    _clutter(rng, image, CLUTTER[place], horizon)
     return image, horizon

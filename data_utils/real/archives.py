@@ -8,33 +8,26 @@ stays. Dates are kept, so that the same archive unpacked twice is the same data.
 import gzip
 import lzma
 import os
-import shutil
 import stat
 import tarfile
+import tempfile
 import time
 import zipfile
 import zlib
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from pathlib import Path, PurePosixPath
 from typing import IO, NamedTuple
 
 from tqdm.auto import tqdm
 
 from data_utils.errors import JswsError, remedy
+from data_utils.files import sweep
 
-ABANDONED = 86_400  # s: the process that unpacked into such a folder is gone
 CHUNK = 1 << 20
 LATEST = 2**32  # s since 1970: later dates are noise
 SWELL, SLACK = 20, 100 << 20  # most bytes out: so many times the archive, and these
-DAMAGED = (
-    tarfile.TarError,
-    zipfile.BadZipFile,
-    gzip.BadGzipFile,
-    lzma.LZMAError,
-    EOFError,
-    zlib.error,
-)
+DAMAGED = (tarfile.TarError, zipfile.BadZipFile, gzip.BadGzipFile, lzma.LZMAError)
+DAMAGED += (EOFError, zlib.error)
 
 
 class Member(NamedTuple):
@@ -55,7 +48,9 @@ def unpack(path: Path, folder: Path):
     """
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        with _room(folder) as room:
+        sweep(folder, ".unpack-*", age=86_400)
+        with tempfile.TemporaryDirectory(prefix=".unpack-", dir=folder) as name:
+            room = Path(name)
             _fill(room, path)
             for file in sorted(room.rglob("*")):
                 if file.is_file():
@@ -72,7 +67,15 @@ def _fill(room: Path, path: Path):
     left, names = SWELL * path.stat().st_size + SLACK, {}
     try:
         for member in tqdm(_members(path), desc=f"unpack {path.name}", unit="file"):
-            place = room / _trusted(member, path)
+            name = PurePosixPath(member.name)
+            drive = ":" in name.parts[0] if name.parts else False
+            outside = name.is_absolute() or ".." in name.parts or "\0" in member.name
+            if outside or drive or member.kind not in ("file", "folder"):
+                raise JswsError(
+                    f"{path} is not to be trusted: it holds {member.name!r}, "
+                    f"{member.kind}; delete it"
+                )
+            place = room / name
             if "__MACOSX" in place.parts:
                 continue
             if member.kind == "folder":
@@ -131,35 +134,3 @@ def _members(path: Path) -> Iterator[Member]:
                 pass  # up to gzip's checksum, which stands at the very end
     else:
         raise JswsError(f"{path} is neither a tar nor a zip archive; delete it")
-
-
-def _trusted(member: Member, path: Path) -> PurePosixPath:
-    """A member's path below the root.
-
-    Raises:
-        JswsError: it would lead out of it, or the member is neither file nor folder.
-    """
-    name = PurePosixPath(member.name)
-    drive = ":" in name.parts[0] if name.parts else False
-    outside = name.is_absolute() or ".." in name.parts or drive or "\0" in member.name
-    if outside or member.kind not in ("file", "folder"):
-        raise JswsError(
-            f"{path} is not to be trusted: it holds {member.name!r}, {member.kind}; "
-            "delete it"
-        )
-    return name
-
-
-@contextmanager
-def _room(folder: Path) -> Iterator[Path]:
-    """A place to unpack to, on the same disk; nothing of it remains."""
-    for left in folder.glob(".unpack-*"):  # of a process that was killed
-        if time.time() - left.stat().st_mtime > ABANDONED:
-            shutil.rmtree(left, ignore_errors=True)
-    room = folder / f".unpack-{os.getpid()}"
-    shutil.rmtree(room, ignore_errors=True)
-    room.mkdir()
-    try:
-        yield room
-    finally:
-        shutil.rmtree(room, ignore_errors=True)

@@ -6,9 +6,10 @@ that a mask lacks) is said, because it changes measures; and pictures that stand
 training and in a test set are found by a hash of what they show.
 """
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from functools import partial
+from itertools import product
 from pathlib import Path
 from typing import NamedTuple
 
@@ -16,17 +17,10 @@ import numpy as np
 from PIL import Image
 from tqdm.auto import tqdm
 
+from data_utils import pictures
 from data_utils.categories import NOTE, all_labels, categories
 from data_utils.errors import JswsError
 from data_utils.parallel import FEW, in_parallel
-from data_utils.pictures import (
-    list_pictures,
-    open_picture,
-    read_class_mask,
-    read_image,
-    read_saliency_mask,
-    same_size,
-)
 from data_utils.real.download import sources
 from data_utils.voc import VOID, read_ids
 
@@ -58,23 +52,23 @@ UNUSUAL = {
     "their values categories?",
     "both": "pictures that also stand in a set of the other kind (training, test)",
 }
-ALONE = ("count", "nothing")  # said of a set, not of so many files
 
 
 class _Job(NamedTuple):
     image: Path
     mask: Path | None
-    labels: frozenset[int] | None = None  # category numbers, where somebody gave them
+    labels: set[int] | None = None  # category numbers, where somebody gave them
 
 
-class _Seen(NamedTuple):
+@dataclass
+class _Seen:
     """What one image and its mask show."""
 
     job: _Job
-    findings: tuple[tuple[str, str], ...] = ()  # kind, and what to say first
+    finding: tuple[str, str] | None = None  # kind, and what to say first
     digest: bytes | None = None
-    numbers: frozenset[int] = frozenset()  # categories in the class mask
-    colours: tuple[tuple[int, tuple], ...] = ()  # value and colour of an indexed mask
+    numbers: set[int] = field(default_factory=set)  # categories in the class mask
+    colours: dict[int, list] = field(default_factory=dict)  # of an indexed mask's values
 
 
 @dataclass
@@ -84,7 +78,8 @@ class Verdict:
     name: str
     pairs: int
     published: int | None
-    findings: dict[str, list[str]] = field(default_factory=dict)  # kind: file names
+    # Kind: file names, none where it is said of the whole set.
+    findings: dict[str, list[str]] = field(default_factory=dict)
     categories: dict[str, int] = field(default_factory=dict)  # images that have each
 
     @property
@@ -103,16 +98,14 @@ class Verdict:
         of = "" if self.published is None else f" of {self.published:,}"
         lines = [f"{self.state:<4}  {self.name}: {self.pairs:,}{of}"]
         for kind, names in self.findings.items():
-            what = {**WRONG, **UNUSUAL}[kind]
-            count = "" if kind in ALONE else f"{len(names):,} "
-            lines.append(f"      {count}{what}" + (f"; first: {names[0]}" if names else ""))
+            what = (WRONG | UNUSUAL)[kind]
+            first = f"{len(names):,} {what}; first: {names[0]}" if names else what
+            lines.append(f"      {first}")
         if self.categories:
             there = [f"{name} {n:,}" for name, n in self.categories.items() if n]
             absent = len(self.categories) - len(there)
-            lines.append(
-                f"      images with {', '.join(there)}"
-                + (f"; {absent} categories do not occur" if absent else "")
-            )
+            more = f"; {absent} categories do not occur" if absent else ""
+            lines.append(f"      images with {', '.join(there)}{more}")
         return lines
 
 
@@ -123,11 +116,9 @@ def check(
     pseudo_labels: Path | None = None,
     workers: int | None = None,
 ) -> list[Verdict]:
-    """Look at every data set under a data root.
+    """Look at every data set under a data root, and at its folder `voc`.
 
     Args:
-        root: the data root.
-        voc: VOC's folder under it.
         pseudo_labels: folder of `<id>.png` for the list train_aug, to be looked at, too.
         workers: processes; default one per core, 0 for none.
 
@@ -171,17 +162,16 @@ def check(
 def _saliency_jobs(verdict: Verdict, images: Path, masks: Path) -> list[_Job]:
     try:
         image_of, mask_of = (
-            list_pictures(folder) if folder.is_dir() else {} for folder in (images, masks)
+            pictures.list_pictures(folder) if folder.is_dir() else {}
+            for folder in (images, masks)
         )
     except JswsError as error:
         verdict.add("refused", str(error))
         return []
-    for kind, some, others in (
-        ("no mask", image_of, mask_of),
-        ("no image", mask_of, image_of),
-    ):
-        for stem in sorted(some.keys() - others.keys()):
-            verdict.add(kind, some[stem].name)
+    for stem in sorted(image_of.keys() - mask_of.keys()):
+        verdict.add("no mask", image_of[stem].name)
+    for stem in sorted(mask_of.keys() - image_of.keys()):
+        verdict.add("no image", mask_of[stem].name)
     both = sorted(image_of.keys() & mask_of.keys())
     verdict.pairs = len(both)
     return [_Job(image_of[stem], mask_of[stem]) for stem in both]
@@ -210,9 +200,7 @@ def _voc_jobs(
         if mask and not mask.is_file():
             verdict.add("no mask", f"{one}.jpg")
             mask = None
-        known = (
-            frozenset((np.flatnonzero(labels[one]) + 1).tolist()) if one in labels else None
-        )
+        known = {*(np.flatnonzero(labels[one]) + 1).tolist()} if one in labels else None
         jobs.append(_Job(voc / "JPEGImages" / f"{one}.jpg", mask, known))
     return jobs
 
@@ -238,12 +226,11 @@ def _look_at(
     if workers is None and len(jobs) < FEW:
         workers = 0
     results = in_parallel(partial(_look, names=names), jobs, workers=workers)
-    bar, everything, known = tqdm(results, total=len(jobs), desc=verdict.name), [], {}
-    for seen in bar:
-        everything.append(seen)
-        for kind, words in seen.findings:
-            verdict.add(kind, words)
-        if any(known.setdefault(value, colour) != colour for value, colour in seen.colours):
+    everything, known = list(tqdm(results, total=len(jobs), desc=verdict.name)), {}
+    for seen in everything:
+        if seen.finding:
+            verdict.add(*seen.finding)
+        if any(known.setdefault(v, colour) != colour for v, colour in seen.colours.items()):
             verdict.add("palette", seen.job.mask.name)
     masked = names and any(job.mask for job in jobs)
     if masked and not any(seen.numbers for seen in everything):
@@ -256,36 +243,35 @@ def _look(job: _Job, *, names: Sequence[str]) -> _Seen:
 
     `names` are the categories of a class mask, none for a saliency mask.
     """
-    digest = None
+    seen = _Seen(job)
     try:
-        image = read_image(job.image)
-        digest = picture_hash(image)
+        image = pictures.read_image(job.image)
+        seen.digest = picture_hash(image)
         if job.mask is None:
-            return _Seen(job, digest=digest)
-        if not names:
-            mask = read_saliency_mask(job.mask, graded=True)
+            return seen
+        if names:
+            mask = pictures.read_class_mask(job.mask, names=names)
         else:
-            mask = read_class_mask(job.mask, names=names)
-        same_size(image, mask, job.mask)
+            mask = pictures.read_saliency_mask(job.mask, graded=True)
+        pictures.same_size(image, mask, job.mask)
     except JswsError as error:
-        return _Seen(job, (("refused", str(error)),), digest)
-    values = frozenset(value for value, n in enumerate(mask.histogram()) if n)
+        seen.finding = "refused", str(error)
+        return seen
+    values, kind = {value for value, n in enumerate(mask.histogram()) if n}, None
     if not names:
-        kinds = ["grey"] if values - {0, 255} else []
-        kinds += ["empty"] if values == {0} else []
-        return _Seen(job, tuple((kind, job.mask.name) for kind in kinds), digest)
-    numbers, kinds = values - {0, VOID}, []
-    if VOID in values and not numbers:
-        kinds = ["void"]
-    elif job.labels is not None and numbers != job.labels:
-        kinds = ["labels and mask"]
-    stored, colours = open_picture(job.mask), ()
-    if stored.mode == "P":
-        palette = np.array(stored.getpalette("RGB")).reshape(-1, 3)
-        known = (v for v in sorted(values) if v < len(palette))
-        colours = tuple((v, tuple(palette[v].tolist())) for v in known)
-    findings = tuple((kind, job.mask.name) for kind in kinds)
-    return _Seen(job, findings, digest, numbers, colours)
+        kind = "grey" if values - {0, 255} else "empty" if values == {0} else None
+    else:
+        seen.numbers = values - {0, VOID}
+        if VOID in values and not seen.numbers:
+            kind = "void"
+        elif job.labels is not None and seen.numbers != job.labels:
+            kind = "labels and mask"
+        stored = pictures.open_picture(job.mask)
+        if stored.mode == "P":
+            palette = np.array(stored.getpalette("RGB")).reshape(-1, 3).tolist()
+            seen.colours = {v: palette[v] for v in values if v < len(palette)}
+    seen.finding = kind and (kind, job.mask.name)
+    return seen
 
 
 def picture_hash(image: Image.Image) -> bytes | None:
@@ -301,29 +287,19 @@ def picture_hash(image: Image.Image) -> bytes | None:
 
 
 def _cross(found: Iterable[tuple[Verdict, bool, list[_Seen]]]):
-    """Note pictures of a test set that a training set holds, too."""
-    sets = [
-        (verdict, trained, {one.digest: one.job.image.name for one in seen if one.digest})
-        for verdict, trained, seen in found
-    ]
-    for verdict, trained, hashes in sets:
-        for other, other_trained, theirs in sets:
-            if not trained and other_trained:
-                for mine, its in _alike(hashes, theirs):
-                    verdict.add("both", f"{mine} is {its} of {other.name}")
+    """Note pictures of a test set that a training set holds, too.
 
-
-def _alike(mine: dict[bytes, str], theirs: dict[bytes, str]) -> Iterator[tuple[str, str]]:
-    """The names of pairs whose hashes differ by `ALIKE` bits at most."""
-    if not (mine and theirs):
-        return
-    a, b = (
-        np.unpackbits(np.array([list(h) for h in hashes], np.uint8), axis=1) * 2.0 - 1
-        for hashes in (mine, theirs)
-    )
-    a, b = a.astype(np.float32), b.astype(np.float32)
-    names, its = list(mine.values()), list(theirs.values())
-    for start in range(0, len(a), 1000):
-        differ = (256 - a[start : start + 1000] @ b.T) / 2
-        for i, j in zip(*np.nonzero(differ <= ALIKE), strict=True):
-            yield names[start + i], its[j]
+    Their hashes differ by `ALIKE` bits at most.
+    """
+    sets = {True: [], False: []}
+    for verdict, trained, seen in found:
+        names = {one.digest: one.job.image.name for one in seen if one.digest}
+        if names:
+            bits = np.unpackbits(np.array([list(h) for h in names], np.uint8), axis=1)
+            signs = bits.astype(np.float32) * 2 - 1
+            sets[trained].append((verdict, signs, list(names.values())))
+    for (verdict, a, names), (other, b, its) in product(sets[False], sets[True]):
+        for start in range(0, len(a), 1000):
+            differ = (256 - a[start : start + 1000] @ b.T) / 2
+            for i, j in zip(*np.nonzero(differ <= ALIKE), strict=True):
+                verdict.add("both", f"{names[start + i]} is {its[j]} of {other.name}")

@@ -116,8 +116,6 @@ def download(
     """Bring one data set under the data root.
 
     Args:
-        source: of `sources()`.
-        root: the data root.
         given: an archive that was fetched already, or the folder that holds it.
         keep: leave the archives in `<root>/.downloads`.
 
@@ -151,8 +149,7 @@ def download(
         fetched.append((archive, path or fetch(archive, inbox, page=source.page)))
     for archive, path in fetched:
         unpack(path, root / archive.into)
-    lacking = missing(source, root)
-    if lacking:
+    if lacking := missing(source, root):
         raise JswsError(
             f"{source.name} was unpacked under {root} but is not whole: "
             f"{'; '.join(lacking)}. Another version of the archive? See {source.page}"
@@ -191,10 +188,14 @@ def fetch(archive: Archive, folder: Path, *, page: str = "") -> Path:
         try:
             resumed = part.is_file()
             _fetch_from(url, archive, part)
-            if resumed and not _right(archive, part):  # of another mirror's remains
-                part.unlink()
+            try:
+                verify(archive, part)
+            except JswsError:
+                if not resumed:
+                    raise
+                part.unlink()  # another mirror's remains were in it
                 _fetch_from(url, archive, part)
-            verify(archive, part)
+                verify(archive, part)
         except JswsError as error:  # not the published file, or one without end
             part.unlink()
             failures.append(f"{url}: {error}")
@@ -252,12 +253,8 @@ def _continue(url: str, archive: Archive, part: Path):
         most = total or MOST
         if archive.bytes and total != archive.bytes:
             raise ValueError(f"offers {total:,} bytes instead of {archive.bytes:,}")
-        with (
-            open(part, "ab" if have else "wb") as file,
-            tqdm(
-                total=total, initial=have, desc=archive.name, unit="B", unit_scale=True
-            ) as bar,
-        ):
+        how = {"initial": have, "desc": archive.name, "unit": "B", "unit_scale": True}
+        with open(part, "ab" if have else "wb") as file, tqdm(total=total, **how) as bar:
             since, got = time.monotonic(), 0
             while chunk := answer.read1(CHUNK):
                 if have + len(chunk) > most:
@@ -296,14 +293,6 @@ def verify(archive: Archive, path: Path):
             return
 
 
-def _right(archive: Archive, path: Path) -> bool:
-    try:
-        verify(archive, path)
-    except JswsError:
-        return False
-    return True
-
-
 def _find(archive: Archive, given: Path | str | None) -> Path | None:
     if given is None:
         return None
@@ -332,11 +321,8 @@ def _finish(source: Source, root: Path):
         (lists / "val.txt").is_file() and (sbd / "train.txt").is_file()
     ):
         return
-    ids = {
-        *read_ids(lists / "train.txt"),
-        *read_ids(sbd / "train.txt"),
-        *read_ids(sbd / "val.txt"),
-    } - set(read_ids(lists / "val.txt"))
+    parts = lists / "train.txt", sbd / "train.txt", sbd / "val.txt"
+    ids = set().union(*map(read_ids, parts)) - {*read_ids(lists / "val.txt")}
     write_bytes(lists / "train_aug.txt", ("\n".join(sorted(ids)) + "\n").encode())
     masks = lists.parents[1] / "SegmentationClass"
     for name in tqdm(sorted(ids), desc="masks of SBD", leave=False):

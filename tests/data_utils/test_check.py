@@ -6,8 +6,10 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from helpers import jsws
 from PIL import Image
 
+from data_utils.categories import all_labels
 from data_utils.errors import JswsError
 from data_utils.real import check as module
 from data_utils.real.check import check, picture_hash
@@ -92,7 +94,7 @@ def test_missing_and_broken_files(root):
 
 
 def test_voc(root):
-    voc = root / "VOCdevkit" / "VOC2012"
+    voc = root / "VOCdevkit/VOC2012"
     masks = sorted((voc / "SegmentationClass").iterdir())
     Image.open(masks[0]).convert("RGB").save(masks[0])
     masks[1].unlink()
@@ -146,8 +148,7 @@ def test_a_palette_that_was_sorted_anew(root):
     with Image.open(path) as mask:
         mask.load()
     mask.convert("RGB").quantize(4).save(path)
-    verdict = found(root)["VOC2012 val"]
-    (words,) = verdict.findings["refused"]
+    (words,) = found(root)["VOC2012 val"].findings["refused"]
     assert path.name in words and "palette was changed" in words
     mask.putpalette(np.roll(mask.getpalette(), 5).tolist())  # colours that are not VOC's
     mask.save(path)
@@ -188,27 +189,19 @@ def test_the_hash_tells_pictures_apart(root):
     assert picture_hash(Image.new("RGB", (50, 40), "blue")) is None
 
 
-def test_the_command(root, tmp_path, capsys, monkeypatch):
-    from jsws_lib.cli.main import app
-
+def test_the_command(root, tmp_path, monkeypatch):
     monkeypatch.setattr(module, "in_parallel", lambda work, jobs, workers: map(work, jobs))
 
-    def jsws(*words):
-        with pytest.raises(SystemExit) as stop:
-            app(["data", "check", "--data", *map(str, words)], standalone_mode=True)
-        return stop.value.code, capsys.readouterr().out
-
-    status, said = jsws(root)
-    assert status == 0 and said.count("ok") == 4
+    done = jsws("data", "check", "--data", root)
+    assert done.exit_code == 0 and done.stdout.count("ok") == 4
     shutil.rmtree(root / "DUTS-TR" / "DUTS-TR-Mask")
-    status, said = jsws(root, "--json")
-    assert status == 1
-    verdicts = {v["name"]: v for v in json.loads(said)}
-    categories = verdicts["VOC2012 val"]["categories"]
-    ids = read_ids(root / "VOCdevkit/VOC2012/ImageSets/Segmentation/val.txt")
-    labels = [image_labels(root / f"VOCdevkit/VOC2012/Annotations/{i}.xml") for i in ids]
-    assert [*categories.values()] == sum(labels).astype(int).tolist()
+    done = jsws("data", "check", "--data", root, "--json")
+    assert done.exit_code == 1
+    verdicts = {v["name"]: v for v in json.loads(done.stdout)}
+    categories, voc = verdicts["VOC2012 val"]["categories"], root / "VOCdevkit/VOC2012"
+    labels = all_labels(voc, read_ids(voc / "ImageSets/Segmentation/val.txt"))
+    assert [*categories.values()] == labels.sum(0).astype(int).tolist()
     states = {name: v["state"] for name, v in verdicts.items()}
     assert states["DUTS-TR"] == "FAIL" and states["ECSSD"] == "ok"
-    with pytest.raises(JswsError, match="no data set under"):
-        app(["data", "check", "--data", str(tmp_path / "x")], standalone_mode=False)
+    refused = jsws("data", "check", "--data", tmp_path / "x").exception
+    assert isinstance(refused, JswsError) and "no data set under" in str(refused)

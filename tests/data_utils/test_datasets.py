@@ -1,13 +1,11 @@
 """The training sets: aligned crops, weak labels only, one clear error per bad file."""
 
-import re
-
 import numpy as np
 import pytest
+from helpers import refuses
 from PIL import Image
 
 from data_utils.datasets import Augmentation, ClassificationSet, SaliencySet, saliency_pairs
-from data_utils.errors import JswsError
 from data_utils.pictures import read_image
 from data_utils.voc import image_labels, read_ids, write_palette_png
 
@@ -110,12 +108,9 @@ def test_crop_is_nine_tenths_somewhere_inside():
 
 def test_flip_mirrors_half_of_the_draws():
     image, mask = scene()
+    both = [Augmentation(200, crop=1.0, flip=flip) for flip in (False, True)]
     plain, mirrored = (
-        [
-            Augmentation(200, crop=1.0, flip=flip)(np.random.default_rng(k), image, mask)
-            for k in range(40)
-        ]
-        for flip in (False, True)
+        [one(np.random.default_rng(k), image, mask) for k in range(40)] for one in both
     )
     flips = [not a[1].equal(b[1]) for a, b in zip(plain, mirrored, strict=True)]
     assert 10 < sum(flips) < 30
@@ -135,13 +130,11 @@ def test_leaky_labels_come_from_the_mask_and_change_nothing_else(voc):
         write_palette_png(voc / "SegmentationClass" / f"{name}.png", mask)
     honest = ClassificationSet(voc, augmentation=PLAIN)
     leaky = ClassificationSet(voc, augmentation=PLAIN, leaky_labels=True)
-    for a, b in zip(every(honest), every(leaky), strict=True):
+    pairs = list(zip(every(honest), every(leaky), strict=True))
+    for a, b in pairs:
         assert a["image"].equal(b["image"]) and set(a) == set(b)
         assert b["labels"].nonzero().flatten().tolist() == [6]
-    assert any(
-        not a["labels"].equal(b["labels"])
-        for a, b in zip(every(honest), every(leaky), strict=True)
-    )
+    assert any(not a["labels"].equal(b["labels"]) for a, b in pairs)
 
 
 def test_pseudo_labels_are_cropped_with_their_image(voc, tmp_path):
@@ -161,12 +154,6 @@ def test_pseudo_labels_are_cropped_with_their_image(voc, tmp_path):
 # --- bad files -----------------------------------------------------------------------
 
 
-def fails(words, call):
-    with pytest.raises(JswsError, match=words) as caught:
-        call()
-    assert "\n" not in str(caught.value)
-
-
 def test_missing_and_truncated_images(voc):
     name = first(voc)
     path = voc / f"JPEGImages/{name}.jpg"
@@ -174,25 +161,12 @@ def test_missing_and_truncated_images(voc):
     whole = path.read_bytes()
     for cut in (whole[: len(whole) // 2], whole[:10], b""):
         path.write_bytes(cut)
-        fails(rf"{name}\.jpg cannot be decoded", lambda: data[0, 0])
+        refuses(rf"{name}\.jpg cannot be decoded", lambda: data[0, 0])
     path.unlink()
-    fails(rf"no picture at .*{name}\.jpg", lambda: data[0, 0])
-    fails(
-        rf"train_aug\.txt: names 1 missing image.*{name}\.jpg",
-        lambda: ClassificationSet(voc, augmentation=PLAIN),
-    )
-
-
-def test_an_id_list_that_names_a_missing_image(voc):
-    with (voc / "ImageSets/Segmentation/train_aug.txt").open("a") as file:
-        file.write("2007_000032\n")
-    fails(
-        r"train_aug\.txt: names 1 missing image.*2007_000032\.jpg",
-        lambda: ClassificationSet(voc, augmentation=PLAIN),
-    )
-    fails(
-        r"none\.txt is no file", lambda: ClassificationSet(voc, "none", augmentation=PLAIN)
-    )
+    refuses(rf"no picture at .*{name}\.jpg", lambda: data[0, 0])
+    words = rf"train_aug\.txt: names 1 missing image.*{name}\.jpg"
+    refuses(words, ClassificationSet, voc, augmentation=PLAIN)
+    refuses(r"none\.txt is no file", ClassificationSet, voc, "none", augmentation=PLAIN)
 
 
 @pytest.mark.parametrize(
@@ -208,7 +182,7 @@ def test_bad_pseudo_labels(mini_data, tmp_path, mask, words):
     if mask:
         mask.save(tmp_path / f"{first(voc)}.png")
     data = ClassificationSet(voc, augmentation=PLAIN, pseudo_labels=tmp_path)
-    fails(f"{re.escape(first(voc))}.*{words}|{words}.*{first(voc)}", lambda: data[0, 0])
+    refuses(f"{first(voc)}.*{words}|{words}.*{first(voc)}", lambda: data[0, 0])
 
 
 def test_bad_saliency_sets(own_data):
@@ -216,14 +190,12 @@ def test_bad_saliency_sets(own_data):
     name = sorted(images.glob("*.jpg"))[0].stem
     data = SaliencySet(images, masks, augmentation=PLAIN)
     Image.new("L", (32, 64)).save(masks / f"{name}.png")
-    fails(rf"{name}\.png is 32 x 64 px but its image is 64 x 64", lambda: data[0, 0])
+    refuses(rf"{name}\.png is 32 x 64 px but its image is 64 x 64", lambda: data[0, 0])
     (masks / f"{name}.png").unlink()
-    fails(rf"1 masks? (are|is) missing.*{name}\.png", lambda: saliency_pairs(images, masks))
-    fails(
-        r"nobody\.jpg is listed but missing",
-        lambda: saliency_pairs(images, masks, ids=["nobody"]),
-    )
-    fails(r"no picture in .*nowhere", lambda: saliency_pairs(own_data / "nowhere", masks))
+    refuses(rf"1 masks are missing.*{name}\.png", saliency_pairs, images, masks)
+    words = r"nobody\.jpg is listed but missing"
+    refuses(words, saliency_pairs, images, masks, ids=["nobody"])
+    refuses("no picture in .*nowhere", saliency_pairs, own_data / "nowhere", masks)
 
 
 def test_the_cache_decodes_each_picture_once(voc):
@@ -231,6 +203,3 @@ def test_the_cache_decodes_each_picture_once(voc):
     before = data[0, 0]["image"]
     (voc / f"JPEGImages/{first(voc)}.jpg").unlink()
     assert data[0, 0]["image"].equal(before)
-    uncached = ClassificationSet.__new__(ClassificationSet)
-    uncached.__dict__ = {**data.__dict__, "_memory": None}
-    fails("no picture at", lambda: uncached[0, 0])

@@ -8,24 +8,18 @@ import shutil
 import signal
 import subprocess
 import sys
-import time
 from dataclasses import replace
 
 import numpy as np
 import pytest
 import torch
+from helpers import refuses
 from PIL import Image
 
+from data_utils import datasets
 from data_utils import decoded as module
-from data_utils.datasets import (
-    MEAN_COLOUR,
-    Augmentation,
-    ClassificationSet,
-    SaliencySet,
-    _turn,
-)
+from data_utils.datasets import Augmentation, ClassificationSet, SaliencySet
 from data_utils.decoded import Decoded
-from data_utils.errors import JswsError
 from data_utils.voc import VOID, read_ids, write_palette_png
 from jsws_lib.config import STEADY, get_profile
 from jsws_lib.engine.runs import Run
@@ -37,7 +31,7 @@ SEVERAL = module.in_parallel
 @pytest.fixture(autouse=True)
 def one_process(monkeypatch):
     """Twelve pictures are decoded sooner than two processes have started."""
-    monkeypatch.setattr(module, "in_parallel", lambda work, jobs, workers: map(work, jobs))
+    monkeypatch.setattr(module, "in_parallel", map)
 
 
 @pytest.fixture(scope="module")
@@ -62,14 +56,28 @@ def photographs(tmp_path_factory):
     return root
 
 
-def saliency(root, cache, **augmentation):
-    return SaliencySet(
-        root / "images",
-        root / "masks",
-        cache=cache,
-        seed=5,
-        augmentation=Augmentation(256, **augmentation),
-    )
+def saliency(root, cache="decoded", size=256, **augmentation):
+    how = {"cache": cache, "seed": 5, "augmentation": Augmentation(size, **augmentation)}
+    return SaliencySet(root / "images", root / "masks", **how)
+
+
+def classes(root, labels=None):
+    how = {"augmentation": Augmentation(64), "cache": "decoded", "pseudo_labels": labels}
+    return ClassificationSet(root / "VOCdevkit/VOC2012", **how)
+
+
+@pytest.fixture
+def pseudo_labels(mini_data, tmp_path):
+    """Write a folder of masks that all show one number."""
+
+    def write(value, **names):
+        lists = mini_data / "VOCdevkit/VOC2012/ImageSets/Segmentation"
+        for i in read_ids(lists / "train_aug.txt"):
+            mask = np.full((64, 64), value, np.uint8)
+            write_palette_png(tmp_path / f"{value}/{i}.png", mask, **names)
+        return tmp_path / f"{value}"
+
+    return write
 
 
 @pytest.mark.parametrize("rotate", [0.0, 10.0])
@@ -117,106 +125,81 @@ def test_all_offsets_occur_and_mirrors_too(photographs):
     assert {mirror for *_, mirror in seen} == {True, False}
 
 
-def test_class_samples_with_pseudo_labels(own_data, tmp_path, monkeypatch):
+def test_class_samples_with_pseudo_labels(own_data, pseudo, monkeypatch):
     monkeypatch.setattr(module, "in_parallel", SEVERAL)
-    voc = own_data / "VOCdevkit/VOC2012"
-    plain = ClassificationSet(voc, augmentation=Augmentation(64))
-    for i in plain.ids:
-        labels = np.full((64, 64), 7, np.uint8)
-        labels[:, 32:] = 255
-        write_palette_png(tmp_path / f"{i}.png", labels)
-    data = ClassificationSet(
-        voc, augmentation=Augmentation(64), cache="decoded", pseudo_labels=tmp_path
-    )
+    data = classes(own_data, pseudo)
+    plain = ClassificationSet(data.voc, augmentation=data.augmentation)
     for k in (0, 5):
         sample = data[k, k]
         np.testing.assert_array_equal(sample["labels"], plain[k, k]["labels"])
         assert sample["pseudo_label"].dtype == torch.int64
-        assert set(sample["pseudo_label"].unique().tolist()) == {7, 255}
+        shown = {0, 1 + sample["labels"].argmax().item()}
+        assert set(sample["pseudo_label"].unique().tolist()) == shown
 
 
-def test_numbers_of_other_categories_are_not_taken_over(own_data, tmp_path):
+def test_numbers_of_other_categories_are_not_taken_over(own_data, pseudo_labels):
     """A list of categories in another order gives the same masks other numbers."""
-    voc = own_data / "VOCdevkit/VOC2012"
-    ids = read_ids(voc / "ImageSets/Segmentation/train_aug.txt")
-    for i in ids:
-        labels = np.full((64, 64), 1, np.uint8)
-        write_palette_png(tmp_path / f"{i}.png", labels, names=["cat", "dog"])
+    labels = pseudo_labels(1, names=["cat", "dog"])
 
     def value(names):
-        note = {"categories": names, "labels": {i: ["cat"] for i in ids}}
-        (voc / "categories.json").write_text(json.dumps(note))
-        how = {"cache": "decoded", "pseudo_labels": tmp_path}
-        data = ClassificationSet(voc, augmentation=Augmentation(64), **how)
-        return data[0, 0]["pseudo_label"].max().item()
+        note = {"categories": names, "labels": {p.stem: ["cat"] for p in labels.iterdir()}}
+        path = own_data / "VOCdevkit/VOC2012/categories.json"
+        path.write_text(json.dumps(note))
+        return classes(own_data, labels)[0, 0]["pseudo_label"].max().item()
 
     assert value(["cat", "dog"]) == 1 and value(["dog", "cat"]) == 2
 
 
 def test_it_is_built_once_and_again_when_a_source_changes(own_data):
-    voc = own_data / "VOCdevkit/VOC2012"
-    one = ClassificationSet(voc, augmentation=Augmentation(64), cache="decoded")
-    (file,) = (voc / ".decoded").glob("*[0-9a-f].npy")
+    one = classes(own_data)
+    (file,) = (one.voc / ".decoded").glob("*[0-9a-f].npy")
     date = file.stat().st_mtime_ns
-    ClassificationSet(voc, augmentation=Augmentation(64), cache="decoded")
+    classes(own_data)
     assert file.stat().st_mtime_ns == date
-    changed = voc / "JPEGImages" / f"{one.ids[4]}.jpg"
+    changed = one.voc / "JPEGImages" / f"{one.ids[4]}.jpg"
     Image.new("RGB", (64, 64), (9, 200, 9)).save(changed)
-    two = ClassificationSet(voc, augmentation=Augmentation(64), cache="decoded")
+    two = classes(own_data)
     assert abs(int(two[4, 0]["image"][1].float().mean()) - 200) <= 2
-    assert not file.exists() and len(list((voc / ".decoded").glob("*[0-9a-f].npy"))) == 1
+    assert not file.exists() and len(list(file.parent.glob("*[0-9a-f].npy"))) == 1
 
 
-def test_sets_that_share_a_list_do_not_take_each_others_files(own_data, tmp_path):
+def test_sets_that_share_a_list_do_not_take_each_others_files(own_data, pseudo_labels):
     """Stage 1 and two students with labels of their own, one beside the other."""
-    voc = own_data / "VOCdevkit/VOC2012"
 
-    def made(labels=None):
-        return ClassificationSet(
-            voc, augmentation=Augmentation(64), cache="decoded", pseudo_labels=labels
-        )
+    def dates():
+        return {p: p.stat().st_mtime_ns for p in (plain.voc / ".decoded").iterdir()}
 
-    plain = made()
-    for value in (3, 7):
-        for i in plain.ids:
-            labels = np.full((64, 64), value, np.uint8)
-            write_palette_png(tmp_path / f"{value}/{i}.png", labels)
-    students = {value: made(tmp_path / f"{value}") for value in (3, 7)}
-    files = {p: p.stat().st_mtime_ns for p in (voc / ".decoded").iterdir()}
+    plain = classes(own_data)
+    students = {value: classes(own_data, pseudo_labels(value)) for value in (3, 7)}
+    files = dates()
     assert len(files) == 3 and sum(p.stat().st_size > 24 * 71**2 * 3 for p in files) == 1
     for value, student in students.items():
-        assert set(
-            pickle.loads(pickle.dumps(student))[0, 0]["pseudo_label"].flatten().tolist()
-        ) == {value}
+        sample = pickle.loads(pickle.dumps(student))[0, 0]
+        assert sample["pseudo_label"].unique().tolist() == [value]
     assert pickle.loads(pickle.dumps(plain))[0, 0]["image"].shape == (3, 64, 64)
-    made(), made(tmp_path / "3")
-    assert {p: p.stat().st_mtime_ns for p in (voc / ".decoded").iterdir()} == files
+    classes(own_data), classes(own_data, students[3].pseudo_labels)
+    assert dates() == files
 
 
 def test_a_moved_data_root_keeps_its_file(own_data, tmp_path):
-    def made(root):
-        return ClassificationSet(
-            root / "VOCdevkit/VOC2012", cache="decoded", augmentation=Augmentation(64)
-        )
-
-    name = made(own_data)._decoded.images.path.name
-    assert made(own_data.rename(tmp_path / "moved"))._decoded.images.path.name == name
+    name = classes(own_data)._decoded.images.path.name
+    assert classes(own_data.rename(tmp_path / "moved"))._decoded.images.path.name == name
     (tmp_path / "link").symlink_to(tmp_path / "moved")
-    assert made(tmp_path / "link")._decoded.images.path.name == name
+    assert classes(tmp_path / "link")._decoded.images.path.name == name
 
 
 @pytest.mark.parametrize("left", [0, 100, None])
 @pytest.mark.parametrize("layer", ["images", "masks"])
 def test_what_a_power_cut_left(photographs, monkeypatch, tmp_path, left, layer):
     monkeypatch.setenv("JSWS_CACHE", str(tmp_path))
-    whole = saliency(photographs, "decoded")
+    whole = saliency(photographs)
     expected = whole[11, 0]["image"]
     broken = {"images": whole._decoded.images, "masks": whole._decoded.masks[0]}[layer].path
     data = broken.read_bytes()
     broken.unlink()  # the whole one stays mapped
     if left is not None:
         broken.write_bytes(data[:left])
-    assert torch.equal(saliency(photographs, "decoded")[11, 0]["image"], expected)
+    assert torch.equal(saliency(photographs)[11, 0]["image"], expected)
     assert broken.read_bytes() == data
     assert torch.equal(whole[11, 0]["image"], expected)
 
@@ -229,14 +212,15 @@ def test_what_other_programs_keep_in_the_folder_stays(photographs, tmp_path, mon
         other.write_text("mine")
     for other in (*others, tmp_path / ".session.tmp"):
         os.utime(other, (1, 1))
-    saliency(photographs, "decoded")
+    saliency(photographs)
     assert all(other.read_text() == "mine" for other in others)
+    assert len(list(tmp_path.glob("images_284_*.npy"))) == 3
 
 
 def test_a_folder_that_can_only_be_read(photographs, tmp_path, monkeypatch):
     """There, deleting a file that does not exist is an error, too."""
     monkeypatch.setenv("JSWS_CACHE", str(tmp_path))
-    saliency(photographs, "decoded")
+    saliency(photographs)
 
     def refuse(*given, **_):
         raise OSError(errno.EROFS, "Read-only file system")
@@ -248,9 +232,8 @@ def test_a_folder_that_can_only_be_read(photographs, tmp_path, monkeypatch):
 
     monkeypatch.setattr(module.np.lib.format, "open_memmap", only_read)
     monkeypatch.setattr(module.Path, "unlink", refuse)
-    saliency(photographs, "decoded")  # it is there already
-    with pytest.raises(JswsError, match="cannot be written to .*Read-only.*JSWS_CACHE"):
-        saliency(photographs, "decoded", crop=0.8)
+    saliency(photographs)  # it is there already
+    refuses("cannot write .*Read-only.*JSWS_CACHE", saliency, photographs, crop=0.8)
 
 
 def test_a_disk_that_fills_up_is_no_sudden_death(photographs, tmp_path, monkeypatch):
@@ -263,13 +246,12 @@ def test_a_disk_that_fills_up_is_no_sudden_death(photographs, tmp_path, monkeypa
         raise OSError(errno.ENOSPC, "No space left on device")
 
     monkeypatch.setattr(module.os, "posix_fallocate", full)
-    with pytest.raises(JswsError, match="cannot be written to .*No space left.*JSWS_CACHE"):
-        saliency(photographs, "decoded")
+    refuses("cannot write .*No space left.*JSWS_CACHE", saliency, photographs)
     assert asked[0] > 12 * 284 * 284 * 3 and not list(tmp_path.iterdir())
 
 
 def test_loading_processes_get_the_name_not_the_pixels(photographs):
-    data = saliency(photographs, "decoded")
+    data = saliency(photographs)
     before = data[3, 3]["image"]
     sent = pickle.dumps(data)
     assert len(sent) < 20_000
@@ -286,7 +268,7 @@ def decode(job, *, side):
     print("one", flush=True)
     return slow(job, side=side)
 decoded.decode = decode
-decoded.in_parallel = lambda work, jobs, workers: map(work, jobs)
+decoded.in_parallel = map
 root = Path(sys.argv[1])
 datasets.SaliencySet(root / "images", root / "masks", cache="decoded",
                      augmentation=datasets.Augmentation(64))
@@ -304,13 +286,8 @@ def test_a_killed_build_leaves_nothing_that_is_read(photographs, tmp_path, root)
     work.wait(30)
     (left,) = (tmp_path / ".decoded").glob(".*.tmp")
     assert not list((tmp_path / ".decoded").glob("*[0-9a-f].npy"))
-    os.utime(left, (time.time() - 2 * module.ABANDONED,) * 2)
-    data = SaliencySet(
-        tmp_path / "images",
-        tmp_path / "masks",
-        cache="decoded",
-        augmentation=Augmentation(64),
-    )
+    os.utime(left, (1, 1))
+    data = saliency(tmp_path, size=64)
     assert data[11, 0]["image"].float().std() > 10 and not left.exists()
 
 
@@ -318,31 +295,18 @@ def test_what_goes_wrong_is_one_clear_error(photographs, tmp_path, monkeypatch):
     for name in ("images", "masks"):
         (tmp_path / name).mkdir()
     for k in range(3):
-        name = f"{k:02}"
-        (tmp_path / f"images/{name}.jpg").write_bytes(
-            (photographs / f"images/{name}.jpg").read_bytes()
-        )
-        Image.new("1", (9, 9)).save(tmp_path / f"masks/{name}.png")
-    with pytest.raises(JswsError, match="00.png is 9 x 9 px but its image is 500 x 375"):
-        saliency(tmp_path, "decoded")
+        shutil.copy(photographs / f"images/{k:02}.jpg", tmp_path / "images")
+        Image.new("1", (9, 9)).save(tmp_path / f"masks/{k:02}.png")
+    refuses("00.png is 9 x 9 px but its image is 500 x 375", saliency, tmp_path)
     assert len(list((tmp_path / ".decoded").iterdir())) == 1  # the images
     shutil.rmtree(tmp_path / ".decoded")
     monkeypatch.setattr(module.shutil, "disk_usage", lambda _: type("", (), {"free": 10}))
-    with pytest.raises(JswsError, match=r"0.0 GB are free; make room.*JSWS_CACHE"):
-        saliency(tmp_path, "decoded")
-    with pytest.raises(JswsError, match="cache 'ram': choose from none, memory, decoded"):
-        saliency(tmp_path, "ram")
+    refuses(r"0.0 GB are free; make room.*JSWS_CACHE", saliency, tmp_path)
+    refuses("cache 'ram': choose from none, memory, decoded", saliency, tmp_path, "ram")
     monkeypatch.undo()
     (tmp_path / "file").write_text("")
     monkeypatch.setenv("JSWS_CACHE", str(tmp_path / "file"))
-    with pytest.raises(JswsError, match="cannot be written to .*file"):
-        saliency(photographs, "decoded")
-
-
-def test_another_folder(photographs, tmp_path, monkeypatch):
-    monkeypatch.setenv("JSWS_CACHE", str(tmp_path / "elsewhere"))
-    saliency(photographs, "decoded")
-    assert len(list((tmp_path / "elsewhere").glob("images_284_*.npy"))) == 2
+    refuses("cannot write .*file", saliency, photographs)
 
 
 def test_decoded_runs_have_a_name_of_their_own(tiny):
@@ -362,7 +326,7 @@ def test_a_turned_crop_is_pillows():
     rng = np.random.default_rng(0)
     square = rng.integers(0, 256, (284, 284, 4)).astype(np.uint8)
     for angle, mirror in ((-10.0, False), (3.0, True), (10.0, True)):
-        turned = _turn(square, 256, (20.0, 3.5), (500, 375), angle, mirror).numpy()
+        turned = datasets._turn(square, 256, (20.0, 3.5), (500, 375), angle, mirror).numpy()
         turn, stretch = np.deg2rad(angle), np.array([500, 375]) / 284
         rotation = np.array([[np.cos(turn), -np.sin(turn)], [np.sin(turn), np.cos(turn)]])
         matrix = rotation * stretch / stretch[:, None]
@@ -375,7 +339,7 @@ def test_a_turned_crop_is_pillows():
             old = np.asarray(picture.transform((256, 256), *how, fillcolor=fill))
             return old[:, ::-1].astype(int) if mirror else old.astype(int)
 
-        image = pillows(slice(0, 3), Image.Resampling.BILINEAR, MEAN_COLOUR)
+        image = pillows(slice(0, 3), Image.Resampling.BILINEAR, datasets.MEAN_COLOUR)
         mask = pillows(3, Image.Resampling.NEAREST, VOID)
         assert abs(turned[:3].transpose(1, 2, 0) - image).max() <= 1
         assert (turned[3] != mask).mean() < 0.005

@@ -1,6 +1,7 @@
 """The losses against plain float64 loops, the guide's numbers and extreme logits."""
 
 import math
+from itertools import product
 
 import numpy as np
 import pytest
@@ -84,10 +85,8 @@ def test_class_loss_equals_plain_loops(reading, share):
     np.testing.assert_allclose(yes, np.log(t_hat), rtol=1e-5)
     np.testing.assert_allclose(no, np.log(1 - t_hat), rtol=2e-5)
     expected = 0.0
-    for b in range(2):
-        for i in range(C):
-            p = t_hat[b, i] if t[b, i] else 1 - t_hat[b, i]
-            expected -= math.log(p)
+    for at in np.ndindex(2, C):
+        expected -= math.log(t_hat[at] if t[at] else 1 - t_hat[at])
     found = class_loss(output(logits), t, reading=reading, share=share)
     assert found.item() == pytest.approx(expected / 2, rel=1e-5)
 
@@ -144,14 +143,10 @@ def test_saliency_loss_equals_plain_loops(reading):
     s, h_bg = slow_saliency(logits, a), softmax(logits)[:, 0]
     terms = []
     for at in np.ndindex(*mask.shape):
-        if mask[at] == VOID:
-            continue
-        if reading == "bce":
-            terms.append(-math.log(s[at] if mask[at] else 1 - s[at]))
-        elif reading == "background":
-            terms.append(-math.log(s[at] if mask[at] else h_bg[at]))
-        else:
-            terms.append(-(s[at] if mask[at] else h_bg[at]))
+        if mask[at] != VOID:
+            no = 1 - s[at] if reading == "bce" else h_bg[at]
+            right = s[at] if mask[at] else no
+            terms.append(-right if reading == "nll_probs" else -math.log(right))
     assert len(terms) == mask.numel() - 1  # the void pixel does not count
     found = saliency_loss(output(logits, a), mask, reading=reading)
     assert found.item() == pytest.approx(np.mean(terms), rel=1e-5)
@@ -189,11 +184,9 @@ def test_only_bce_lets_the_sam_suppress(reading, v):
 
 def test_pseudo_label_loss_equals_plain_loops():
     logits, _, _, _, pseudo = sample(6)
-    probs = softmax(logits)
-    terms = []
-    for b, y, x in np.ndindex(*pseudo.shape):
-        if pseudo[b, y, x] != VOID:
-            terms.append(-math.log(probs[b, pseudo[b, y, x], y, x]))
+    probs, shape = softmax(logits), pseudo.shape
+    known = [(b, pseudo[b, y, x], y, x) for b, y, x in np.ndindex(*shape)]
+    terms = [-math.log(probs[at]) for at in known if at[1] != VOID]
     assert len(terms) == pseudo.numel() - 1
     found = pseudo_label_loss(output(logits), pseudo)
     assert found.item() == pytest.approx(np.mean(terms), rel=1e-5)
@@ -217,14 +210,13 @@ def test_finite_at_extreme_logits(name):
     t[0], t[1] = 0, 1  # no label at all, and every label
     generator = torch.Generator().manual_seed(1)
     signs = torch.randn(2, C + 1, 3, 3, generator=generator).sign()
-    for logits in (120 * signs, -120 * signs, 120 * torch.ones_like(signs)):
-        for a in (torch.full((2, C), 120.0), torch.full((2, C), -120.0)):
-            x, a = logits.clone().requires_grad_(), a.requires_grad_()
-            value = all_losses(output(x, a), t, mask, pseudo)[name]
-            value.backward()
-            assert torch.isfinite(value)
-            assert torch.isfinite(x.grad).all()
-            assert a.grad is None or torch.isfinite(a.grad).all()
+    for logits, far in product((signs, -signs, torch.ones_like(signs)), (120.0, -120.0)):
+        x, a = (120 * logits).requires_grad_(), torch.full((2, C), far, requires_grad=True)
+        value = all_losses(output(x, a), t, mask, pseudo)[name]
+        value.backward()
+        assert torch.isfinite(value)
+        assert torch.isfinite(x.grad).all()
+        assert a.grad is None or torch.isfinite(a.grad).all()
 
 
 @pytest.mark.parametrize("name", ["L_c mean_probs 1.0", "L_s1 bce", "L_s2"])

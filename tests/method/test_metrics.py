@@ -6,6 +6,7 @@ import warnings
 import numpy as np
 import pytest
 import torch
+from helpers import refuses
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
@@ -13,7 +14,6 @@ from PIL import Image
 from sklearn.metrics import confusion_matrix, jaccard_score
 from torchmetrics.classification import MulticlassJaccardIndex
 
-from data_utils.errors import JswsError
 from jsws_lib.experiments.folders import StructureMeasure
 from jsws_lib.metrics import PROTOCOLS, ConfusionMatrix, SaliencyMeasure
 
@@ -113,24 +113,18 @@ def test_counts_pass_32_bits():
 
 def test_confusion_matrix_rejects_bad_input():
     zeros = np.zeros((2, 3), np.uint8)
-    for target, pred, words in [
-        (zeros, zeros.T, "prediction is 2 x 3 px, target is 3 x 2 px"),
-        (zeros + 77, zeros, "target holds the value 77"),
-        (zeros, zeros + 21, "prediction holds the value 21"),
-        (zeros + 255, zeros + 255, "prediction holds the value 255"),
-        (zeros.astype(int) - 1, zeros, "target holds the value -1"),
-        (zeros, zeros / 2, "integers, found float64"),
-    ]:
-        with pytest.raises(JswsError, match=words):
-            ConfusionMatrix().update(target, pred)
-    with pytest.raises(JswsError, match="'union'"):
-        ConfusionMatrix(absent="none")
-    with pytest.raises(JswsError, match="nothing to score"):
-        ConfusionMatrix().compute()
-    with pytest.raises(JswsError, match="absent='zero'"):
-        ConfusionMatrix().__iadd__(ConfusionMatrix(absent="zero"))
-    with pytest.raises(JswsError, match="cannot merge names="):
-        ConfusionMatrix(2, names="ab").__iadd__(ConfusionMatrix(2, names="ac"))
+    one = ConfusionMatrix()
+    refuses("prediction is 2 x 3 px, target is 3 x 2 px", one.update, zeros, zeros.T)
+    refuses("target holds the value 77", one.update, zeros + 77, zeros)
+    refuses("prediction holds the value 21", one.update, zeros, zeros + 21)
+    refuses("prediction holds the value 255", one.update, zeros + 255, zeros + 255)
+    refuses("target holds the value -1", one.update, zeros.astype(int) - 1, zeros)
+    refuses("integers, found float64", one.update, zeros, zeros / 2)
+    refuses("'union'", ConfusionMatrix, absent="none")
+    refuses("nothing to score", one.compute)
+    refuses("absent='zero'", one.__iadd__, ConfusionMatrix(absent="zero"))
+    two, three = (ConfusionMatrix(2, names=names) for names in ("ab", "ac"))
+    refuses("cannot merge names=", two.__iadd__, three)
 
 
 def test_confusion_matrix_prints_class_names():
@@ -144,6 +138,27 @@ def test_confusion_matrix_prints_class_names():
 # --- saliency: maps and masks --------------------------------------------------------
 
 
+def one_pixel(mask):
+    alone = mask * 0
+    alone[len(mask) // 2, mask.shape[1] // 2] = 255
+    return alone
+
+
+KINDS = (  # what becomes of a random map and its mask
+    lambda sal_map, mask, rng: (37 + sal_map * (167 / 255), mask),  # dim: 37 to 204
+    lambda sal_map, mask, rng: (sal_map * 0 + rng.integers(0, 256), mask),  # constant
+    lambda sal_map, mask, rng: (sal_map * 0, mask),
+    lambda sal_map, mask, rng: (sal_map, mask * 0),  # nothing is salient
+    lambda sal_map, mask, rng: (sal_map, mask * 0 + 255),  # everything is
+    lambda sal_map, mask, rng: (mask, mask),  # perfect
+    lambda sal_map, mask, rng: (255 - mask, mask),  # all wrong
+    lambda sal_map, mask, rng: (sal_map, rng.choice(LEVELS, mask.shape)),  # graded
+    lambda sal_map, mask, rng: ((sal_map > 128) * 255, mask),  # two levels
+    lambda sal_map, mask, rng: (sal_map, one_pixel(mask)),
+)
+LEVELS = [0, 1, 25, 26, 128, 129, 200, 255]  # around every threshold of a mask
+
+
 def pair(k: int) -> tuple[np.ndarray, np.ndarray]:
     """The k-th of 200 pairs (map, mask), uint8: random ones, then what breaks programs."""
     rng = np.random.default_rng(k)
@@ -153,29 +168,7 @@ def pair(k: int) -> tuple[np.ndarray, np.ndarray]:
     mask[top : top + rng.integers(2, h), left : left + rng.integers(2, w)] = 255
     noise = rng.normal(0, rng.uniform(5, 120), (h, w))
     sal_map = (mask * rng.uniform(0.2, 1) + noise).clip(0, 255).astype(np.uint8)
-    kind = k % 10
-    if kind == 0:
-        sal_map = (37 + sal_map * (167 / 255)).astype(np.uint8)  # dim: 37 to 204
-    elif kind == 1:
-        sal_map[:] = rng.integers(0, 256)  # constant
-    elif kind == 2:
-        sal_map[:] = 0
-    elif kind == 3:
-        mask[:] = 0  # nothing is salient
-    elif kind == 4:
-        mask[:] = 255  # everything is
-    elif kind == 5:
-        sal_map = mask.copy()  # perfect
-    elif kind == 6:
-        sal_map = 255 - mask  # all wrong
-    elif kind == 7:  # graded, around every threshold of a mask
-        mask = rng.choice([0, 1, 25, 26, 128, 129, 200, 255], (h, w)).astype(np.uint8)
-    elif kind == 8:
-        sal_map = (sal_map > 128).astype(np.uint8) * 255  # two levels
-    elif kind == 9:
-        mask[:] = 0
-        mask[h // 2, w // 2] = 255  # one pixel
-    return sal_map, mask
+    return tuple(one.astype(np.uint8) for one in KINDS[k % 10](sal_map, mask, rng))
 
 
 def measured(protocol, pairs):
@@ -340,10 +333,9 @@ def test_tensors_of_any_precision(dtype):
 def test_order_and_merging_of_images(protocol):
     whole = measured(protocol, PAIRS[:8])
     left, right = SaliencyMeasure(protocol), SaliencyMeasure(protocol)
-    for i in (6, 1, 4):
-        left.update(*PAIRS[i])
-    for i in (0, 7, 2, 3, 5):
-        right.update(*PAIRS[i])
+    for measure, order in ((left, (6, 1, 4)), (right, (0, 7, 2, 3, 5))):
+        for i in order:
+            measure.update(*PAIRS[i])
     left += right
     for one, other in zip(left.compute()[:-1], whole[:-1], strict=True):
         assert np.allclose(one, other, atol=1e-12)
@@ -388,28 +380,20 @@ def test_only_toolbox_resizes_and_does_so_in_float():
     expected = measured("toolbox", [(resized, mask)])
     assert scores.max_f == expected.max_f and scores.mae == expected.mae
     for name in PROTOCOLS.keys() - {"toolbox"}:
-        with pytest.raises(JswsError, match="map is 2 x 2 px, mask is 20 x 12 px"):
-            measured(name, [(small, mask)])
+        words = "map is 2 x 2 px, mask is 20 x 12 px"
+        refuses(words, measured, name, [(small, mask)])
 
 
 def test_saliency_measure_rejects_bad_input():
     mask = np.eye(4, dtype=bool)
-    for sal_map, words in [
-        (np.full((4, 4), 7.0), r"found float64 in \[7, 7\]"),
-        (np.full((4, 4), np.nan), "found float64"),
-        (np.full((4, 4), -0.1), "found float64"),
-        (np.ones((4, 4), int), "found int64"),
-        (np.ones((1, 4, 4), np.uint8), "HxW"),
-    ]:
-        with pytest.raises(JswsError, match=words):
-            measured("pysod", [(sal_map, mask)])
-    with pytest.raises(JswsError, match="found float64 in .-inf"):
-        measured("toolbox", [(np.where(mask, 1, -np.inf), mask)])
-    with pytest.raises(JswsError, match=r"expected 0..255"):
-        measured("pysod", [(mask / 2, mask * 700)])
-    with pytest.raises(JswsError, match="choose one of"):
-        SaliencyMeasure("f_beta")
-    with pytest.raises(JswsError, match="nothing to score"):
-        SaliencyMeasure().compute()
-    with pytest.raises(JswsError, match="'toolbox' into 'pysod'"):
-        SaliencyMeasure("pysod").__iadd__(SaliencyMeasure())
+    pysod, toolbox = SaliencyMeasure("pysod"), SaliencyMeasure("toolbox")
+    refuses(r"found float64 in \[7, 7\]", pysod.update, np.full((4, 4), 7.0), mask)
+    refuses("found float64", pysod.update, np.full((4, 4), np.nan), mask)
+    refuses("found float64", pysod.update, np.full((4, 4), -0.1), mask)
+    refuses("found int64", pysod.update, np.ones((4, 4), int), mask)
+    refuses("HxW", pysod.update, np.ones((1, 4, 4), np.uint8), mask)
+    refuses("found float64 in .-inf", toolbox.update, np.where(mask, 1, -np.inf), mask)
+    refuses("expected 0..255", pysod.update, mask / 2, mask * 700)
+    refuses("choose one of", SaliencyMeasure, "f_beta")
+    refuses("nothing to score", SaliencyMeasure().compute)
+    refuses("'toolbox' into 'pysod'", pysod.__iadd__, toolbox)
