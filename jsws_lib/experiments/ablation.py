@@ -26,7 +26,7 @@ from tqdm.auto import tqdm
 from data_utils.categories import categories
 from data_utils.embedded.mini import drawn_scenes, image_id, render_training_mask, roles
 from data_utils.errors import JswsError
-from data_utils.files import check_place, read_json, write_bytes
+from data_utils.files import check_place, for_json, read_json, write_bytes
 from data_utils.identity import drawn, saliency_digest, val_digest
 from data_utils.parallel import (
     available_cores,
@@ -210,8 +210,8 @@ def ablate(
 
 
 def store(result: dict, file: Path):
-    """Write a file of results. Raises as `write_bytes` does."""
-    write_bytes(file, (json.dumps(result, indent=1) + "\n").encode())
+    """Write a file of results, nan as null. Raises as `write_bytes` does."""
+    write_bytes(file, (json.dumps(for_json(result), indent=1) + "\n").encode())
 
 
 def _refuse_loss(file: Path, rows: Sequence[Row]):

@@ -185,7 +185,7 @@ def _checked(row: object, where: str) -> dict[str, list]:
             f"{where} is no object of measures, but {row!r:.40}: give a file "
             "as `jsws ablate` wrote it"
         )
-    row = {name: row[name] for name in MEASURES if name in row}
+    row = {name: row[name] for name in MEASURES if not _undefined(row.get(name, [None]))}
     for name, seeds in row.items():
         if not _all(seeds, _iou if name == "iou" else _fraction):
             raise JswsError(
@@ -194,6 +194,11 @@ def _checked(row: object, where: str) -> dict[str, list]:
                 "divide percent by 100"
             )
     return row
+
+
+def _undefined(seeds: object) -> bool:
+    """Whether a seed has no such figure, as MAE and F where every map is constant."""
+    return isinstance(seeds, list) and None in seeds
 
 
 def _all(values: object, fits: Callable) -> bool:

@@ -91,7 +91,9 @@ def spread(values, measure: str, *, sign: str = "") -> str:
     digits = 1 if measure == "miou" else 3
     if np.ndim(values) == 0:
         return f"{values:{sign}.{digits}f}"
-    mean, sd = mean_sd((100 if measure == "miou" else 1) * np.asarray(values))
+    mean, sd = mean_sd((100 if measure == "miou" else 1) * np.asarray(values, float))
+    if mean != mean:  # of a seed the protocol has no answer: every map was constant
+        return "–"
     return f"{mean:{sign}.{digits}f}" + ("" if sd != sd else f" ± {sd:.{digits}f}")
 
 
@@ -127,7 +129,7 @@ def ablation_chart(result: dict) -> Figure:
     )
     for ax, (key, title) in zip(axes, panels.items(), strict=True):
         for k, setting in enumerate(names[key]):
-            values = (100 if key == "miou" else 1) * np.array(rows[setting][key])
+            values = (100 if key == "miou" else 1) * np.array(rows[setting][key], float)
             mean, sd = mean_sd(values)
             error = None if sd != sd else sd
             labels = ("here", "paper, real data") if k == 0 else (None, None)

@@ -152,7 +152,7 @@ PERCENT = {"miou": 57.1, "mae": 5.0, "max_f": 91.2}
         {"miou": 0.5, "iou": []},
         {"settings": {"MM": None}},
         {"settings": {"MM": [0.5]}},
-        *({"settings": {"MM": {"mae": v}}} for v in (0.1, [], [None], [[0.1]], "0.1")),
+        *({"settings": {"MM": {"mae": v}}} for v in (0.1, [], [math.nan], [[0.1]], "0.1")),
         {"settings": {"MM": {"iou": [0.1]}}},
     ],
 )
