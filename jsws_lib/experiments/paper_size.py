@@ -33,7 +33,7 @@ RATES: dict[str, tuple[float, int]] = {
     "1/k²": (1 / 32, 0),
 }
 MEASURES = {
-    "median_abs_a": "median \\|a\\|",
+    "median_abs_a": "median size of a",
     "mean_v": "mean v",
     "bg_outside": "H_bg where not salient",
     "bg_inside": "H_bg where salient",
