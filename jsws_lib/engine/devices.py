@@ -103,13 +103,11 @@ def make_accelerator(
     # Accelerate keeps its settings for the whole process; each training has its own.
     AcceleratorState._reset_state(reset_partial_state=process_share()[1] == 1)
     # Gradients live in the buckets that are sent.
-    sharing = DistributedDataParallelKwargs(
-        find_unused_parameters=unused, gradient_as_bucket_view=True
-    )
+    how = {"find_unused_parameters": unused, "gradient_as_bucket_view": True}
     return Accelerator(
         mixed_precision="no" if precision == "float32" else precision,
         cpu=device.type == "cpu",
-        kwargs_handlers=[sharing],
+        kwargs_handlers=[DistributedDataParallelKwargs(**how)],
         log_with=tracker,
         project_dir=folder,
     )
@@ -121,24 +119,20 @@ class MeanOfAll(torch.autograd.Function):
     @staticmethod
     def forward(ctx, x):
         """(...) float to the same."""
-        return MeanOfAll._reduce(x)
+        total = x.clone()
+        torch.distributed.all_reduce(total)
+        return total / process_share()[1]
 
     @staticmethod
     def backward(ctx, grad):
         """(...) float to the same."""
-        return MeanOfAll._reduce(grad)
-
-    @staticmethod
-    def _reduce(x):
-        total = x.clone()
-        torch.distributed.all_reduce(total)
-        return total / process_share()[1]
+        return MeanOfAll.forward(ctx, grad)
 
 
 class SharedBatchNorm(nn.BatchNorm2d):
     """Batch norm over the images of all processes, where PyTorch's has no CPU version."""
 
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
+    def forward(self, x: Tensor) -> Tensor:
         """(B, C, H, W) float to the same, normalised by everyone's mean and variance."""
         if not self.training:
             return super().forward(x)
@@ -155,31 +149,27 @@ class SharedBatchNorm(nn.BatchNorm2d):
         return off * scale.view(shape) + self.bias.view(shape)
 
 
-def share_batch_norm(net: nn.Module) -> nn.Module:
+def share_batch_norm(net: nn.Module):
     """Make every batch norm of a network see the images of all processes, in place.
 
     Raises:
         JswsError: a batch norm of another kind than `nn.BatchNorm2d`.
     """
-    for name, layer in net.named_modules():
-        if isinstance(layer, nn.BatchNorm2d) and type(layer) not in (
-            nn.BatchNorm2d,
-            SharedBatchNorm,
-        ):
+    layers = {k: x for k, x in net.named_modules() if isinstance(x, nn.BatchNorm2d)}
+    for name, layer in layers.items():
+        if type(layer) not in (nn.BatchNorm2d, SharedBatchNorm):
             raise JswsError(
-                f"{name} is a {type(layer).__name__}, which several processes "
-                "cannot share; train in one process, or choose another "
-                "--backbone"
+                f"{name} is a {type(layer).__name__}, which several processes cannot "
+                "share; train in one process, or choose another --backbone"
             )
     if next(net.parameters()).is_cuda:
-        return nn.SyncBatchNorm.convert_sync_batchnorm(net)
-    for layer in net.modules():
-        if type(layer) is nn.BatchNorm2d:
-            layer.__class__ = SharedBatchNorm  # same fields, same names in a checkpoint
-    return net
+        nn.SyncBatchNorm.convert_sync_batchnorm(net)
+        return
+    for layer in layers.values():
+        layer.__class__ = SharedBatchNorm  # same fields, same names in a checkpoint
 
 
-def recompute_stages(net: nn.Module, on: bool = True):
+def recompute_stages(net: nn.Module, on: bool):
     """Let an SSNet's backbone keep its stages' inputs only, and compute the rest again."""
     if on:
         net.backbone.run_stage = _recomputed
@@ -204,7 +194,6 @@ def _recomputed(stage: nn.Module, x: Tensor) -> Tensor:
             for layer, (momentum, count) in zip(norms, before, strict=True):
                 layer.momentum, layer.num_batches_tracked = momentum, count
 
-    def contexts():
-        return nullcontext(), again()
-
-    return checkpoint(stage, x, use_reentrant=False, context_fn=contexts)
+    return checkpoint(
+        stage, x, use_reentrant=False, context_fn=lambda: (nullcontext(), again())
+    )

@@ -19,8 +19,7 @@ from data_utils.parallel import is_main
 from jsws_lib import training
 from jsws_lib.config import Profile
 from jsws_lib.engine.devices import make_accelerator, recompute_stages, share_batch_norm
-from jsws_lib.engine.live import LiveFigure
-from jsws_lib.engine.look import COLUMNS, Look, words
+from jsws_lib.engine.look import COLUMNS, LiveFigure, Look, words
 from jsws_lib.engine.resume import Log, keep_evidence, load_point, save_point
 from jsws_lib.ssnet import SSNet
 from jsws_lib.training import Objective, to_device

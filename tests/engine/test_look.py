@@ -8,7 +8,7 @@ from helpers import network, same, state
 
 from data_utils.voc import read_ids
 from jsws_lib.config import PROFILES, STEADY
-from jsws_lib.engine import live, look
+from jsws_lib.engine import look
 from jsws_lib.engine import loop as module
 from jsws_lib.engine.evaluation import evaluate
 from jsws_lib.engine.look import COLUMNS, Look
@@ -97,13 +97,13 @@ def test_a_notebook_shows_one_figure_that_grows(tiny, tmp_path, monkeypatch):
         drawn.append(original(*given))
         return drawn[-1]
 
-    original = live.draw
-    monkeypatch.setattr(live, "draw", draw)
+    original = look.draw
+    monkeypatch.setattr(look, "draw", draw)
     monkeypatch.setattr("IPython.display.display", display)
     looking = replace(tiny, validate_every=2)
     trained(tmp_path / "terminal", looking)
     assert not shown
-    monkeypatch.setattr(live, "in_notebook", lambda: True)
+    monkeypatch.setattr(look, "in_notebook", lambda: True)
     trained(tmp_path / "notebook", looking)
     assert len(shown) == 2 and shown[0].alt and shown[0].data[:4] == b"\x89PNG"
     left, right = drawn[-1].axes
