@@ -31,6 +31,7 @@ from jsws_lib.cli.options import (
     Seed,
     command,
     echo,
+    network,
     printable,
     say,
 )
@@ -202,15 +203,13 @@ def pseudo_label(
         processes: of the CRF; default: one per core.
     """
     from jsws_lib.engine import labelling, runs
-    from jsws_lib.engine.checkpoints import load_ssnet
-    from jsws_lib.engine.devices import pick_device
 
     p, r = asked.settings(stage=1)
     if checkpoint:
         names = categories(p.data / p.voc)
         expect = {"categories": names, "stage": 1, "backbone": p.backbone}
         expect |= {"size": asked.size} if asked.size else {}
-        net, _ = load_ssnet(checkpoint, expect=expect, device=pick_device())
+        net, _ = network(checkpoint, **expect)
         out = out or checkpoint.parent / "pseudo_labels"
     else:
         run = runs.Run("M", p, r, seed)

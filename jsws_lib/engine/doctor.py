@@ -1,6 +1,5 @@
 """`jsws doctor`: what this machine has, what is wrong with it, and the remedy."""
 
-import hashlib
 import importlib.util
 import json
 import os
@@ -17,7 +16,7 @@ from pathlib import Path
 
 from packaging.requirements import Requirement
 
-from data_utils.files import read_json
+from data_utils.files import read_json, sha256
 from jsws_lib.config import ROOT
 
 MINIMUM_PYTHON = (3, 11)
@@ -262,7 +261,7 @@ def _checkpoints() -> str:
     for name, expected in files.items():
         path = folder / name
         _need(path.is_file(), f"{name} is missing", fix, Status.FAIL)
-        digest = hashlib.sha256(path.read_bytes()).hexdigest()
+        digest = sha256(path)
         damaged = f"{name} is damaged: sha256 {digest[:12]}..."
         _need(digest == expected, damaged, fix, Status.FAIL)
     return f"{len(files)} files, checksums match"
@@ -285,11 +284,6 @@ CHECKS: dict[str, Callable[[], str]] = {
 }
 
 
-def checks() -> list[Check]:
-    """Run every check; one that breaks in an unforeseen way counts as FAIL."""
-    return [_run(name, check) for name, check in CHECKS.items()]
-
-
 def run(as_json: bool = False) -> int:
     """Print the table, or JSON for a bug report.
 
@@ -299,7 +293,7 @@ def run(as_json: bool = False) -> int:
     Returns:
         the exit status: 1 if a check failed, else 0 (warnings included).
     """
-    results = checks()
+    results = [_run(name, check) for name, check in CHECKS.items()]
     if as_json:
         print(json.dumps([asdict(check) for check in results], indent=2))
     else:
@@ -311,6 +305,7 @@ def run(as_json: bool = False) -> int:
 
 
 def _run(name: str, check: Callable[[], str]) -> Check:
+    """One check's line; a check that breaks in an unforeseen way counts as FAIL."""
     try:
         return Check(name, Status.OK, check())
     except Problem as problem:
@@ -319,7 +314,3 @@ def _run(name: str, check: Callable[[], str]) -> Check:
         found = f"{type(error).__name__}: {_first_line(error)}"
         fix = "delete .venv, then python -m tools.make install"
         return Check(name, Status.FAIL, found, fix)
-
-
-if __name__ == "__main__":
-    sys.exit(run("--json" in sys.argv[1:]))

@@ -13,7 +13,7 @@ import shutil
 import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, fields, is_dataclass, replace
+from dataclasses import asdict, dataclass, fields, replace
 from functools import cached_property
 from pathlib import Path
 from typing import NamedTuple
@@ -169,17 +169,9 @@ def _name_of(teacher: Path) -> str:
 
 def differences(config: Profile | Recipe) -> dict:
     """The fields of a configuration that are not as they are by default, for JSON."""
-    return {
-        name: _plain(getattr(config, name))
-        for name, default in ((f.name, f.default) for f in fields(config))
-        if getattr(config, name) != default
-    }
-
-
-def _plain(value):
-    if isinstance(value, tuple):
-        return [_plain(part) for part in value]
-    return asdict(value) if is_dataclass(value) else value
+    plain = json.loads(json.dumps(asdict(config), default=str))
+    changed = [f.name for f in fields(config) if getattr(config, f.name) != f.default]
+    return {name: plain[name] for name in changed}
 
 
 def runs_root() -> Path:
