@@ -77,23 +77,14 @@ def small_world(tmp_path_factory, checkpoint):
 
 
 @pytest.fixture
-def trials(jsws, small_world, tmp_path, record_property):
+def trials(jsws, small_world, tmp_path):
     """Try bad input on a copy of the world; the test fails for all faults together."""
     root = Path(shutil.copytree(small_world, tmp_path / "world"))
     voc = root / "data/VOCdevkit/VOC2012"
     world = {"root": root, "data": root / "data", "voc": voc, "net": root / "m.safetensors"}
     tried = Trials(jsws, world)
     yield tried
-    record_property("bad_inputs", tried.count)
     left = [p for p in tmp_path.rglob(".*") if p.suffix == ".tmp" or "making" in p.name]
     assert not left, "half-written"
     many = f"{len(tried.faults)} of {tried.count}:\n"
     assert not tried.faults, many + "\n".join(tried.faults)
-
-
-def pytest_terminal_summary(terminalreporter):
-    """How many bad inputs were refused; the processes of xdist report to this one."""
-    done = terminalreporter.stats.get("", [])  # what is counted is known at the end of each
-    count = sum(dict(one.user_properties).get("bad_inputs", 0) for one in done)
-    if count:
-        terminalreporter.write_line(f"{count} bad inputs, each refused in one sentence")
