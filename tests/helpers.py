@@ -5,13 +5,22 @@ from contextlib import contextmanager
 import torch
 
 from jsws_lib.config import STEADY
+from jsws_lib.engine.checkpoints import describe, recipe_fields, save_weights
 from jsws_lib.ssnet import build_ssnet
 from jsws_lib.training import seed_everything
 
 
-def network(stage=1, recipe=STEADY, seed=0):
+def network(stage=1, recipe=STEADY, seed=0, **more):
     seed_everything(seed)
-    return build_ssnet(stage, backbone="densenet_mini", size=64, recipe=recipe)
+    return build_ssnet(stage, backbone="densenet_mini", size=64, recipe=recipe, **more)
+
+
+def stored(path, net, **more):
+    """A network as a checkpoint, with the story that `jsws train` writes."""
+    story = {"setting": "M" if net.stage == 1 else "MM", "backbone": "densenet_mini"}
+    story |= {"recipe": recipe_fields(STEADY), "profile": "mini", "run": "none"}
+    story |= {"seed": 0, "history": [], **more}
+    return save_weights(path, net, describe(net, **story))
 
 
 def state(net):

@@ -7,15 +7,12 @@ from pathlib import Path
 from typing import NamedTuple
 
 import pytest
-import torch
+from helpers import network, stored
 from trials import Trials
 
 from data_utils.embedded.mini import make_mini
 from jsws_lib.cli import main as cli
-from jsws_lib.config import STEADY
 from jsws_lib.engine import checkpoints, runs
-from jsws_lib.engine.checkpoints import describe, recipe_fields, save_weights
-from jsws_lib.ssnet import build_ssnet
 
 
 class Result(NamedTuple):
@@ -57,13 +54,8 @@ def jsws(monkeypatch, capsys, tmp_path):
 
 @pytest.fixture(scope="session")
 def checkpoint(tmp_path_factory):
-    """An untrained SSNet-1 of 64 px with a story as `jsws train` writes it."""
-    torch.manual_seed(0)
-    net = build_ssnet(1, backbone="densenet_mini", size=64, recipe=STEADY)
-    known = {"backbone": "densenet_mini", "profile": "mini", "seed": 0, "history": []}
-    known |= {"recipe": recipe_fields(STEADY), "setting": "M", "run": "none"}
-    path = tmp_path_factory.mktemp("net") / "m.safetensors"
-    return save_weights(path, net, describe(net, **known))
+    """An untrained SSNet-1 of 64 px."""
+    return stored(tmp_path_factory.mktemp("net") / "m.safetensors", network())
 
 
 @pytest.fixture(scope="session")
