@@ -1,6 +1,7 @@
 """What a network or a figure was made by, and of: for checkpoints and files of results."""
 
 import platform
+from contextlib import suppress
 from importlib.metadata import PackageNotFoundError, version
 
 import torch
@@ -15,34 +16,22 @@ PACKAGES = (
 )
 
 
-def versions() -> dict[str, str]:
-    """Of Python and of the packages that a figure may depend on, as far as installed."""
-    found = {"python": platform.python_version()}
-    for package in PACKAGES:
-        try:
-            found[package] = version(package)
-        except PackageNotFoundError:  # conda calls pydensecrf2 pydensecrf
-            continue
-    return found
-
-
-def device_name() -> str:
-    """Of the GPU, or of the kind of processor with the number of cores."""
-    device = pick_device()
-    if device.type == "cuda":
-        return f"cuda, {torch.cuda.get_device_name(device)}"
-    return f"{device.type}, {platform.machine()}, {available_cores()} cores"
-
-
 def provenance(profile: Profile, data: dict[str, str]) -> dict:
     """Versions, device, number of processes, and the precision that `auto` stands for.
 
     `data` are digests of the files trained on; they are kept beside.
     """
+    device, versions = pick_device(), {"python": platform.python_version()}
+    for package in PACKAGES:
+        with suppress(PackageNotFoundError):  # conda calls pydensecrf2 pydensecrf
+            versions[package] = version(package)
+    kind = f"{device.type}, {platform.machine()}, {available_cores()} cores"
+    if device.type == "cuda":
+        kind = f"cuda, {torch.cuda.get_device_name(device)}"
     return {
-        "versions": versions(),
-        "device": device_name(),
+        "versions": versions,
+        "device": kind,
         "processes": process_share()[1],
-        "precision": pick_precision(profile.precision, pick_device()),
+        "precision": pick_precision(profile.precision, device),
         "data": data,
     }
