@@ -6,8 +6,9 @@ import torch
 
 from jsws_lib.config import STEADY
 from jsws_lib.engine.checkpoints import describe, recipe_fields, save_weights
+from jsws_lib.engine.loop import Loop
 from jsws_lib.ssnet import build_ssnet
-from jsws_lib.training import seed_everything
+from jsws_lib.training import seed_everything, train
 
 
 def network(stage=1, recipe=STEADY, seed=0, **more):
@@ -21,6 +22,11 @@ def stored(path, net, **more):
     story |= {"recipe": recipe_fields(STEADY), "profile": "mini", "run": "none"}
     story |= {"seed": 0, "history": [], **more}
     return save_weights(path, net, describe(net, **story))
+
+
+def learn(net, profile, losses=("L_c", "L_s1"), **more):
+    """Train a network in a `Loop`, by default one without a folder."""
+    return train(net, losses, profile=profile, recipe=STEADY, **{"loop": Loop()} | more)
 
 
 def state(net):

@@ -31,9 +31,8 @@ def save_weights(
 ) -> Path:
     """Save a state dict and `story` (JSON-serialisable) atomically.
 
-    Args:
-        half: store matrices as float16, half the size. Vectors (biases, batch-norm
-            statistics) stay float32: a variance may leave float16's range.
+    `half` stores matrices as float16. Vectors (biases, batch-norm statistics) stay
+    float32: a variance may leave float16's range.
     """
     state = {name: t.cpu().contiguous() for name, t in module.state_dict().items()}
     if half:

@@ -281,13 +281,9 @@ CHECKS: dict[str, Callable[[], str]] = {
 
 
 def run(as_json: bool = False) -> int:
-    """Print the table, or JSON for a bug report.
+    """Print the table, or JSON for a bug report: a list of name, status, found and fix.
 
-    Args:
-        as_json: a list of objects with name, status, found and fix.
-
-    Returns:
-        the exit status: 1 if a check failed, else 0 (warnings included).
+    Returns the exit status: 1 if a check failed, else 0 (warnings included).
     """
     results = [_run(name, check) for name, check in CHECKS.items()]
     if as_json:

@@ -30,12 +30,9 @@ CRF_PIXELS = 2_000_000  # largest picture that the CRF refines at its own size
 
 
 class Confusion(ConfusionMatrix):
-    """A `ConfusionMatrix` that knows which categories could be predicted.
+    """A `ConfusionMatrix` that knows which categories could be predicted: all, or `known`.
 
-    Args:
-        names: of the classes, the background first.
-        absent: see `ConfusionMatrix`.
-        known: the categories that whoever predicted knows; none: all of them.
+    The names are those of the classes, the background first.
     """
 
     def __init__(
@@ -213,8 +210,7 @@ def measure_saliency(
 ) -> tuple[SaliencyMeasure, SaliencyMeasure | None]:
     """The part of `evaluate` that looks at the saliency test set.
 
-    Returns:
-        the measure, and that after the CRF where its preset is named.
+    Returns the measure, and that after the CRF where its preset is named.
     """
 
     def share() -> list[SaliencyMeasure]:
@@ -258,16 +254,7 @@ def refine_saliency(
     at that many and the result enlarged, bilinear; `scale` shrinks along, so that the
     CRF reaches over the same part of the picture.
 
-    Args:
-        image: RGB picture.
-        sal_map: S, (H, W) float32 in [0, 1].
-        preset, scale: of the CRF.
-
-    Returns:
-        (H, W) float32 in [0, 1].
-
-    Raises:
-        JswsError: as `crf_probs` does.
+    An RGB picture and S to S, (H, W) float32 in [0, 1]. Raises JswsError as `crf_probs`.
     """
     shrink = min(1.0, (CRF_PIXELS / (image.width * image.height)) ** 0.5)
     if shrink == 1:

@@ -28,12 +28,7 @@ COLUMNS = {  # of log.csv, and as a progress bar shows them
 
 
 class Look:
-    """Measures a network between two steps.
-
-    Args:
-        profile: names the data.
-        losses: that train the network: what it learns nothing about is not measured.
-    """
+    """Measures a network between two steps, but not what its losses teach nothing about."""
 
     def __init__(self, profile: Profile, losses: Sequence[str]):
         self.profile, self.losses = profile, set(losses)

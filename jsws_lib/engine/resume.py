@@ -10,7 +10,6 @@ damaged one is passed over for the one before it.
 import csv
 import hashlib
 import io
-import json
 import math
 import random
 import re
@@ -94,8 +93,7 @@ def save_point(folder: Path, tag: str, history: list[dict], **parts):
     validation image is looked at.
 
     Args:
-        folder: the run's `resume` folder.
-        tag: names the run.
+        folder: the run's `resume` folder; `tag` names the run.
         history: records of all steps so far.
         parts: anything with `state_dict()`, under a name each.
     """
@@ -121,12 +119,7 @@ def save_point(folder: Path, tag: str, history: list[dict], **parts):
 def load_point(folder: Path, tag: str, **parts) -> list[dict]:
     """Take up the last whole resume point and return its history; [] if there is none.
 
-    Damaged ones are deleted, and said to be.
-
-    Args:
-        folder: the run's `resume` folder.
-        tag: of the run; a point of another one is refused.
-        parts: as for `save_point`; their states are loaded.
+    The states of the parts are loaded. Damaged points are deleted, and said to be.
 
     Raises:
         JswsError: the point is of another run, or does not fit the network.
@@ -193,12 +186,3 @@ def _set_random_states(states: dict):
     torch.set_rng_state(states["torch"])
     if len(states["cuda"]) == torch.cuda.device_count():
         torch.cuda.set_rng_state_all(states["cuda"])
-
-
-def keep_evidence(
-    folder: Path, *, step: int, values: dict[str, float], images: dict[str, list[str]]
-) -> Path:
-    """Write `not_finite.json`: the step, its losses and the images they came from."""
-    losses = {k: v if math.isfinite(v) else str(v) for k, v in values.items()}
-    text = json.dumps({"step": step, "losses": losses, "images": images}, indent=1)
-    return write_bytes(folder / "not_finite.json", (text + "\n").encode())

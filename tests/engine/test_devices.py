@@ -10,7 +10,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import torch
-from helpers import network, same, state
+from helpers import learn, network, same, state
 from torch import nn
 
 from data_utils.datasets import Draws, batches
@@ -28,7 +28,6 @@ from jsws_lib.training import (
     learning_rate,
     make_optimizer,
     seed_everything,
-    train,
     training_sets,
 )
 
@@ -118,10 +117,6 @@ def test_a_batch_norm_of_another_kind_is_named():
 
 
 # --- precision, parts, checkpointing: the same lesson ----------------------------------
-
-
-def learn(net, profile, losses=BOTH, **more):
-    return train(net, losses, profile=profile, recipe=STEADY, **{"loop": Loop()} | more)
 
 
 def losses(profile, steps, **changes):

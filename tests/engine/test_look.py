@@ -4,7 +4,7 @@ import shutil
 from dataclasses import replace
 
 import pytest
-from helpers import network, same, state
+from helpers import learn, network, same, state
 
 from data_utils.voc import read_ids
 from jsws_lib.config import PROFILES, STEADY
@@ -14,21 +14,18 @@ from jsws_lib.engine.evaluation import evaluate
 from jsws_lib.engine.look import COLUMNS, Look
 from jsws_lib.engine.loop import Loop
 from jsws_lib.engine.resume import read_log
-from jsws_lib.training import train
 
 
-def trained(folder, profile, losses=("L_c", "L_s1"), on_step=None):
-    net = network()
-    loop = Loop(folder=folder, tag="a", on_step=on_step)
-    settings = {"profile": profile, "recipe": STEADY, "loop": loop}
-    return state(net), train(net, losses, **settings), net
+def trained(folder, profile, on_step=None):
+    net, loop = network(), Loop(folder=folder, tag="a", on_step=on_step)
+    return learn(net, profile, loop=loop), net
 
 
 def test_a_look_changes_nothing_and_is_in_the_log(tiny, tmp_path, monkeypatch):
     monkeypatch.setattr(module, "SAVE_EVERY", 1)
     looking = replace(tiny, validate_every=2)
-    _, blind, first = trained(tmp_path / "blind", tiny)
-    _, seen, second = trained(tmp_path / "looking", looking)
+    blind, first = trained(tmp_path / "blind", tiny)
+    seen, second = trained(tmp_path / "looking", looking)
     assert blind == seen and same(state(first), state(second))
 
     def stop(step, *_):
@@ -37,7 +34,7 @@ def test_a_look_changes_nothing_and_is_in_the_log(tiny, tmp_path, monkeypatch):
 
     with pytest.raises(KeyboardInterrupt):
         trained(tmp_path / "stopped", looking, on_step=stop)
-    _, resumed, third = trained(tmp_path / "stopped", looking)
+    resumed, third = trained(tmp_path / "stopped", looking)
     assert resumed == blind and same(state(first), state(third))
     texts = [(tmp_path / x / "log.csv").read_text() for x in ("looking", "stopped")]
     assert texts[0] == texts[1]

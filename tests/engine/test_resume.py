@@ -17,15 +17,14 @@ import numpy as np
 import psutil
 import pytest
 import torch
-from helpers import network, points, same, state
+from helpers import learn, network, points, same, state
 from safetensors.torch import load_file
 
 from data_utils.errors import JswsError
-from jsws_lib.config import ROOT, STEADY
+from jsws_lib.config import ROOT
 from jsws_lib.engine import loop
 from jsws_lib.engine.loop import Loop
 from jsws_lib.engine.resume import KEEP, load_point, read_log, save_point
-from jsws_lib.training import train
 
 
 class Interrupted(Exception):
@@ -45,8 +44,7 @@ def go(profile, folder=None, *, steps=4, until=None, seed=0, tag="run", on_step=
 
     surroundings = Loop(folder=folder, tag=tag, on_step=look)
     with pytest.raises(Interrupted) if until else nullcontext():
-        settings = dict(profile=profile, recipe=STEADY, steps=steps)
-        train(net, ("L_c", "L_s1"), **settings, loop=surroundings)
+        learn(net, profile, steps=steps, loop=surroundings)
     return made, net, surroundings.history
 
 
@@ -312,8 +310,7 @@ def test_a_loss_that_is_not_finite_leaves_its_images(tiny, tmp_path):
         net.sn.head.bias[3] = torch.nan
     before = net.backbone.features.conv0.weight.clone()
     with pytest.raises(JswsError, match="loss is nan at step 0.*not_finite.json"):
-        look = Loop(folder=tmp_path)
-        train(net, ("L_c", "L_s1"), profile=tiny, recipe=STEADY, loop=look)
+        learn(net, tiny, loop=Loop(folder=tmp_path))
     note = json.loads((tmp_path / "not_finite.json").read_text())
     assert note["step"] == 0 and note["losses"]["L_c"] == "nan"
     photos = tiny.data / tiny.voc / "JPEGImages"
