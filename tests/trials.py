@@ -11,9 +11,15 @@ import shutil
 import signal
 import unicodedata
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 
+import pytest
+
+MARKS = [
+    pytest.mark.slow,
+    pytest.mark.skipif(os.name == "nt", reason="no alarm there"),
+    pytest.mark.filterwarnings("ignore"),
+]
 PATIENCE = 30  # s that a command may take to refuse something
 
 
@@ -162,23 +168,13 @@ class Trials:
         words = [word.format(**self.world, out=out) for word in words.split()]
         try:
             with patience():
-                status, said, err = self.jsws(*map(Word, [*words, *more]))
+                status, said, err = self.jsws([*words, *more])
         except Hang:
             status, said, err = -1, "", ["no end"]
         self.answers.append("\n".join([*err, said]))
         fault = _fault(status, said, err, names, verdict)
         if fault:
             self.faults.append(f"{what}: {' '.join(words)} {[*more]}\n    {fault}")
-
-
-@dataclass
-class Word:
-    """An argument as it is, whatever spaces it holds."""
-
-    text: str
-
-    def __str__(self):
-        return self.text
 
 
 def _fault(status: int, said: str, err: list[str], names, verdict: bool) -> str:

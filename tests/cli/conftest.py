@@ -29,7 +29,10 @@ class Result(NamedTuple):
 
 @pytest.fixture
 def jsws(monkeypatch, capsys, tmp_path):
-    """`jsws("data check --data", path)`; runs are kept in a folder of the test."""
+    """`jsws("data check --data", path)`; runs are kept in a folder of the test.
+
+    A text is several words, a list has them as they are.
+    """
     monkeypatch.setattr(runs, "ROOT", tmp_path)
     monkeypatch.setattr(checkpoints, "SHIPPED", tmp_path / "checkpoints")
     for name in ("JSWS_PROFILE", "JSWS_DATA", "JSWS_RUNS", "JSWS_TRAIN"):
@@ -38,8 +41,9 @@ def jsws(monkeypatch, capsys, tmp_path):
     monkeypatch.setenv("COLUMNS", "200")
 
     def run(*words):
-        words = [w.split() if isinstance(w, str) else [str(w)] for w in words]
-        monkeypatch.setattr(sys, "argv", ["jsws", *sum(words, [])])
+        words = [w.split() if isinstance(w, str) else w for w in words]
+        words = [w if isinstance(w, list) else [w] for w in words]
+        monkeypatch.setattr(sys, "argv", ["jsws", *map(str, sum(words, []))])
         with pytest.raises(SystemExit) as stopped:
             cli.main()
             raise SystemExit(0)

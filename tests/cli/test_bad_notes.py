@@ -20,7 +20,7 @@ from hypothesis import strategies as st
 from safetensors import safe_open
 from safetensors.torch import save
 from test_bad_files import LABELS_ONLY, MEASURE, PREDICT, PSEUDO, TRAIN
-from trials import ODD_FILES, full_disk, spoilt, swapped
+from trials import MARKS, ODD_FILES, full_disk, spoilt, swapped
 
 from data_utils.errors import JswsError
 from data_utils.fields import _fits, kind_of
@@ -31,11 +31,7 @@ from jsws_lib.engine import doctor
 from jsws_lib.experiments import ablation
 from jsws_lib.ssnet import build_ssnet
 
-pytestmark = [
-    pytest.mark.slow,
-    pytest.mark.skipif(os.name == "nt", reason="no alarm there"),
-    pytest.mark.filterwarnings("ignore"),
-]
+pytestmark = MARKS
 
 ABLATE = f"ablate --seeds 1 --settings S --jobs 1 {TRAIN} --out {{out}}.json"
 
@@ -577,6 +573,6 @@ def test_odd_names_are_written_out(trials):
             ["compare", result, "--table", "3", "--figure", root / "c.png"],
             ["compare", result, "--table", "3", "--format", "latex"],
         ):
-            status, said, err = trials.jsws(*map(Path, map(str, words)))
+            status, said, err = trials.jsws([*words])
             assert status == 0, (words, err)
             assert "\x1b" not in said + "".join(err), words

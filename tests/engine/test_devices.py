@@ -23,13 +23,7 @@ from jsws_lib.engine.resume import read_log
 from jsws_lib.experiments import memory
 from jsws_lib.experiments.memory import Kept, parts_that_fit, random_batches, step_bytes
 from jsws_lib.ssnet import build_ssnet
-from jsws_lib.training import (
-    Objective,
-    learning_rate,
-    make_optimizer,
-    seed_everything,
-    training_sets,
-)
+from jsws_lib.training import Objective, seed_everything
 
 BOTH = ("L_c", "L_s1")
 
@@ -123,30 +117,6 @@ def losses(profile, steps, **changes):
     net = network()
     history = learn(net, replace(profile, **changes), steps=steps)
     return np.array([[record[name] for name in BOTH] for record in history]), net
-
-
-def plain_losses(profile, steps):
-    """The same lesson the plain way: one memory format, both graphs at once, one Adam."""
-    net, recipe = network().train(), STEADY
-    optimizer = make_optimizer(net, profile.schedules[0], sam_rate=recipe.sam_rate)
-    objective, sets = Objective(net, BOTH, recipe), training_sets(BOTH, profile, recipe)
-    loaders = [iter(batches(data, 4, steps=steps, seed=k)) for k, data in enumerate(sets)]
-    found = []
-    for step in range(steps):
-        for group in optimizer.param_groups:
-            group["lr"] = group["scale"] * learning_rate(profile.schedules[0], step, steps)
-        labelled, masked = (next(loader) for loader in loaders)
-        values = objective(labelled) | objective(masked)
-        optimizer.zero_grad()
-        sum(values.values()).backward()
-        optimizer.step()
-        found.append([values[name].item() for name in BOTH])
-    return np.array(found)
-
-
-def test_the_fast_step_learns_what_a_plain_one_learns(tiny):
-    fast, _ = losses(tiny, 8)
-    np.testing.assert_allclose(fast, plain_losses(tiny, 8), rtol=5e-3)
 
 
 def test_bf16_learns_what_float32_learns(tiny):
