@@ -15,6 +15,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from helpers import network
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from safetensors import safe_open
@@ -26,10 +27,8 @@ from data_utils.errors import JswsError
 from data_utils.fields import _fits, kind_of
 from data_utils.real import download
 from jsws_lib.cli.settings import FIELDS, configured
-from jsws_lib.config import STEADY
 from jsws_lib.engine import doctor
 from jsws_lib.experiments import ablation
-from jsws_lib.ssnet import build_ssnet
 
 pytestmark = MARKS
 
@@ -341,13 +340,8 @@ def pickled(thing) -> bytes:
     return file.getvalue()
 
 
-@pytest.fixture
-def features():
-    net = build_ssnet(1, backbone="densenet_mini", size=64, recipe=STEADY)
-    return net.backbone.features.state_dict()
-
-
-def test_weights(trials, features):
+def test_weights(trials):
+    features = network().backbone.features.state_dict()
     name = next(iter(features))
     kind = {
         "a list": pickled([1, 2]),
@@ -377,21 +371,6 @@ def test_weights(trials, features):
         {f"{LABELS_ONLY} --set weights={{root}}/w.safetensors": "{root}/w.safetensors"},
     )
     assert "weights_only" not in "\n".join(trials.answers)
-
-
-@pytest.mark.parametrize(
-    "wrap",
-    [
-        lambda state: {"state_dict": state, "epoch": 3},
-        lambda state: {f"module.{k}": v for k, v in state.items()},
-        lambda state: {"model": {f"module.features.{k}": v for k, v in state.items()}},
-    ],
-)
-def test_weights_in_wrappings_are_read(trials, features, wrap):
-    path = trials.world["root"] / "w.pth"
-    path.write_bytes(pickled(wrap(features)))
-    done = trials.jsws(LABELS_ONLY.format(**trials.world), "--set", f"weights={path}")
-    assert done.status == 0, done
 
 
 def test_resume_points(trials):
