@@ -7,13 +7,28 @@ import torch
 
 from data_utils.errors import JswsError
 from jsws_lib.config import STEADY
+from jsws_lib.engine.checkpoints import describe, recipe_fields, save_weights
+from jsws_lib.engine.loop import Loop
 from jsws_lib.ssnet import build_ssnet
-from jsws_lib.training import seed_everything
+from jsws_lib.training import seed_everything, train
 
 
-def network(stage=1, recipe=STEADY, seed=0):
+def network(stage=1, recipe=STEADY, seed=0, **more):
     seed_everything(seed)
-    return build_ssnet(stage, backbone="densenet_mini", size=64, recipe=recipe)
+    return build_ssnet(stage, backbone="densenet_mini", size=64, recipe=recipe, **more)
+
+
+def stored(path, net, **more):
+    """A network as a checkpoint, with the story that `jsws train` writes."""
+    story = {"setting": "M" if net.stage == 1 else "MM", "backbone": "densenet_mini"}
+    story |= {"recipe": recipe_fields(STEADY), "profile": "mini", "run": "none"}
+    story |= {"seed": 0, "history": [], **more}
+    return save_weights(path, net, describe(net, **story))
+
+
+def learn(net, profile, losses=("L_c", "L_s1"), **more):
+    """Train a network in a `Loop`, by default one without a folder."""
+    return train(net, losses, profile=profile, recipe=STEADY, **{"loop": Loop()} | more)
 
 
 def state(net):

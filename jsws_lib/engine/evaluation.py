@@ -1,6 +1,7 @@
 """Measure a network on both test sets (Sections 4.1 and 4.2)."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
@@ -29,12 +30,9 @@ CRF_PIXELS = 2_000_000  # largest picture that the CRF refines at its own size
 
 
 class Confusion(ConfusionMatrix):
-    """A `ConfusionMatrix` that knows which categories could be predicted.
+    """A `ConfusionMatrix` that knows which categories could be predicted: all, or `known`.
 
-    Args:
-        names: of the classes, the background first.
-        absent: see `ConfusionMatrix`.
-        known: the categories that whoever predicted knows; none: all of them.
+    The names are those of the classes, the background first.
     """
 
     def __init__(
@@ -80,16 +78,13 @@ class Evaluation(NamedTuple):
 
     def figures(self) -> dict[str, float]:
         """`miou`, `mae`, `max_f` and, after CRF, `mae_crf`, `max_f_crf`."""
-        sal = self.saliency.compute()
-        figures = {
-            "miou": self.segmentation.compute().miou,
-            "mae": sal.mae,
-            "max_f": sal.max_f,
-        }
-        if self.saliency_crf:
-            refined = self.saliency_crf.compute()
-            figures |= {"mae_crf": refined.mae, "max_f_crf": refined.max_f}
-        return {name: float(value) for name, value in figures.items()}
+        figures = {"miou": float(self.segmentation.compute().miou)}
+        for end, measure in (("", self.saliency), ("_crf", self.saliency_crf)):
+            if measure:
+                found = measure.compute()
+                figures |= {f"mae{end}": float(found.mae)}
+                figures |= {f"max_f{end}": float(found.max_f)}
+        return figures
 
 
 def some(things: Sequence, limit: int | None, spread: bool) -> Sequence:
@@ -115,12 +110,9 @@ def validation(
         JswsError: data are missing or broken, or the network has another number of
             categories than `known`, or none of the data's.
     """
-    voc = profile.data / profile.voc
-    ids = read_ids(
-        voc / "ImageSets" / "Segmentation" / f"{profile.val_list}.txt",
-        image_dir=voc / "JPEGImages",
-    )
-    rank, ranks = process_share()
+    voc, (rank, ranks) = profile.data / profile.voc, process_share()
+    list_file = voc / "ImageSets" / "Segmentation" / f"{profile.val_list}.txt"
+    ids = read_ids(list_file, image_dir=voc / "JPEGImages")
     ids, names = some(ids, limit, spread)[rank::ranks], categories(voc)
     known = known or names
     if net.sam.conv.out_channels != len(known):
@@ -129,15 +121,19 @@ def validation(
             f"{voc} has {len(known)}; choose another checkpoint"
         )
     numbers = renumbering(known, combined(known, names))
-    stream = predict(net, (read_image(voc / "JPEGImages" / f"{i}.jpg") for i in ids))
-    for i, prediction in tqdm(
-        zip(ids, stream, strict=True), total=len(ids), desc="segmentation", leave=False
-    ):
+    images = (voc / "JPEGImages" / f"{i}.jpg" for i in ids)
+    for i, prediction in _predicted(net, images, ids, "segmentation"):
         path = voc / "SegmentationClass" / f"{i}.png"
         mask = read_class_mask(path, names=names)
         segmentation = numbers[prediction.segmentation]
         same_size(Image.fromarray(segmentation), mask, path)
         yield prediction._replace(segmentation=segmentation), np.asarray(mask)
+
+
+def _predicted(net: SSNet, images: Iterable[Path], things: Sequence, title: str) -> tqdm:
+    """Each of the things with the prediction of its image, behind a progress bar."""
+    pairs = zip(things, predict(net, map(read_image, images)), strict=True)
+    return tqdm(pairs, total=len(things), desc=title, leave=False)
 
 
 def evaluate(
@@ -147,22 +143,18 @@ def evaluate(
     recipe: Recipe,
     crf: bool = False,
     limit: int | None = None,
-    absent: str = "target",
     sam: bool = True,
 ) -> Evaluation:
     """Measure a network on VOC val and on the saliency test set.
 
     The mean IoU is over the background and the categories that occur in the masks of
-    val, on the full list all of them, whatever else the network predicts; `absent` asks
-    for another convention.
+    val, on the full list all of them, whatever else the network predicts.
 
     Args:
         net: the network.
-        profile: names the data.
-        recipe: names the CRF preset.
+        profile, recipe: name the data and the CRF preset.
         crf: also measure saliency maps refined by the CRF.
         limit: at most so many images of each set.
-        absent: of categories that val lacks, see `ConfusionMatrix`.
         sam: False measures saliency maps with v = 1, see `without_sam`.
 
     Several processes share the images, and each gets the whole result.
@@ -170,7 +162,7 @@ def evaluate(
     Raises:
         JswsError: data are missing or broken.
     """
-    segmentation = measure_segmentation(net, profile, limit=limit, absent=absent)
+    segmentation = measure_segmentation(net, profile, limit=limit)
     preset = recipe.crf if crf else None
     saliency = measure_saliency(net, profile, preset=preset, limit=limit, sam=sam)
     return Evaluation(segmentation, *saliency)
@@ -189,16 +181,16 @@ def measure_segmentation(
 
     `known` are the network's categories, where they are not the data's: they are compared
     by name, and pixels of a category that the network does not know are errors. Not one
-    name in both is a JswsError. With `spread` the `limit` images lie evenly over the list.
+    name in both is a JswsError. With `spread` the `limit` images lie evenly over the list;
+    `absent` is the convention for categories that val lacks, see `ConfusionMatrix`.
     """
 
     def share() -> list[Confusion]:
         data = categories(profile.data / profile.voc)
         names = ("background", *combined(known or data, data))
         matrix = Confusion(names, absent=absent, known=known)
-        for prediction, mask in validation(
-            net, profile, known=known, limit=limit, spread=spread
-        ):
+        how = {"known": known, "limit": limit, "spread": spread}
+        for prediction, mask in validation(net, profile, **how):
             matrix.update(mask, prediction.segmentation)
         return [matrix]
 
@@ -218,8 +210,7 @@ def measure_saliency(
 ) -> tuple[SaliencyMeasure, SaliencyMeasure | None]:
     """The part of `evaluate` that looks at the saliency test set.
 
-    Returns:
-        the measure, and that after the CRF where its preset is named.
+    Returns the measure, and that after the CRF where its preset is named.
     """
 
     def share() -> list[SaliencyMeasure]:
@@ -227,11 +218,10 @@ def measure_saliency(
         ids = profile.test_list and read_ids(profile.data / profile.test_list)
         folders = profile.data / profile.test_images, profile.data / profile.test_masks
         pairs = some(saliency_pairs(*folders, ids=ids), limit, spread)[rank::ranks]
-        measures = [SaliencyMeasure(), *([SaliencyMeasure()] if preset else [])]
-        stream = predict(net, (read_image(image) for image, _ in pairs))
-        for (image_path, mask_path), prediction in tqdm(
-            zip(pairs, stream, strict=True), total=len(pairs), desc="saliency", leave=False
-        ):
+        measures = [SaliencyMeasure() for _ in range(2 if preset else 1)]
+        images = (image for image, _ in pairs)
+        for pair, prediction in _predicted(net, images, pairs, "saliency"):
+            image_path, mask_path = pair
             # Graded: where such a mask is cut belongs to the protocol.
             image, mask = read_image(image_path), read_saliency_mask(mask_path, graded=True)
             same_size(image, mask, mask_path)
@@ -264,16 +254,7 @@ def refine_saliency(
     at that many and the result enlarged, bilinear; `scale` shrinks along, so that the
     CRF reaches over the same part of the picture.
 
-    Args:
-        image: RGB picture.
-        sal_map: S, (H, W) float32 in [0, 1].
-        preset, scale: of the CRF.
-
-    Returns:
-        (H, W) float32 in [0, 1].
-
-    Raises:
-        JswsError: as `crf_probs` does.
+    An RGB picture and S to S, (H, W) float32 in [0, 1]. Raises JswsError as `crf_probs`.
     """
     shrink = min(1.0, (CRF_PIXELS / (image.width * image.height)) ** 0.5)
     if shrink == 1:

@@ -62,7 +62,10 @@ def recorder(profile: Profile, steps: int, out: Path) -> Callable:
         )
         if step + 1 == steps:
             at, segmentation, saliency = map(np.array, zip(*frames, strict=True))
-            save(Film(at, np.stack(images), segmentation, saliency), out)
+            film = Film(at, np.stack(images), segmentation, saliency)
+            file = io.BytesIO()
+            np.savez_compressed(file, **film._asdict())
+            write_bytes(out, file.getvalue())
 
     return on_step
 
@@ -70,13 +73,6 @@ def recorder(profile: Profile, steps: int, out: Path) -> Callable:
 def frame_steps(steps: int) -> list[int]:
     """When frames are taken: counted steps, growing quadratically from 1 to `steps`."""
     return sorted({1 + round((steps - 1) * (k / (FRAMES - 1)) ** 2) for k in range(FRAMES)})
-
-
-def save(film: Film, path: Path) -> Path:
-    """Write a film as compressed NumPy arrays."""
-    file = io.BytesIO()
-    np.savez_compressed(file, **film._asdict())
-    return write_bytes(path, file.getvalue())
 
 
 def load(path: Path) -> Film:

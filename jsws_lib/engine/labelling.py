@@ -6,48 +6,45 @@ processes as soon as it is predicted, and its PNG is written at once: nothing is
 
 import hashlib
 import os
+from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
 
 import numpy as np
 from tqdm.auto import tqdm
 
+from data_utils.categories import all_labels, categories
 from data_utils.errors import JswsError
 from data_utils.files import read_text, write_bytes
 from data_utils.identity import class_digest
 from data_utils.parallel import FEW, in_parallel, is_main, process_share, wait_for_everyone
-from data_utils.voc import VOID, write_palette_png
+from data_utils.pictures import read_class_mask, read_image
+from data_utils.voc import VOID, read_ids, write_palette_png
 from jsws_lib.config import Profile, Recipe
 from jsws_lib.crf import pydensecrf
 from jsws_lib.pseudo_labels import pseudo_label
 
 
-def _write(
-    job: tuple[Path, np.ndarray, np.ndarray, np.ndarray],
-    *,
-    names: tuple[str, ...],
-    **options,
-):
-    """Make one pseudo label and write it; runs in a worker process."""
-    out, image, probs, labels = job
-    made = pseudo_label(image, probs, labels, **options)
-    write_palette_png(out, made, names=names)
+def _labelled(profile: Profile) -> tuple[Path, list[str], np.ndarray]:
+    """The VOC folder, ids and image labels of D_c."""
+    voc = profile.data / profile.voc
+    list_file = voc / "ImageSets" / "Segmentation" / f"{profile.train_list}.txt"
+    ids = read_ids(list_file, image_dir=voc / "JPEGImages")
+    return voc, ids, all_labels(voc, ids)
 
 
-def _claim(out: Path, net, *, profile: Profile, recipe: Recipe):
-    """Note whose labels a folder holds; refuse one that holds another network's."""
-    note = out.with_name(f"{out.name}.source")
-    rule = (net.size, recipe.suppress, recipe.crf, profile.crf_scale)
-    data = class_digest(profile.data, profile.voc, profile.train_list, contents=True)
-    source = f"{_digest(net)}\n{rule}\n{data}\n"
-    known = _noted(note)
-    if known != source.splitlines() and any(out.glob("*.png")):
-        raise JswsError(
-            f"{out} holds pseudo labels of another network, CRF preset or scale, or of "
-            "pictures or labels as they were before; choose another folder, or delete "
-            "this one"
-        )
-    write_bytes(note, source.encode())
+def _note(labels: Path) -> Path:
+    """The file beside a folder of pseudo labels that says whose they are."""
+    return labels.with_name(f"{labels.name}.source")
+
+
+def _noted(labels: Path) -> list[str] | None:
+    """The lines of a folder's note; None where there is none."""
+    note = _note(labels)
+    if not os.path.lexists(note):
+        return None
+    advice = "delete it, and the pseudo labels that it speaks of"
+    return read_text(note, advice=advice).splitlines()
 
 
 def _digest(net) -> str:
@@ -58,12 +55,18 @@ def _digest(net) -> str:
     return digest.hexdigest()
 
 
-def _noted(note: Path) -> list[str] | None:
-    """The lines of a note; None where there is none."""
-    advice = "delete it, and the pseudo labels that it speaks of"
-    if not os.path.lexists(note):
-        return None
-    return read_text(note, advice=advice).splitlines()
+def _claim(out: Path, net, *, profile: Profile, recipe: Recipe):
+    """Note whose labels a folder holds; refuse one that holds another network's."""
+    rule = (net.size, recipe.suppress, recipe.crf, profile.crf_scale)
+    data = class_digest(profile.data, profile.voc, profile.train_list, contents=True)
+    source = f"{_digest(net)}\n{rule}\n{data}\n"
+    if _noted(out) != source.splitlines() and any(out.glob("*.png")):
+        raise JswsError(
+            f"{out} holds pseudo labels of another network, CRF preset or scale, or of "
+            "pictures or labels as they were before; choose another folder, or delete "
+            "this one"
+        )
+    write_bytes(_note(out), source.encode())
 
 
 def check_teacher(labels: Path, net):
@@ -72,7 +75,7 @@ def check_teacher(labels: Path, net):
     Raises:
         JswsError: they are; labels from elsewhere have no note and pass.
     """
-    known = _noted(labels.with_name(f"{labels.name}.source"))
+    known = _noted(labels)
     if known is not None and known[:1] != [_digest(net)]:
         raise JswsError(
             f"{labels} holds pseudo labels of another network than --teacher; "
@@ -82,8 +85,6 @@ def check_teacher(labels: Path, net):
 
 def _shown(path: Path, *, names: tuple[str, ...]) -> set[int]:
     """The categories in a mask; runs in a worker process."""
-    from data_utils.pictures import read_class_mask
-
     values = enumerate(read_class_mask(path, names=names).histogram())
     return {value for value, count in values if count} - {0, VOID}
 
@@ -94,16 +95,11 @@ def check_labels(folder: Path, *, profile: Profile, recipe: Recipe):
     Raises:
         JswsError: there is one, and it is none that `suppress=logits` lets through.
     """
-    from data_utils.datasets import Augmentation, ClassificationSet
-
-    crop = Augmentation(profile.size)
-    data = ClassificationSet(
-        profile.data / profile.voc, profile.train_list, augmentation=crop
-    )
-    paths = [folder / f"{name}.png" for name in data.ids]
-    workers = 0 if len(paths) < FEW else None
-    shown = in_parallel(partial(_shown, names=data.names), paths, workers=workers)
-    bar = tqdm(zip(paths, data.labels, shown, strict=True), total=len(paths), leave=False)
+    voc, ids, labels = _labelled(profile)
+    paths = [folder / f"{name}.png" for name in ids]
+    look, workers = partial(_shown, names=categories(voc)), 0 if len(ids) < FEW else None
+    shown = in_parallel(look, paths, workers=workers)
+    bar = tqdm(zip(paths, labels, shown, strict=True), total=len(paths), leave=False)
     foreign = [path for path, t, there in bar if not all(t[k - 1] for k in there)]
     if foreign and recipe.suppress != "logits":
         raise JswsError(
@@ -113,18 +109,37 @@ def check_labels(folder: Path, *, profile: Profile, recipe: Recipe):
         )
 
 
+def _predicted(net, files: list[Path], labels: np.ndarray, rule: str) -> Iterator[tuple]:
+    """Path, picture, scores and image labels of each, for `_write`."""
+    # Imported here because each worker imports this file, and PyTorch takes it seconds.
+    from jsws_lib.engine.cam import cam_scores, class_activation_maps
+    from jsws_lib.inference import predict
+
+    found = predict(net, map(read_image, files))
+    for file, t, one in zip(files, labels, found, strict=True):
+        scores = cam_scores(class_activation_maps(one, t)) if rule == "cam" else one.probs
+        yield file, np.asarray(read_image(file)), scores, t
+
+
+def _write(job: tuple, *, out: Path, names: tuple[str, ...], **options):
+    """Make one pseudo label and write it; runs in a worker process."""
+    file, *maps = job
+    made = pseudo_label(*maps, **options)
+    write_palette_png(out / f"{file.stem}.png", made, names=names)
+
+
 def make_pseudo_labels(
     net, *, profile: Profile, recipe: Recipe, out: Path, workers: int | None = None
 ) -> Path:
     """Write `<out>/<id>.png` for every image of D_c, skipping those already there.
+
+    Several processes share the images.
 
     Args:
         net: SSNet-1 in evaluation mode.
         profile, recipe: data, CRF preset, suppression rule.
         out: folder; every file in it is whole.
         workers: CRF processes; default one per core, 0 for none.
-
-    Several processes share the images.
 
     Returns:
         `out`.
@@ -133,45 +148,19 @@ def make_pseudo_labels(
         JswsError: data are missing or broken, or `out` holds labels of another network
             or CRF.
     """
-    # Imported here because each worker imports this file, and PyTorch takes it seconds.
-    from data_utils.datasets import Augmentation, ClassificationSet
-    from data_utils.pictures import read_image
-    from jsws_lib.engine.cam import cam_scores, class_activation_maps
-    from jsws_lib.inference import predict
-
     out.mkdir(parents=True, exist_ok=True)
-    data = ClassificationSet(
-        profile.data / profile.voc,
-        profile.train_list,
-        augmentation=Augmentation(profile.size),
-    )
+    voc, ids, labels = _labelled(profile)
     if is_main():
         _claim(out, net, profile=profile, recipe=recipe)
     rank, ranks = process_share()
     done = {path.stem for path in out.glob("*.png")}
-    todo = [k for k, name in enumerate(data.ids) if name not in done][rank::ranks]
+    todo = [k for k, name in enumerate(ids) if name not in done][rank::ranks]
     wait_for_everyone()  # or one would count what another has just done
+    files = [voc / "JPEGImages" / f"{ids[k]}.jpg" for k in todo]
     rule = {"rule": recipe.suppress, "preset": recipe.crf, "scale": profile.crf_scale}
-    work = partial(_write, names=data.names, **rule)
-    paths = [data.voc / "JPEGImages" / f"{data.ids[k]}.jpg" for k in todo]
-
-    def maps(one, labels):
-        if recipe.suppress != "cam":
-            return one.probs
-        return cam_scores(class_activation_maps(one, labels))
-
-    jobs = (
-        (
-            out / f"{path.stem}.png",
-            np.asarray(read_image(path)),
-            maps(one, data.labels[k]),
-            data.labels[k],
-        )
-        for k, path, one in zip(
-            todo, paths, predict(net, map(read_image, paths)), strict=True
-        )
-    )
+    work = partial(_write, out=out, names=categories(voc), **rule)
     pydensecrf()  # warns where it is missing: here once, rather than in each worker
+    jobs = _predicted(net, files, labels[todo], recipe.suppress)
     results = in_parallel(work, jobs, workers=workers)
     how = {"total": len(todo), "desc": "pseudo labels", "leave": False, "mininterval": 1}
     for _ in tqdm(results, **how, disable=not is_main()):

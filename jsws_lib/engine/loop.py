@@ -4,6 +4,8 @@
 nothing of it stands between the lines of Section 4.1.
 """
 
+import json
+import math
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
@@ -15,13 +17,13 @@ from torch.utils.data import Dataset
 from tqdm.auto import tqdm
 
 from data_utils.errors import JswsError
+from data_utils.files import write_bytes
 from data_utils.parallel import is_main
 from jsws_lib import training
 from jsws_lib.config import Profile
 from jsws_lib.engine.devices import make_accelerator, recompute_stages, share_batch_norm
-from jsws_lib.engine.live import LiveFigure
-from jsws_lib.engine.look import COLUMNS, Look, words
-from jsws_lib.engine.resume import Log, keep_evidence, load_point, save_point
+from jsws_lib.engine.look import COLUMNS, LiveFigure, Look, words
+from jsws_lib.engine.resume import Log, load_point, save_point
 from jsws_lib.ssnet import SSNet
 from jsws_lib.training import Objective, to_device
 
@@ -151,7 +153,10 @@ class Loop(training.Loop):
                 type(data).__name__: [data.ids[k] for k in one["index"].tolist()]
                 for data, one in zip(sets, batch, strict=True)
             }
-            file = keep_evidence(self.folder, step=step, values=values, images=images)
+            losses = {k: v if math.isfinite(v) else str(v) for k, v in values.items()}
+            note = {"step": step, "losses": losses, "images": images}
+            text = json.dumps(note, indent=1) + "\n"
+            file = write_bytes(self.folder / "not_finite.json", text.encode())
             raise JswsError(f"{error}, or look at the images listed in {file}") from None
 
     def after_step(self, net: SSNet, record: dict[str, float]):

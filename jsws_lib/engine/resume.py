@@ -10,16 +10,11 @@ damaged one is passed over for the one before it.
 import csv
 import hashlib
 import io
-import json
 import math
-import platform
 import random
 import re
-import subprocess
 from collections.abc import Sequence
 from contextlib import suppress
-from functools import cache
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 import numpy as np
@@ -84,11 +79,7 @@ def read_log(file: Path | str) -> list[dict[str, float]]:
         rows = [row for row in csv.DictReader(lines) if None not in row.values()]
     try:
         return [
-            {
-                key: int(value) if key == "step" else float(value)
-                for key, value in row.items()
-                if value != ""
-            }
+            {k: int(v) if k == "step" else float(v) for k, v in row.items() if v != ""}
             for row in rows
         ]
     except (TypeError, ValueError):
@@ -102,28 +93,22 @@ def save_point(folder: Path, tag: str, history: list[dict], **parts):
     validation image is looked at.
 
     Args:
-        folder: the run's `resume` folder.
-        tag: names the run.
+        folder: the run's `resume` folder; `tag` names the run.
         history: records of all steps so far.
         parts: anything with `state_dict()`, under a name each.
     """
     state = {name: part.state_dict() for name, part in parts.items()}
-    state |= {
-        "tag": tag,
-        "history": history,
-        "random": _random_states(),
-        "code": code_version(),
-    }
+    state |= {"tag": tag, "history": history, "random": _random_states()}
     file = io.BytesIO()
     torch.save(state, file)
     data, points = file.getvalue(), _points(folder)
-    since = _step(points[-1]) if points else 0
+    since = int(points[-1].stem.split("_")[0]) if points else 0
     losses = [
         sum(v for k, v in record.items() if k not in ("step", "lr"))
         for record in history[since:]
     ]
-    digest = hashlib.sha256(data).hexdigest()[:8]
-    write_bytes(folder / f"{len(history):08}_{np.mean(losses):.4f}_{digest}.pt", data)
+    name = f"{len(history):08}_{np.mean(losses):.4f}_{_digest(data)}.pt"
+    write_bytes(folder / name, data)
     points = _points(folder)
     best = min(points, key=lambda point: float(point.stem.split("_")[1]))
     for old in points[:-KEEP]:
@@ -134,12 +119,7 @@ def save_point(folder: Path, tag: str, history: list[dict], **parts):
 def load_point(folder: Path, tag: str, **parts) -> list[dict]:
     """Take up the last whole resume point and return its history; [] if there is none.
 
-    Damaged ones are deleted, and said to be.
-
-    Args:
-        folder: the run's `resume` folder.
-        tag: of the run; a point of another one is refused.
-        parts: as for `save_point`; their states are loaded.
+    The states of the parts are loaded. Damaged points are deleted, and said to be.
 
     Raises:
         JswsError: the point is of another run, or does not fit the network.
@@ -148,17 +128,16 @@ def load_point(folder: Path, tag: str, **parts) -> list[dict]:
         leftover.unlink()
     for point in reversed(_points(folder)):
         data = point.read_bytes()
-        if hashlib.sha256(data).hexdigest()[:8] != point.stem.split("_")[2]:
+        if _digest(data) != point.stem.split("_")[2]:
             tqdm.write(f"{point} is damaged; going on from the one before it")
             point.unlink()
             continue
         try:
             state = torch.load(io.BytesIO(data), map_location="cpu", weights_only=True)
             owner, history, states = state["tag"], state["history"], state["random"]
-            if any(record["step"] != step for step, record in enumerate(history)):
-                raise ValueError
-            if not all(math.isfinite(v) for record in history for v in record.values()):
-                raise ValueError
+            for step, record in enumerate(history):
+                if record["step"] != step or not all(map(math.isfinite, record.values())):
+                    raise ValueError
         except Exception:  # whatever the bytes provoke
             raise JswsError(
                 f"{point} is no resume point of ours; delete {folder} to start anew"
@@ -186,8 +165,8 @@ def _points(folder: Path) -> list[Path]:
     return sorted(path for path in folder.glob("*.pt") if own.fullmatch(path.name))
 
 
-def _step(point: Path) -> int:
-    return int(point.stem.split("_")[0])
+def _digest(data: bytes) -> str:
+    return hashlib.sha256(data).hexdigest()[:8]
 
 
 def _random_states() -> dict:
@@ -207,30 +186,3 @@ def _set_random_states(states: dict):
     torch.set_rng_state(states["torch"])
     if len(states["cuda"]) == torch.cuda.device_count():
         torch.cuda.set_rng_state_all(states["cuda"])
-
-
-@cache
-def code_version() -> str:
-    """This package's version, its commit where there is one, and PyTorch's version."""
-    try:
-        own = version("ssnet-tutorial")
-    except PackageNotFoundError:
-        own = "not installed"
-    git = ["git", "-C", str(Path(__file__).parent), "describe", "--always", "--dirty"]
-    try:
-        own += " " + subprocess.run(git, capture_output=True, text=True).stdout.strip()
-    except OSError:  # no git here
-        pass
-    return f"{own.strip()}, torch {torch.__version__}, Python {platform.python_version()}"
-
-
-def keep_evidence(
-    folder: Path, *, step: int, values: dict[str, float], images: dict[str, list[str]]
-) -> Path:
-    """Write `not_finite.json`: the step, its losses and the images they came from."""
-    losses = {
-        name: value if math.isfinite(value) else str(value)
-        for name, value in values.items()
-    }
-    text = json.dumps({"step": step, "losses": losses, "images": images}, indent=1)
-    return write_bytes(folder / "not_finite.json", (text + "\n").encode())

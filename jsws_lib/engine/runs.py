@@ -13,7 +13,7 @@ import shutil
 import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, fields, is_dataclass, replace
+from dataclasses import asdict, dataclass, fields, replace
 from functools import cached_property
 from pathlib import Path
 from typing import NamedTuple
@@ -39,10 +39,9 @@ from jsws_lib.engine.checkpoints import (
     sha256,
     shipped,
 )
-from jsws_lib.engine.devices import pick_device
+from jsws_lib.engine.devices import pick_device, provenance
 from jsws_lib.engine.labelling import check_labels, check_teacher, make_pseudo_labels
 from jsws_lib.engine.loop import Loop
-from jsws_lib.engine.provenance import provenance
 from jsws_lib.ssnet import SSNet
 from jsws_lib.stage1 import train_stage1
 from jsws_lib.stage2 import train_stage2
@@ -94,8 +93,8 @@ class Run:
         """What identifies it, wherever it lies: settings and data, as they are now."""
         text = json.dumps(self._identity(), sort_keys=True)
         digest = hashlib.sha256(text.encode()).hexdigest()[:8]
-        parts = (self.profile.name, self._recipe_name, self.setting, self.seed, digest)
-        return "-".join(map(str, parts))
+        where = f"{self.profile.name}-{self._recipe_name}-{self.setting}-{self.seed}"
+        return f"{where}-{digest}"
 
     @property
     def _recipe_name(self) -> str:
@@ -169,17 +168,9 @@ def _name_of(teacher: Path) -> str:
 
 def differences(config: Profile | Recipe) -> dict:
     """The fields of a configuration that are not as they are by default, for JSON."""
-    return {
-        name: _plain(getattr(config, name))
-        for name, default in ((f.name, f.default) for f in fields(config))
-        if getattr(config, name) != default
-    }
-
-
-def _plain(value):
-    if isinstance(value, tuple):
-        return [_plain(part) for part in value]
-    return asdict(value) if is_dataclass(value) else value
+    plain = json.loads(json.dumps(asdict(config), default=str))
+    changed = [f.name for f in fields(config) if getattr(config, f.name) != f.default]
+    return {name: plain[name] for name in changed}
 
 
 def runs_root() -> Path:
@@ -294,12 +285,8 @@ def _train(
     if drawn(profile.data) and is_main():
         steps = profile.steps[run.plan.stage - 1]
         hooks.append(film.recorder(profile, steps, run.folder / "film.npz"))
-    loop = Loop(
-        folder=run.folder,
-        tag=run.name,
-        tracker=tracker,
-        on_step=lambda *now: [hook(*now) for hook in hooks],
-    )
+    where = {"folder": run.folder, "tag": run.name, "tracker": tracker}
+    loop = Loop(**where, on_step=lambda *now: [hook(*now) for hook in hooks])
     settings = {"profile": profile, "recipe": run.recipe, "seed": run.seed, "loop": loop}
     if run.plan.stage == 1:
         net = train_stage1(run.setting, **settings)

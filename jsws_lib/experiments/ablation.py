@@ -40,10 +40,9 @@ from data_utils.pictures import read_class_mask
 from data_utils.voc import read_ids, write_palette_png
 from jsws_lib.config import ROOT, SETTINGS, STEADY, Profile, Recipe
 from jsws_lib.engine.cam import cam_segmentation, class_activation_maps
-from jsws_lib.engine.devices import pick_device
+from jsws_lib.engine.devices import pick_device, provenance
 from jsws_lib.engine.evaluation import evaluate, some, validation
 from jsws_lib.engine.labelling import make_pseudo_labels
-from jsws_lib.engine.provenance import provenance
 from jsws_lib.engine.runs import Run, runs_root, train_or_load, training_state
 from jsws_lib.inference import predict, resize_nearest
 from jsws_lib.metrics import ConfusionMatrix

@@ -9,7 +9,7 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from data_utils.files import write_bytes
-from jsws_lib.engine.provenance import versions
+from jsws_lib.engine.devices import versions
 from jsws_lib.experiments.results import markdown
 
 

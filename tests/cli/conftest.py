@@ -7,15 +7,12 @@ from pathlib import Path
 from typing import NamedTuple
 
 import pytest
-import torch
+from helpers import network, stored
 from trials import Trials
 
 from data_utils.embedded.mini import make_mini
 from jsws_lib.cli import main as cli
-from jsws_lib.config import STEADY
 from jsws_lib.engine import checkpoints, runs
-from jsws_lib.engine.checkpoints import describe, recipe_fields, save_weights
-from jsws_lib.ssnet import build_ssnet
 
 
 class Result(NamedTuple):
@@ -32,7 +29,10 @@ class Result(NamedTuple):
 
 @pytest.fixture
 def jsws(monkeypatch, capsys, tmp_path):
-    """`jsws("data check --data", path)`; runs are kept in a folder of the test."""
+    """`jsws("data check --data", path)`; runs are kept in a folder of the test.
+
+    A text is several words, a list has them as they are.
+    """
     monkeypatch.setattr(runs, "ROOT", tmp_path)
     monkeypatch.setattr(checkpoints, "SHIPPED", tmp_path / "checkpoints")
     for name in ("JSWS_PROFILE", "JSWS_DATA", "JSWS_RUNS", "JSWS_TRAIN"):
@@ -41,8 +41,9 @@ def jsws(monkeypatch, capsys, tmp_path):
     monkeypatch.setenv("COLUMNS", "200")
 
     def run(*words):
-        words = [w.split() if isinstance(w, str) else [str(w)] for w in words]
-        monkeypatch.setattr(sys, "argv", ["jsws", *sum(words, [])])
+        words = [w.split() if isinstance(w, str) else w for w in words]
+        words = [w if isinstance(w, list) else [w] for w in words]
+        monkeypatch.setattr(sys, "argv", ["jsws", *map(str, sum(words, []))])
         with pytest.raises(SystemExit) as stopped:
             cli.main()
             raise SystemExit(0)
@@ -57,13 +58,8 @@ def jsws(monkeypatch, capsys, tmp_path):
 
 @pytest.fixture(scope="session")
 def checkpoint(tmp_path_factory):
-    """An untrained SSNet-1 of 64 px with a story as `jsws train` writes it."""
-    torch.manual_seed(0)
-    net = build_ssnet(1, backbone="densenet_mini", size=64, recipe=STEADY)
-    known = {"backbone": "densenet_mini", "profile": "mini", "seed": 0, "history": []}
-    known |= {"recipe": recipe_fields(STEADY), "setting": "M", "run": "none"}
-    path = tmp_path_factory.mktemp("net") / "m.safetensors"
-    return save_weights(path, net, describe(net, **known))
+    """An untrained SSNet-1 of 64 px."""
+    return stored(tmp_path_factory.mktemp("net") / "m.safetensors", network())
 
 
 @pytest.fixture(scope="session")
@@ -77,23 +73,14 @@ def small_world(tmp_path_factory, checkpoint):
 
 
 @pytest.fixture
-def trials(jsws, small_world, tmp_path, record_property):
+def trials(jsws, small_world, tmp_path):
     """Try bad input on a copy of the world; the test fails for all faults together."""
     root = Path(shutil.copytree(small_world, tmp_path / "world"))
     voc = root / "data/VOCdevkit/VOC2012"
     world = {"root": root, "data": root / "data", "voc": voc, "net": root / "m.safetensors"}
     tried = Trials(jsws, world)
     yield tried
-    record_property("bad_inputs", tried.count)
     left = [p for p in tmp_path.rglob(".*") if p.suffix == ".tmp" or "making" in p.name]
     assert not left, "half-written"
     many = f"{len(tried.faults)} of {tried.count}:\n"
     assert not tried.faults, many + "\n".join(tried.faults)
-
-
-def pytest_terminal_summary(terminalreporter):
-    """How many bad inputs were refused; the processes of xdist report to this one."""
-    done = terminalreporter.stats.get("", [])  # what is counted is known at the end of each
-    count = sum(dict(one.user_properties).get("bad_inputs", 0) for one in done)
-    if count:
-        terminalreporter.write_line(f"{count} bad inputs, each refused in one sentence")

@@ -5,7 +5,6 @@ Each ends in one sentence that names it: no traceback, no hang, no answer.
 
 import io
 import json
-import os
 import shutil
 import struct
 import zlib
@@ -13,17 +12,13 @@ import zlib
 import numpy as np
 import pytest
 from PIL import Image
-from trials import ODD_FILES, spoilt
+from trials import MARKS, ODD_FILES, spoilt
 
 from data_utils.pictures import list_pictures
 from data_utils.voc import palette, write_palette_png
 from jsws_lib.experiments import submission
 
-pytestmark = [
-    pytest.mark.slow,
-    pytest.mark.skipif(os.name == "nt", reason="no alarm there"),
-    pytest.mark.filterwarnings("ignore"),
-]
+pytestmark = MARKS
 
 # --- commands ------------------------------------------------------------------------
 

@@ -15,31 +15,23 @@ from pathlib import Path
 
 import pytest
 import torch
+from helpers import network
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from safetensors import safe_open
 from safetensors.torch import save
-from trials import ODD_FILES, full_disk, spoilt, swapped
+from test_bad_files import LABELS_ONLY, MEASURE, PREDICT, PSEUDO, TRAIN
+from trials import MARKS, ODD_FILES, full_disk, spoilt, swapped
 
 from data_utils.errors import JswsError
 from data_utils.fields import _fits, kind_of
 from data_utils.real import download
 from jsws_lib.cli.settings import FIELDS, configured
-from jsws_lib.config import STEADY
 from jsws_lib.engine import doctor
 from jsws_lib.experiments import ablation
-from jsws_lib.ssnet import build_ssnet
 
-pytestmark = [
-    pytest.mark.slow,
-    pytest.mark.skipif(os.name == "nt", reason="no alarm there"),
-    pytest.mark.filterwarnings("ignore"),
-]
+pytestmark = MARKS
 
-TRAIN = "--profile mini --size 64 --steps 1 --batch 6 --data {data}"
-STAGE_1 = f"train stage1 --labels-only {TRAIN}"
-NET = "--checkpoint {net}"
-PREDICT = f"predict {{data}}/ECSSD/images/mini_300001.jpg {NET}"
 ABLATE = f"ablate --seeds 1 --settings S --jobs 1 {TRAIN} --out {{out}}.json"
 
 # --- settings ------------------------------------------------------------------------
@@ -68,6 +60,12 @@ train stage1 --seed -1|train stage1 --seed 1e3|train stage1 --batch x
 train stage1 --size 0|train stage1 --steps ²|train stage1 --steps 1,x
 train stage1 --tracker nope|train stage2 --setting S|train stage2 --setting $x$
 train stage2 --teacher {net}|train stage3|train stage2 --pseudo-labels {root}
+train stage1 --batch 0|train stage1 --steps 0|train stage1 --size x|train stage1 --size 3
+train stage2 --set lr=nan|train stage1 --backbone resnet|predict {net} --crf best
+pseudo-label --set crf_scale=-1|evaluate network --checkpoint x --set workers=-1
+predict {data}/ECSSD/images --crf-scale 1|predict {net} --checkpoint {net} --crf-scale 0
+predict {root}/nowhere.jpg|predict {data}/VOCdevkit|train stage1 --data {out}
+train stage2 --teacher {root}/nowhere --out {out}|ablate --settings S,Q
 pretrain --images 5|pretrain --images 0|pretrain --size 8|pretrain --epochs -1
 pseudo-label --processes -2|pseudo-label --seed 99999999999|bake|data bake
 data download NOTHING|data download|data make-mini {out} --size 8
@@ -93,14 +91,12 @@ def test_settings(trials):
     for text in SETTINGS:
         name, words = text.partition("=")[0], short
         if name in ("test_images", "test_list", "test_masks", "val_list"):
-            words = f"evaluate network {NET} --data {{data}}"
+            words = MEASURE
         if name == "crf_scale":
-            words = (
-                f"pseudo-label --processes 0 --size 64 --data {{data}} {NET} --out {{out}}"
-            )
+            words = PSEUDO
         trials(text, words + " --set", more=[text])
-    trials("no size", f"{PREDICT} --crf readme --out {{out}} --crf-scale 1e-9")
-    trials("no size", f"{PREDICT} --crf readme --out {{out}} --crf-scale nan")
+    for scale in ("1e-9", "nan", "0"):
+        trials("no size", f"{PREDICT} --crf readme --crf-scale {scale}")
 
 
 def test_options(trials):
@@ -128,10 +124,7 @@ def test_a_setting_takes_only_what_it_says(name, text):
 
 
 ENVIRONMENTS = [
-    *(
-        {"JSWS_DEVICE": x}
-        for x in ("nope", "cuda:99", "meta", "cpu:x", "²", "xla", "mps:7")
-    ),
+    *({"JSWS_DEVICE": x} for x in "nope cuda:99 meta cpu:x ² xla mps:7".split()),
     *({"RANK": x} for x in ("x", "-1", "1", "²", "0.5", "99999999999999999999")),
     *({"WORLD_SIZE": x} for x in ("x", "-1", "0", "1.5", "1e3")),
     {"RANK": "5", "WORLD_SIZE": "2"},
@@ -145,7 +138,7 @@ ENVIRONMENTS = [
 
 
 def test_environments(trials, monkeypatch):
-    train = STAGE_1.replace("--profile mini", "").replace("--data {data}", "")
+    train = LABELS_ONLY.replace("--profile mini", "").replace("--data {data}", "")
     monkeypatch.setenv("JSWS_TRAIN", "1")
     for names in ENVIRONMENTS:
         with monkeypatch.context() as patch:
@@ -154,19 +147,19 @@ def test_environments(trials, monkeypatch):
                 patch.setenv(name, value)
             trials(str(names), train)
     monkeypatch.setenv("JSWS_CACHE", "/dev/null/x")
-    trials("no cache", f"{STAGE_1} --set cache=decoded", names=["JSWS_CACHE"])
+    trials("no cache", f"{LABELS_ONLY} --set cache=decoded", names=["JSWS_CACHE"])
 
 
 # --- places --------------------------------------------------------------------------
 
 WRITERS = [
-    f"{PREDICT} --out {{place}}",
+    PREDICT.replace("{out}", "{place}"),
     "page {data}/ECSSD/images --variant a={net} --out {place}.png",
     "evaluate saliency --pred {truth} --gt {truth} --figure {place}.svg",
     "compare {result} --table 5 --figure {place}.pdf",
     "pretrain --images 64 --epochs 1 --size 32 --out {place}",
-    f"{STAGE_1} --out {{place}}",
-    f"pseudo-label --processes 0 --size 64 --data {{data}} {NET} --out {{place}}",
+    f"{LABELS_ONLY} --out {{place}}",
+    PSEUDO.replace("{out}", "{place}"),
     "data make-mini {place} --workers 0",
     "data adopt {own} {own}/labels.csv --out {place}",
 ]
@@ -288,7 +281,7 @@ def test_manifests(trials, checkpoint, monkeypatch):
 
 def test_notes_beside_pseudo_labels(trials):
     out, net = trials.world["root"] / "labels", trials.world["net"]
-    make = f"pseudo-label --processes 0 --size 64 --data {{data}} {NET} --out {out}"
+    make = PSEUDO.replace("{out}", str(out))
     assert trials.jsws(make.format(**trials.world)).status == 0
     teach = f"train stage2 {TRAIN} --teacher {net} --pseudo-labels {out} --out {{out}}"
     kind = {"empty": b"", "no UTF-8": b"\xff\xfe\0", "another": b"abc\n", "blank": b"\n \n"}
@@ -327,13 +320,11 @@ def test_checkpoints(trials):
         "huge header": b"\xff" * 8 + b"{}",
         **ODD_FILES,
     }
-    trials.files(kind, {f"{PREDICT} --out {{out}}": "{net}"})
+    trials.files(kind, {PREDICT: "{net}"})
     some = {k: v for n, (k, v) in enumerate(kind.items()) if n % 5 == 0}
     teach = f"train stage2 {TRAIN} --teacher {{net}} --out {{out}}"
-    make = f"pseudo-label --processes 0 --size 64 --data {{data}} {NET} --out {{out}}"
     page = "page {data}/ECSSD/images --variant a={net} --out {out}.png"
-    measure = f"evaluate network {NET} --data {{data}}"
-    trials.files(some, dict.fromkeys([teach, make, page, measure], "{net}"))
+    trials.files(some, dict.fromkeys([teach, PSEUDO, page, MEASURE], "{net}"))
 
 
 class Loud:
@@ -349,13 +340,8 @@ def pickled(thing) -> bytes:
     return file.getvalue()
 
 
-@pytest.fixture
-def features():
-    net = build_ssnet(1, backbone="densenet_mini", size=64, recipe=STEADY)
-    return net.backbone.features.state_dict()
-
-
-def test_weights(trials, features):
+def test_weights(trials):
+    features = network().backbone.features.state_dict()
     name = next(iter(features))
     kind = {
         "a list": pickled([1, 2]),
@@ -378,32 +364,17 @@ def test_weights(trials, features):
         **ODD_FILES,
     }
     file = "{root}/w.pth"
-    trials.files(kind, {f"{STAGE_1} --set weights={file}": file})
+    trials.files(kind, {f"{LABELS_ONLY} --set weights={file}": file})
     assert not os.path.exists("/tmp/jsws-ran")
     trials.files(
         {"text": b"x", "cut": save(features)[:-9]},
-        {f"{STAGE_1} --set weights={{root}}/w.safetensors": "{root}/w.safetensors"},
+        {f"{LABELS_ONLY} --set weights={{root}}/w.safetensors": "{root}/w.safetensors"},
     )
     assert "weights_only" not in "\n".join(trials.answers)
 
 
-@pytest.mark.parametrize(
-    "wrap",
-    [
-        lambda state: {"state_dict": state, "epoch": 3},
-        lambda state: {f"module.{k}": v for k, v in state.items()},
-        lambda state: {"model": {f"module.features.{k}": v for k, v in state.items()}},
-    ],
-)
-def test_weights_in_wrappings_are_read(trials, features, wrap):
-    path = trials.world["root"] / "w.pth"
-    path.write_bytes(pickled(wrap(features)))
-    done = trials.jsws(STAGE_1.format(**trials.world), "--set", f"weights={path}")
-    assert done.status == 0, done
-
-
 def test_resume_points(trials):
-    words = STAGE_1 + " --out {root}/run"
+    words = LABELS_ONLY + " --out {root}/run"
     assert trials.jsws(words.format(**trials.world)).status == 0
     run = trials.world["root"] / "run"
     with safe_open(run / "weights.safetensors", "pt") as file:
@@ -561,19 +532,7 @@ def test_sources(trials, monkeypatch):
 
 # --- names ---------------------------------------------------------------------------
 
-NAMES = [
-    "$x",
-    "$\\foo$",
-    "a_b^c",
-    "<b>",
-    "[red]",
-    "%s",
-    "a|b",
-    "{x}",
-    "`a`",
-    "\x1b[31m",
-    "é",
-]
+NAMES = [*r"$x $\foo$ a_b^c <b> [red] %s a|b {x} `a` é".split(), "\x1b[31m"]
 
 
 def test_odd_names_are_written_out(trials):
@@ -593,6 +552,6 @@ def test_odd_names_are_written_out(trials):
             ["compare", result, "--table", "3", "--figure", root / "c.png"],
             ["compare", result, "--table", "3", "--format", "latex"],
         ):
-            status, said, err = trials.jsws(*map(Path, map(str, words)))
+            status, said, err = trials.jsws([*words])
             assert status == 0, (words, err)
             assert "\x1b" not in said + "".join(err), words

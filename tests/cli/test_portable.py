@@ -1,8 +1,7 @@
-"""Where processes are spawned, not forked, and a folder's name is not plain ASCII."""
+"""Where processes are spawned, not forked."""
 
 import multiprocessing
 import pickle
-import shutil
 from dataclasses import replace
 
 import pytest
@@ -43,34 +42,3 @@ def test_both_sets_can_be_sent_to_a_spawned_process(spawn, tiny, own_data, cache
     for data in training_sets(("L_c", "L_s1"), profile, STEADY):
         first = data[3, 0]  # decodes, maps files into memory
         same(pickle.loads(pickle.dumps(data))[3, 0], first)
-
-
-def test_spaces_and_letters_in_every_path(jsws, mini_data, tmp_path, monkeypatch):
-    """Data root, run folders, outputs and a picture under a name of every kind."""
-    home = tmp_path / "Größe & 顕著性 (1) Ελ'"
-    data, runs, labels = home / "data root", home / "runs é", home / "pseudo labels"
-    shutil.copytree(mini_data, data)
-    monkeypatch.setenv("JSWS_DATA", str(data))
-    monkeypatch.setenv("JSWS_RUNS", str(runs))
-    monkeypatch.setattr("data_utils.parallel.available_cores", lambda: 1)
-    short = "--size 64 --steps 1 --batch 2"
-
-    assert jsws("train stage1", short).status == 0  # a folder under $JSWS_RUNS
-    (one,) = runs.glob("*/weights.safetensors")
-    words = ("pseudo-label --size 64 --processes 0 --checkpoint", one, "--out", labels)
-    assert jsws(*words).status == 0
-    two = home / "run zwei"
-    given = ("--teacher", one, "--pseudo-labels", labels, "--set cache=decoded")
-    assert jsws("train stage2", short, "--data", data, *given, "--out", two).status == 0
-    weights = two / "weights.safetensors"
-
-    picture, out = home / "ein Bild ü.jpg", home / "Bilder – 1"
-    shutil.copy(min((data / "ECSSD/images").glob("*.jpg")), picture)
-    jsws("predict", picture, "--checkpoint", weights, "--out", out)
-    assert {p.name for p in out.iterdir()} >= {"ein Bild ü.png", "ein Bild ü_overlay.png"}
-    voc = data / "VOCdevkit/VOC2012"
-    ids = ("--list", voc / "ImageSets/Segmentation/val.txt")
-    given = ("--plain --checkpoint", weights, "--out", home / "maps")
-    assert jsws("predict", voc / "JPEGImages", *ids, *given).status == 0
-    folders = ("--pred", home / "maps/segmentation", "--gt", voc / "SegmentationClass")
-    assert '"miou"' in jsws("evaluate segmentation --json", *folders, *ids).out

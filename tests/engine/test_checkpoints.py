@@ -6,19 +6,16 @@ from pathlib import Path
 
 import pytest
 import torch
-from helpers import network, same, state
+from helpers import network, same, state, stored
 from safetensors.torch import save
 
 from data_utils.errors import JswsError
 from jsws_lib.backbones import MINI_WEIGHTS
-from jsws_lib.config import STEADY
 from jsws_lib.engine.checkpoints import (
     SHIPPED,
-    describe,
     find,
     load_ssnet,
     read_weights,
-    recipe_fields,
     save_weights,
     write_bytes,
 )
@@ -27,10 +24,7 @@ from jsws_lib.engine.checkpoints import (
 @pytest.fixture
 def saved(tmp_path):
     net = network().eval()
-    story = describe(
-        net, setting="M", backbone="densenet_mini", seed=0, recipe=recipe_fields(STEADY)
-    )
-    return save_weights(tmp_path / "net.safetensors", net, story), net
+    return stored(tmp_path / "net.safetensors", net), net
 
 
 def test_a_checkpoint_rebuilds_its_network(saved):
@@ -60,26 +54,20 @@ def test_broken_checkpoints_are_one_line_each(saved, tmp_path):
     strange, other = "was not written by `jsws train`", "does not hold the network"
     files = {
         "cut": (whole[: len(whole) // 2], broken),
-        "nothing": (b"", broken),
         "empty": (save({"a": torch.zeros(1)}), strange),
         "torn": (save(weights, {"story": "{"}), f"{strange}: its header cannot"),
         "nan": (save(nan, {"story": json.dumps(story)}), "sam.conv.bias .* not finite"),
     }
     for name, header, words in (
-        ("a list", [], strange),
         ("a seed alone", {"seed": 0}, other),
         ("another setting", {**story, "setting": "XX"}, other),
         ("no setting", {k: v for k, v in story.items() if k != "setting"}, other),
-        ("a setting that is a list", {**story, "setting": []}, strange),
         ("a stage that is a text", {**story, "stage": "1"}, strange),
-        ("another stage", {**story, "setting": "MM"}, other),
         ("another architecture", {**story, "setting": "MM", "stage": 2}, other),
         ("size 0", {**story, "size": 0}, ""),
         ("a size no stride divides", {**story, "size": 63}, ""),
-        ("a recipe that is a text", {**story, "recipe": "steady"}, strange),
         ("a recipe in colour", {**story, "recipe": {"colour": "red"}}, other),
         ("odd", {**story, "recipe": {**story["recipe"], "class_evidence": 3}}, ""),
-        ("numbers as categories", {**story, "categories": [1, 2]}, strange),
         ("no categories", {**story, "categories": []}, strange),
         ("numbers as history", {**story, "history": [1]}, strange),
     ):
@@ -90,8 +78,6 @@ def test_broken_checkpoints_are_one_line_each(saved, tmp_path):
         with pytest.raises(JswsError, match=f"{name}.safetensors.*{words}") as caught:
             load_ssnet(file)
         assert "\n" not in str(caught.value)
-    with pytest.raises(JswsError, match="no checkpoint at .*jsws train"):
-        load_ssnet(tmp_path / "missing.safetensors")
     with pytest.raises(JswsError, match="backbone = densenet_mini, but vgg16 is asked"):
         load_ssnet(path, expect={"backbone": "vgg16"})
 

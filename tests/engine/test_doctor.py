@@ -50,15 +50,12 @@ def test_this_machine_can_run_the_course(name):
     finds(name, Status.OK)
 
 
-def test_old_python(monkeypatch):
+def test_old_python_and_torchvision_of_another_torch(monkeypatch):
     monkeypatch.setattr(sys, "version_info", (3, 10, 4))
     finds("Python", Status.FAIL, fix="3.11")
-
-
-@pytest.mark.parametrize("needs", ["torch==2.0.1", "torch (>=99.0)"])
-def test_torchvision_of_another_torch(monkeypatch, needs):
-    monkeypatch.setattr(metadata, "requires", lambda _: ["numpy", needs])
-    finds("torch", Status.FAIL, "which needs torch", "torchvision")
+    for needs in ("torch==2.0.1", "torch (>=99.0)"):
+        monkeypatch.setattr(metadata, "requires", lambda _, needs=needs: ["numpy", needs])
+        finds("torch", Status.FAIL, "which needs torch", "torchvision")
 
 
 def test_binaries_that_do_not_fit(broken_import, monkeypatch):
@@ -79,7 +76,7 @@ def test_binaries_that_do_not_fit(broken_import, monkeypatch):
 def gpu(monkeypatch):
     """Fake the driver, and what torch makes of it."""
 
-    def fake(*, driver, torch_can, error=None):
+    def fake(driver, *, torch_can, error=None):
         def smi(words, **_):
             return subprocess.CompletedProcess(words, 0, f"{driver}\n")
 
@@ -97,33 +94,27 @@ def gpu(monkeypatch):
         monkeypatch.setattr("torch.cuda.is_available", lambda: torch_can)
         monkeypatch.setattr("torch.cuda.get_device_name", lambda: "A card")
         monkeypatch.setattr("torch.cuda.get_device_properties", lambda _: memory)
-        monkeypatch.setattr("torch.ones", lambda n, device: real(n))
+        monkeypatch.setattr("torch.ones", lambda n, **_: real(n))
         monkeypatch.setattr("torch.Tensor.sum", total)
 
     return fake
 
 
-def test_no_gpu_is_no_problem(gpu):
-    gpu(driver="", torch_can=False)
+def test_a_gpu_that_torch_cannot_use_and_none(gpu, monkeypatch):
+    gpu("", torch_can=False)
     finds("GPU", Status.OK)
-
-
-def test_gpu_that_torch_cannot_use(gpu, monkeypatch):
-    gpu(driver="470.1", torch_can=False)
+    gpu("470.1", torch_can=False)
     for cuda, words in (("12.8", "470.1, but torch"), (None, "no CUDA at all")):
         monkeypatch.setattr("torch.version.cuda", cuda)
         finds("GPU", Status.WARN, words, "--torch-backend=auto")
 
 
-def test_a_gpu_and_a_profile_it_is_too_small_for(gpu, monkeypatch):
-    gpu(driver="570.2", torch_can=True)
+def test_a_gpu_too_small_for_a_profile_and_one_too_new_for_torch(gpu, monkeypatch):
+    gpu("570.2", torch_can=True)
     finds("GPU", Status.OK, "A card, 24 GB, driver 570.2, CUDA 12.8")
     monkeypatch.setattr(doctor, "_step", lambda: ("paper", 30.0))
     finds("GPU", Status.WARN, "profile paper takes 30.0 GB", "--set accumulate=auto")
-
-
-def test_gpu_of_an_architecture_that_this_torch_does_not_know(gpu):
-    gpu(driver="570.2", torch_can=True, error="no kernel image\nmore")
+    gpu("570.2", torch_can=True, error="no kernel image\nmore")
     finds("GPU", Status.FAIL, "A card, driver 570.2: no kernel image", "JSWS_DEVICE=cpu")
 
 
@@ -149,13 +140,11 @@ def test_no_compiled_crf_is_a_warning_and_none_at_all_a_failure(broken_import):
     finds("CRF", Status.FAIL, "no pydensecrf; in PyTorch neither: half a file")
 
 
-def test_drawings_without_colour(monkeypatch):
+def test_drawings_without_colour_and_fonts_that_lack_signs(monkeypatch, tmp_path):
     grey = Image.new("RGBA", (8, 8))
     monkeypatch.setattr("data_utils.embedded.openmoji.render_glyph", lambda _: grey)
     finds("OpenMoji", Status.FAIL, fix="pillow")
 
-
-def test_a_font_that_is_missing_broken_or_without_greek(monkeypatch, tmp_path):
     def nothing(name, fallback_to_default):
         raise ValueError(f"Failed to find font {name}")
 
@@ -172,18 +161,13 @@ def test_a_font_that_is_missing_broken_or_without_greek(monkeypatch, tmp_path):
     finds("fonts", Status.WARN, "lacks ν Σ −:")
 
 
-@pytest.mark.parametrize("missing", ["ipywidgets", "jupyterlab"])
-def test_no_widgets(monkeypatch, missing):
-    def version(name):
-        if name == missing:
-            raise metadata.PackageNotFoundError(name)
-        return "4"
-
-    monkeypatch.setattr(metadata, "version", version)
-    finds("widgets", Status.WARN, fix=f"pip install {missing}")
-
-
 def test_widgets_in_this_front_end(monkeypatch, tmp_path):
+    def none(name):
+        raise metadata.PackageNotFoundError(name)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(metadata, "version", none)
+        finds("widgets", Status.WARN, fix="pip install ipywidgets")
     monkeypatch.delenv("VSCODE_PID", raising=False)
     monkeypatch.setattr("jupyter_core.paths.jupyter_path", lambda _: [str(tmp_path)])
     finds("widgets", Status.WARN, doctor.MANAGER, "jupyterlab_widgets")
@@ -220,12 +204,10 @@ def test_little_memory_or_disk(monkeypatch, tmp_path):
 
 def test_data(monkeypatch, tmp_path):
     monkeypatch.setenv("JSWS_DATA", str(tmp_path))
-    for name in doctor.MINI_FOLDERS[:2]:
+    for name in doctor.MINI_FOLDERS:
+        finds("data", Status.WARN, name, "jsws data make-mini")
         (tmp_path / name).mkdir(parents=True)
         (tmp_path / name / "1.jpg").touch()
-    finds("data", Status.WARN, doctor.MINI_FOLDERS[2], "jsws data make-mini")
-    (tmp_path / doctor.MINI_FOLDERS[2]).mkdir(parents=True)
-    (tmp_path / doctor.MINI_FOLDERS[2] / "1.jpg").touch()
     finds("data", Status.OK)
 
 

@@ -23,7 +23,7 @@ from jsws_lib.experiments.folders import (
 from jsws_lib.experiments.predictions import save_prediction
 from jsws_lib.inference import Prediction, predict, resize_nearest
 from jsws_lib.metrics import ConfusionMatrix
-from jsws_lib.ssnet import build_ssnet
+from jsws_lib.pseudo_labels import pseudo_label
 
 
 @pytest.fixture(scope="module")
@@ -34,23 +34,17 @@ def net():
 def test_evaluate_agrees_with_the_folders_it_would_write(net, tiny, mini_data, tmp_path):
     figures = evaluate(net, profile=tiny, recipe=STEADY, crf=True).figures()
     voc = mini_data / tiny.voc
-    for k, folder in enumerate((voc / "JPEGImages", mini_data / tiny.test_images)):
-        val = read_ids(voc / "ImageSets/Segmentation/val.txt")
-        ids = val if k == 0 else [f.stem for f in folder.glob("*.jpg")]
-        for name in ids:
-            image = read_image(folder / f"{name}.jpg")
-            out, prediction = tmp_path / str(k), predict(net, image)
-            save_prediction(prediction, image, out, name, plain=True)
-    seg = evaluate_segmentation_folder(
-        tmp_path / "0/segmentation",
-        voc / "SegmentationClass",
-        ids=val,
-        absent="target",
-        progress=False,
-    )
-    sal = evaluate_saliency_folder(
-        tmp_path / "1/saliency", mini_data / tiny.test_masks, progress=False
-    )
+    val = read_ids(voc / "ImageSets/Segmentation/val.txt")
+    files = [voc / f"JPEGImages/{name}.jpg" for name in val]
+    for out, some in (("a", files), ("b", (mini_data / tiny.test_images).glob("*.jpg"))):
+        for file in some:
+            image = read_image(file)
+            given = (predict(net, image), image, tmp_path / out, file.stem)
+            save_prediction(*given, plain=True)
+    folders = (tmp_path / "a/segmentation", voc / "SegmentationClass")
+    seg = evaluate_segmentation_folder(*folders, ids=val, absent="target", progress=False)
+    folders = (tmp_path / "b/saliency", mini_data / tiny.test_masks)
+    sal = evaluate_saliency_folder(*folders, progress=False)
     assert figures["miou"] == pytest.approx(seg.compute().miou, abs=1e-3)
     assert figures["mae"] == pytest.approx(sal.mae, abs=1e-3)
     assert figures["max_f"] == pytest.approx(sal.max_f, abs=1e-3)
@@ -66,9 +60,7 @@ def test_a_network_of_other_categories_is_measured_by_their_names(
     tiny, mini_data, tmp_path
 ):
     """Seven of VOC's in another order, and one that the data do not know."""
-    net = build_ssnet(
-        2, backbone="densenet_mini", size=64, recipe=STEADY, categories=len(SOME)
-    ).eval()
+    net = network(2, categories=len(SOME)).eval()
     every = [*VOC_CLASSES, "unicorn"]
     by_hand, voc = ConfusionMatrix(len(every)), mini_data / tiny.voc
     ids = read_ids(voc / "ImageSets/Segmentation/val.txt")
@@ -123,16 +115,20 @@ def written(net, mini_data, tmp_path_factory):
     return profile, out
 
 
-def test_pseudo_labels_are_palette_pngs_of_present_classes(written):
+def test_pseudo_labels_are_palette_pngs_of_present_classes(net, written):
     profile, out = written
     voc = profile.data / profile.voc
     ids = read_ids(voc / "ImageSets/Segmentation/train_aug.txt")
     assert {p.name for p in out.iterdir()} == {f"{i}.png" for i in ids}
     for name in ids:
+        image, labels = (voc / f"JPEGImages/{name}.jpg", voc / f"Annotations/{name}.xml")
+        image, labels = read_image(image), image_labels(labels)
+        how = {"preset": STEADY.crf, "scale": profile.crf_scale}
+        right = pseudo_label(np.asarray(image), predict(net, image).probs, labels, **how)
         with Image.open(out / f"{name}.png") as mask:
             assert (mask.mode, mask.size) == ("P", (64, 64))
-            present = np.flatnonzero(image_labels(voc / f"Annotations/{name}.xml")) + 1
-            assert set(np.unique(mask)) <= {0, *present}
+            assert set(np.unique(mask)) <= {0, *np.flatnonzero(labels) + 1}
+            assert np.mean(np.asarray(mask) == right) > 0.99  # another size of batch
 
 
 def test_pseudo_labels_do_not_depend_on_workers(net, written, tmp_path):

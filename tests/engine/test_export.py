@@ -7,12 +7,12 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
-from helpers import network
+from helpers import network, stored
 from PIL import Image
 
 from data_utils.errors import JswsError
 from jsws_lib.config import ROOT, STEADY
-from jsws_lib.engine.checkpoints import describe, load_ssnet, recipe_fields, save_weights
+from jsws_lib.engine.checkpoints import load_ssnet, recipe_fields
 from jsws_lib.engine.export import export
 
 IMAGES = np.random.default_rng(0).integers(0, 256, (3, 3, 64, 64), dtype=np.uint8)
@@ -20,12 +20,9 @@ IMAGES = np.random.default_rng(0).integers(0, 256, (3, 3, 64, 64), dtype=np.uint
 
 @pytest.fixture(scope="module", params=[1, 2])
 def checkpoint(request, tmp_path_factory):
-    stage = request.param
-    story = {"setting": "M" if stage == 1 else "MM", "backbone": "densenet_mini"}
     recipe = replace(STEADY, smooth=True)  # as photos_MM's
-    net = network(stage, recipe=recipe)
-    story = describe(net, **story, seed=0, recipe=recipe_fields(recipe))
-    return save_weights(tmp_path_factory.mktemp("net") / "net.safetensors", net, story)
+    net, path = network(request.param, recipe), tmp_path_factory.mktemp("net") / "net"
+    return stored(path, net, recipe=recipe_fields(recipe))
 
 
 def answer(checkpoint, images):
@@ -71,10 +68,7 @@ def test_torch_export(checkpoint, tmp_path):
 
 
 def test_what_cannot_be_written(checkpoint, tmp_path):
-    for name, half, words in (
-        ("net.h5", False, ".onnx or .pt2"),
-        ("n.pt2", True, "--half"),
-    ):
+    for name, half, words in (("a.h5", False, ".onnx or .pt2"), ("a.pt2", True, "--half")):
         with pytest.raises(JswsError, match=words):
             export(checkpoint, tmp_path / name, half=half)
     assert not [*tmp_path.iterdir()]
