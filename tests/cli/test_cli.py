@@ -76,8 +76,25 @@ def test_as_a_program(tmp_path):
 # --- mistakes ------------------------------------------------------------------------
 
 
-def test_a_checkpoint_of_another_architecture(jsws, checkpoint, tmp_path):
-    for words in ("pseudo-label --checkpoint", "train stage2 --teacher"):
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (
+            "train stage2 --setting S",
+            "setting 'S' is not of stage 2; choose SS, MS, MM, 2S",
+        ),
+        ("train stage2 --teacher x", "need --out: name the run folder"),
+        ("predict x --crf-scale 1", "--crf-scale needs --crf: name the CRF preset"),
+        ("page x --variant a --out x.png", "give NAME=FILE or NAME=FOLDER"),
+    ],
+)
+def test_a_mistake_is_told_with_its_remedy(jsws, words, said):
+    jsws(words).refuses(said)
+
+
+def test_a_checkpoint_of_another_architecture(jsws, checkpoint, mini_data, tmp_path):
+    predict = f"predict {min((mini_data / 'ECSSD/images').glob('*.jpg'))} --checkpoint"
+    for words in ("pseudo-label --checkpoint", "train stage2 --teacher", predict):
         result = jsws(words, checkpoint, "--backbone vgg16 --out", tmp_path / "out")
         result.refuses(checkpoint, "densenet_mini", "vgg16")
 
