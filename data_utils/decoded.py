@@ -27,7 +27,7 @@ from PIL import Image
 from tqdm.auto import tqdm
 
 from data_utils.errors import JswsError
-from data_utils.files import sweep, whole
+from data_utils.files import remove_left, whole
 from data_utils.parallel import in_parallel
 from data_utils.pictures import same_size
 
@@ -134,7 +134,9 @@ def _build(jobs: Sequence[tuple], path: Path, side: int):
     shape = (len(jobs), row)
     more = " in $JSWS_CACHE, or train with --set cache=none"
     with whole(path, more=more) as temporary:
-        sweep(path.parent, ".*.npy.*.tmp")  # ours: the folder may hold other programs'
+        remove_left(
+            path.parent, ".*.npy.*.tmp"
+        )  # ours: the folder may hold other programs'
         need, free = np.prod(shape, dtype=float), shutil.disk_usage(path.parent).free
         if need > 0.98 * free:
             raise JswsError(

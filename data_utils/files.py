@@ -56,7 +56,7 @@ def whole_folder(path: Path | str) -> Iterator[Path]:
     path = Path(path)
     prefix = f".{path.name}-making-"
     with _written(path):
-        sweep(path.parent, f"{prefix}*")
+        remove_left(path.parent, f"{prefix}*")
         with tempfile.TemporaryDirectory(prefix=prefix, dir=path.parent) as room:
             made = Path(room, "new")
             made.mkdir()  # not `room` itself, which is shut to everyone else
@@ -66,7 +66,7 @@ def whole_folder(path: Path | str) -> Iterator[Path]:
             made.rename(path)
 
 
-def sweep(folder: Path, pattern: str, *, age: float = 3600):
+def remove_left(folder: Path, pattern: str, *, age: float = 3600):
     """Delete what processes left that are gone: unchanged for `age` seconds."""
     for left in folder.glob(pattern):
         if time.time() - left.stat().st_mtime > age:

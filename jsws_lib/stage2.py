@@ -7,7 +7,8 @@
 | MM      | L_s1 + L_s2  | M                | the paper's SSNet                          |
 | 2S      | L_s1         | nobody           | saliency alone, to see whether it suffers  |
 
-SSNet-1, the teacher, is run once over D_c; `pseudo_labels.py` makes its maps into labels.
+`engine/labelling.py` runs SSNet-1, the teacher, over D_c once before; `pseudo_labels.py`
+makes its maps into labels.
 """
 
 from pathlib import Path

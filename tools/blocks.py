@@ -20,7 +20,7 @@ from data_utils.files import write_bytes
 from jsws_lib.cli import settings
 from jsws_lib.config import ROOT
 from jsws_lib.experiments import followed, memory, paper_schedule, paper_size, stays
-from jsws_lib.experiments.compare import claims_table
+from jsws_lib.experiments.claims import claims_table
 from jsws_lib.experiments.objective import objective_table
 from jsws_lib.experiments.results import (
     PAPER,

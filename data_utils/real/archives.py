@@ -21,7 +21,7 @@ from typing import IO, NamedTuple
 from tqdm.auto import tqdm
 
 from data_utils.errors import JswsError, remedy
-from data_utils.files import sweep
+from data_utils.files import remove_left
 
 CHUNK = 1 << 20
 LATEST = 2**32  # s since 1970: later dates are noise
@@ -48,7 +48,7 @@ def unpack(path: Path, folder: Path):
     """
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        sweep(folder, ".unpack-*", age=86_400)
+        remove_left(folder, ".unpack-*", age=86_400)
         with tempfile.TemporaryDirectory(prefix=".unpack-", dir=folder) as name:
             room = Path(name)
             _fill(room, path)

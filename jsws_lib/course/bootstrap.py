@@ -1,4 +1,4 @@
-"""What the first cell of every notebook calls before it imports anything else.
+"""What `start()` calls first; `tools/stamp.py` writes the cell that calls that.
 
 On Colab it installs what is missing there. Everywhere it checks that nothing is, and that
 torch and torchvision are a pair. It imports only what a bare Python with `packaging` has.

@@ -2,11 +2,13 @@
 
 One table as Markdown, LaTeX (booktabs), HTML, text for a terminal and a chart. A result
 counts as measured on other pictures, and is set apart, unless it is said to be on the
-table's own.
+table's own. The paper's numbers are in `results/paper_tables.toml`, transcribed once, and
+in `results.PAPER`.
 """
 
 import html
 import math
+import tomllib
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,9 +22,8 @@ from data_utils.files import read_json
 from data_utils.real.download import sources
 from data_utils.voc import VOC_CLASSES
 from jsws_lib.course.figures.common import INK, SHORT
-from jsws_lib.experiments.ablation import mean_sd
-from jsws_lib.experiments.compare import paper_table
-from jsws_lib.experiments.results import PAPER
+from jsws_lib.experiments.ablation import RESULTS, mean_sd
+from jsws_lib.experiments.results import PAPER, markdown, spread
 
 MEASURES = ("miou", "iou", "mae", "max_f", "mae_crf", "max_f_crf")
 SETS = {3: "val", 4: "test"}  # of PASCAL VOC 2012; Tables 1 and 2 have one a column
@@ -47,6 +48,22 @@ TITLES = {
     5: "mean IoU in % of the settings (Section 4.4, Table 5)",
     6: "saliency maps of the settings (Section 4.4, Table 6)",
 }
+OTHER = "pictures, network, image size, pre-training, loss recipe, schedule"
+REFINED = (
+    f"{OTHER}, CRF's parameters; photographs: trained on ECSSD itself, 100 test images"
+)
+# Table: the paper's row and column, our figure, what is the same and what is not.
+BESIDE = {
+    1: ("MAE, ECSSD", "mae_crf", "definition; after CRF", REFINED),
+    2: ("max F, ECSSD", "max_f_crf", "protocol `toolbox`; after CRF", REFINED),
+    3: (
+        "mIoU %, VOC val",
+        "miou",
+        "definition; image labels and saliency masks, of other sets; no CRF",
+        f"{OTHER}; photographs: 6 categories, 130 test images",
+    ),
+    4: ("mIoU %, VOC test", None, "–", "only the VOC server has the masks"),
+}
 PAGE = """\
 <!doctype html>
 <html lang="en"><meta charset="utf-8"><meta name="color-scheme" content="light dark">
@@ -60,6 +77,26 @@ td, th {{ padding: .2em .6em; border-bottom: 1px solid #8884; }}
 {table}
 <ul>{notes}</ul>
 </html>"""
+
+
+def paper_table(number: int) -> dict:
+    """One of Tables 1 to 4: title, source, measure, columns, notes and rows by method."""
+    text = (RESULTS / "paper_tables.toml").read_text(encoding="utf-8")
+    return tomllib.loads(text)["tables"][str(number)]
+
+
+def beside_table(drawings: dict, photographs: dict) -> str:
+    """The paper's own row of Tables 1 to 4 beside M-M here, as Markdown."""
+    head = ("Table", "figure", "paper", "drawings", "photographs", "the same", "different")
+    rows = []
+    for number, (what, key, same, different) in BESIDE.items():
+        ours = paper_table(number)["rows"]["Ours"]
+        cells = [f"{ours['mean']:.1f}" if "mean" in ours else f"{ours['values'][0]:.3f}"]
+        for result in (drawings, photographs):
+            values = result["settings"].get("MM", {}).get(key)
+            cells.append(spread(values, key) if values else None)
+        rows.append([str(number), what, *cells, same, different])
+    return markdown(head, rows, "llrrrll")
 
 
 @dataclass(frozen=True)

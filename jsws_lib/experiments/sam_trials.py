@@ -125,14 +125,6 @@ TRIALS = (
         student=True,
     ),
     Trial(
-        "switch-mix-norm",
-        1200,
-        {"late_evidence": "odds", "late_mix": 0.5, "late_from": 300, "sam_norm": True},
-        "`switch-top-probs-norm` lacks .002 to .004 of max F from v and has three points "
-        "of mIoU to spare; even its best 0/1 v adds only .009. With `mix-norm` that was "
-        ".022: after 300 steps of `steady`, .01 from v, mIoU 60 and gap .4 at once",
-    ),
-    Trial(
         "switch-top-probs-norm",
         1200,
         SWITCH,

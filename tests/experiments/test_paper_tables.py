@@ -13,8 +13,7 @@ from typer.testing import CliRunner
 from data_utils.errors import JswsError
 from jsws_lib.cli.main import app
 from jsws_lib.experiments.ablation import mean_sd
-from jsws_lib.experiments.compare import paper_table
-from jsws_lib.experiments.paper_tables import APART, beside, chart, read
+from jsws_lib.experiments.paper_tables import APART, beside, chart, paper_table, read
 from jsws_lib.experiments.results import MINI, PAPER
 
 

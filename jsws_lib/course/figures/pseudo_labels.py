@@ -1,4 +1,4 @@
-"""The figures of notebook 6, the pseudo labels."""
+"""The explorers of notebook 6, the pseudo labels; its galleries are in common.py."""
 
 from collections.abc import Sequence
 

@@ -7,13 +7,8 @@ import pytest
 
 from data_utils.voc import VOC_CLASSES
 from jsws_lib.experiments.ablation import RESULTS
-from jsws_lib.experiments.compare import (
-    CLAIMS,
-    DIFFERENCES,
-    beside_table,
-    claims_table,
-    paper_table,
-)
+from jsws_lib.experiments.claims import CLAIMS, DIFFERENCES, claims_table
+from jsws_lib.experiments.paper_tables import beside_table, paper_table
 from jsws_lib.experiments.results import MINI, PAPER
 
 

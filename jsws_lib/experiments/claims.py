@@ -1,14 +1,7 @@
-"""The paper's tables beside what was measured here, with what can be compared.
-
-The numbers are in `results/paper_tables.toml`, transcribed once, and in `results.PAPER`;
-ours are files that `jsws ablate` wrote, read.
-"""
-
-import tomllib
+"""What Section 4.4 and Table 5 claim, and in how many of our seeds it is so."""
 
 import numpy as np
 
-from jsws_lib.experiments.ablation import RESULTS
 from jsws_lib.experiments.results import PAPER, markdown, spread
 
 # What the text of Section 4.4 claims: the first setting is better than the second.
@@ -25,42 +18,6 @@ DIFFERENCES = {
 }
 # The rows in which what labels alone have learned is read as class activation maps.
 AS_CAM = {"S": "S_cam", "SS": "SS_cam"}
-OTHER = "pictures, network, image size, pre-training, loss recipe, schedule"
-REFINED = (
-    f"{OTHER}, CRF's parameters; photographs: trained on ECSSD itself, 100 test images"
-)
-# Table: the paper's row and column, our figure, what is the same and what is not.
-BESIDE = {
-    1: ("MAE, ECSSD", "mae_crf", "definition; after CRF", REFINED),
-    2: ("max F, ECSSD", "max_f_crf", "protocol `toolbox`; after CRF", REFINED),
-    3: (
-        "mIoU %, VOC val",
-        "miou",
-        "definition; image labels and saliency masks, of other sets; no CRF",
-        f"{OTHER}; photographs: 6 categories, 130 test images",
-    ),
-    4: ("mIoU %, VOC test", None, "–", "only the VOC server has the masks"),
-}
-
-
-def paper_table(number: int) -> dict:
-    """One of Tables 1 to 4: title, source, measure, columns, notes and rows by method."""
-    text = (RESULTS / "paper_tables.toml").read_text(encoding="utf-8")
-    return tomllib.loads(text)["tables"][str(number)]
-
-
-def beside_table(drawings: dict, photographs: dict) -> str:
-    """The paper's own row of Tables 1 to 4 beside M-M here, as Markdown."""
-    head = ("Table", "figure", "paper", "drawings", "photographs", "the same", "different")
-    rows = []
-    for number, (what, key, same, different) in BESIDE.items():
-        ours = paper_table(number)["rows"]["Ours"]
-        cells = [f"{ours['mean']:.1f}" if "mean" in ours else f"{ours['values'][0]:.3f}"]
-        for result in (drawings, photographs):
-            values = result["settings"].get("MM", {}).get(key)
-            cells.append(spread(values, key) if values else None)
-        rows.append([str(number), what, *cells, same, different])
-    return markdown(head, rows, "llrrrll")
 
 
 def claims_table(result: dict) -> str:
