@@ -222,7 +222,11 @@ def _checked(row: object, where: str) -> dict[str, list]:
             f"{where} is no object of measures, but {row!r:.40}: give a file "
             "as `jsws ablate` wrote it"
         )
-    row = {name: row[name] for name in MEASURES if not _undefined(row.get(name, [None]))}
+    row = {
+        name: row[name]
+        for name in MEASURES
+        if name in row and (name in ("miou", "iou") or not _undefined(row[name]))
+    }
     for name, seeds in row.items():
         if not _all(seeds, _iou if name == "iou" else _fraction):
             raise JswsError(
@@ -234,7 +238,7 @@ def _checked(row: object, where: str) -> dict[str, list]:
 
 
 def _undefined(seeds: object) -> bool:
-    """Whether a seed has no such figure, as MAE and F where every map is constant."""
+    """Whether a seed has no MAE or F: every map is constant."""
     return isinstance(seeds, list) and None in seeds
 
 
