@@ -1,7 +1,8 @@
 """Fields of frozen dataclasses that say what they mean and refuse what they do not take."""
 
+import dataclasses
 from collections.abc import Container
-from dataclasses import Field, field, fields
+from dataclasses import Field, fields
 from numbers import Integral, Real
 from pathlib import Path
 from types import UnionType
@@ -12,7 +13,7 @@ from data_utils.errors import JswsError
 CACHES = ("none", "memory", "decoded")  # of decoded pictures: a profile's, a data set's
 
 
-def setting(default, meaning: str, limits: str | Container = ""):
+def field(default, meaning: str, limits: str | Container = ""):
     """Declare a field that says what it means and which values it takes.
 
     Args:
@@ -20,7 +21,9 @@ def setting(default, meaning: str, limits: str | Container = ""):
         meaning: one line, for `jsws settings` and docs/settings.md.
         limits: what `check` holds: an interval such as "(0, 1]", or the only values.
     """
-    return field(default=default, metadata={"meaning": meaning, "limits": limits})
+    return dataclasses.field(
+        default=default, metadata={"meaning": meaning, "limits": limits}
+    )
 
 
 def kind_of(one: Field) -> tuple[type, bool, bool]:

@@ -1,4 +1,4 @@
-"""Every setting, in plain frozen dataclasses.
+"""Everything that can be set, in plain frozen dataclasses.
 
 A `Profile` says how large and how long: data, backbone, size, steps, optimizer. A
 `Recipe` says which reading of the paper: where the text leaves a choice, or where the
@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from data_utils.errors import JswsError
-from data_utils.fields import CACHES, check, setting
+from data_utils.fields import CACHES, check, field
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -19,18 +19,18 @@ ROOT = Path(__file__).resolve().parents[1]
 class Schedule:
     """Optimizer and learning rate over one training stage."""
 
-    optimizer: str = setting("adam", "Section 4.1: Adam", ("adam", "adamw"))
-    lr: float = setting(1e-4, "(peak) learning rate; Section 4.1", "(0, inf)")
-    betas: tuple[float, float] = setting(
+    optimizer: str = field("adam", "Section 4.1: Adam", ("adam", "adamw"))
+    lr: float = field(1e-4, "(peak) learning rate; Section 4.1", "(0, inf)")
+    betas: tuple[float, float] = field(
         (0.9, 0.999), "of the optimizer; unstated, Adam's own defaults", "[0, 1)"
     )
-    weight_decay: float = setting(0.0, "unstated", "[0, inf)")
-    kind: str = setting(
+    weight_decay: float = field(0.0, "unstated", "[0, inf)")
+    kind: str = field(
         "step", "`step`: lr x decay ^ (step // every); or one cycle", ("step", "onecycle")
     )
-    decay: float = setting(0.5, 'Section 4.1, "decrease by 0.5" read as halving', "(0, 1]")
-    every: int = setting(1000, "steps between decays; Section 4.1", "[1, inf)")
-    reset_moments: bool = setting(False, "restart Adam at each decay")
+    decay: float = field(0.5, 'Section 4.1, "decrease by 0.5" read as halving', "(0, 1]")
+    every: int = field(1000, "steps between decays; Section 4.1", "[1, inf)")
+    reset_moments: bool = field(False, "restart Adam at each decay")
 
     __post_init__ = check
 
@@ -40,23 +40,23 @@ class Recipe:
     """One reading of the method. Defaults are the recommended reading, `steady`."""
 
     name: str = "steady"
-    class_evidence: str = setting(
+    class_evidence: str = field(
         "logits",
         "t-hat of Eq. 2, the evidence for a category (losses.py)",
         ("mean_probs", "logits", "odds"),
     )
-    evidence_share: float = setting(
+    evidence_share: float = field(
         0.5, "of the positions, the highest, that `logits` averages", "(0, 1]"
     )
-    class_weight: float = setting(1.25, "factor on L_c", "[0, inf)")
-    saliency_reading: str = setting(
+    class_weight: float = field(1.25, "factor on L_c", "[0, inf)")
+    saliency_reading: str = field(
         "bce", "L_s1: `bce` is Eq. 3 (losses.py)", ("bce", "background", "nll_probs")
     )
-    upsample: str = setting(
+    upsample: str = field(
         "logits", "then softmax; `probs`: softmax first (Section 3.2)", ("logits", "probs")
     )
-    trainable_deconv: bool = setting(False, "learn the upsampling; else bilinear")
-    sam_init_std: float | None = setting(
+    trainable_deconv: bool = field(False, "learn the upsampling; else bilinear")
+    sam_init_std: float | None = field(
         None, "of the SAM's first weights; none: PyTorch's default", "[0, inf)"
     )
     # Learning rate of the SAM's k x k kernel, in units of 1/k of the others'; None: the
@@ -65,38 +65,38 @@ class Recipe:
     # or 1 in the first steps, and little moves it from there. 1/k is a compromise: a score
     # is as quick as a map's logit where the signs of its terms are mixed, so that they
     # add up to about k, and k times as quick where all agree, as in the first step.
-    sam_rate: float | None = setting(
+    sam_rate: float | None = field(
         1.0, "learning rate of the SAM, in 1/k of the others'; none: as theirs", "(0, inf)"
     )
-    stage1_stride: int = setting(8, "of the features of stage 1; Section 3.2", (8, 16))
-    final_relu: bool = setting(
+    stage1_stride: int = field(8, "of the features of stage 1; Section 3.2", (8, 16))
+    final_relu: bool = field(
         True, "behind DenseNet's last batch norm, as pre-trained; unstated"
     )
-    skips: bool = setting(False, "FCN-8s skip connections in stage 1")
-    smooth: bool = setting(
+    skips: bool = field(False, "FCN-8s skip connections in stage 1")
+    smooth: bool = field(
         False,
         "in use, not while it learns: logits without the lattice of dilation (ssnet.py)",
     )
-    stage2_init: str = setting(
+    stage2_init: str = field(
         "ssnet1", "where stage 2 has its backbone from; unstated", ("ssnet1", "imagenet")
     )
-    stage2_class_loss: bool = setting(False, "add L_c to stage 2")
-    flip: bool = setting(True, "mirror images left-right at random; unstated")
-    rotate: float = setting(0.0, "degrees, largest rotation either way", "[0, 180]")
-    suppress: str = setting(
+    stage2_class_loss: bool = field(False, "add L_c to stage 2")
+    flip: bool = field(True, "mirror images left-right at random; unstated")
+    rotate: float = field(0.0, "degrees, largest rotation either way", "[0, 180]")
+    suppress: str = field(
         "probs",
         "what the image labels multiply (Section 3.4); `cam`: class activation maps",
         ("probs", "logits", "cam"),
     )
-    crf: str = setting(
+    crf: str = field(
         "readme",
         "CRF preset (crf.py); parameters unstated",
         ("readme", "seam", "irn", "deeplab", "oaa"),
     )
-    leaky_labels: bool = setting(
+    leaky_labels: bool = field(
         False, "labels from cropped pixel masks: leaks the truth, for comparison only"
     )
-    schedules: tuple[Schedule, Schedule] | None = setting(None, "instead of the profile's")
+    schedules: tuple[Schedule, Schedule] | None = field(None, "instead of the profile's")
 
     __post_init__ = check
 
@@ -147,52 +147,52 @@ class Profile:
     """One scale of the experiment. Defaults are Section 4.1, the profile `paper`."""
 
     name: str = "paper"
-    backbone: str = setting(
+    backbone: str = field(
         "densenet169",
         "densenet169, vgg16, efficientnet_lite0, densenet_mini (backbones.py)",
     )
-    weights: str = setting("default", "of the backbone: its pre-training, or a local file")
-    size: int = setting(256, "px, side of the square network input", range(8, 4097, 8))
-    crop: float = setting(0.9, "of each side, at random, then resized to `size`", "(0, 1]")
-    steps: tuple[int, int] = setting(
+    weights: str = field("default", "of the backbone: its pre-training, or a local file")
+    size: int = field(256, "px, side of the square network input", range(8, 4097, 8))
+    crop: float = field(0.9, "of each side, at random, then resized to `size`", "(0, 1]")
+    steps: tuple[int, int] = field(
         (10_000, 10_000), "training steps of stage 1 and stage 2", "[1, 1e9]"
     )
     # The paper's 16 may also mean both sets together.
-    batch_class: int = setting(16, "images a step from the labelled set", "[1, 65536]")
-    batch_saliency: int = setting(16, "images a step from the saliency set", "[1, 65536]")
-    schedules: tuple[Schedule, Schedule] = setting(
+    batch_class: int = field(16, "images a step from the labelled set", "[1, 65536]")
+    batch_saliency: int = field(16, "images a step from the saliency set", "[1, 65536]")
+    schedules: tuple[Schedule, Schedule] = field(
         (Schedule(), Schedule()), "of stage 1 and stage 2"
     )
-    crf_scale: float = setting(
+    crf_scale: float = field(
         1.0, "factor on the CRF's ranges, which suit photographs of 500 px", "(0, inf)"
     )
-    workers: int = setting(4, "data-loading processes", "[0, 1024]")
-    cache: str = setting(
+    workers: int = field(4, "data-loading processes", "[0, 1024]")
+    cache: str = field(
         "none", "of decoded pictures; `decoded`: a file beside the data", CACHES
     )
-    precision: str = setting(
+    precision: str = field(
         "float32",
         "of products; `auto`: bf16 or else fp16 on a GPU (devices.py)",
         ("float32", "bf16", "fp16", "auto"),
     )
-    accumulate: int = setting(
+    accumulate: int = field(
         1, "parts of a batch that go through the network one by one", "[1, 65536]"
     )
-    checkpointing: bool = setting(False, "keep fewer activations, compute them twice")
-    compile: bool = setting(False, "torch.compile network and losses")
-    validate_every: int = setting(
+    checkpointing: bool = field(False, "keep fewer activations, compute them twice")
+    compile: bool = field(False, "torch.compile network and losses")
+    validate_every: int = field(
         500, "steps from one look at validation images to the next; 0: none", "[0, inf)"
     )
-    voc: str = setting("VOCdevkit/VOC2012", "VOC folder, under the data root or absolute")
-    train_list: str = setting("train_aug", "id list in ImageSets/Segmentation")
-    val_list: str = setting("val", "the same, to measure on")
-    saliency_images: str = setting("DUTS-TR/DUTS-TR-Image", "saliency pictures to train on")
-    saliency_masks: str = setting("DUTS-TR/DUTS-TR-Mask", "their masks")
-    saliency_list: str | None = setting(None, "file of their ids; none: every picture")
-    test_images: str = setting("ECSSD/images", "saliency pictures `<id>.jpg` to measure on")
-    test_masks: str = setting("ECSSD/ground_truth_mask", "their masks `<id>.png`")
-    test_list: str | None = setting(None, "file of their ids; none: every picture")
-    data: Path = setting(ROOT / "data" / "real", "data root; `--data` or $JSWS_DATA")
+    voc: str = field("VOCdevkit/VOC2012", "VOC folder, under the data root or absolute")
+    train_list: str = field("train_aug", "id list in ImageSets/Segmentation")
+    val_list: str = field("val", "the same, to measure on")
+    saliency_images: str = field("DUTS-TR/DUTS-TR-Image", "saliency pictures to train on")
+    saliency_masks: str = field("DUTS-TR/DUTS-TR-Mask", "their masks")
+    saliency_list: str | None = field(None, "file of their ids; none: every picture")
+    test_images: str = field("ECSSD/images", "saliency pictures `<id>.jpg` to measure on")
+    test_masks: str = field("ECSSD/ground_truth_mask", "their masks `<id>.png`")
+    test_list: str | None = field(None, "file of their ids; none: every picture")
+    data: Path = field(ROOT / "data" / "real", "data root; `--data` or $JSWS_DATA")
 
     __post_init__ = check
 

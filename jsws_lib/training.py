@@ -108,7 +108,7 @@ class Objective(nn.Module):
 class Loop:
     """What surrounds the steps: here one device, float32 and a progress bar.
 
-    `engine.loop.Loop` adds processes, precision, resume points and logs.
+    `engine.loop.RunLoop` adds processes, precision, resume points and logs.
 
     Args:
         on_step: called after each step with step, network and the step's record.
@@ -126,13 +126,13 @@ class Loop:
         """Bring the network to where it trains.
 
         Raises:
-            JswsError: the profile asks for what only `engine.loop.Loop` does.
+            JswsError: the profile asks for what only `engine.loop.RunLoop` does.
         """
         plain = profile.precision in ("float32", "auto") and profile.accumulate == 1
         if not plain or profile.checkpointing or profile.compile:
             raise JswsError(
                 "the plain loop has float32 alone, and none of accumulate, checkpointing "
-                "and compile; give train(...) a jsws_lib.engine.loop.Loop"
+                "and compile; give train(...) a jsws_lib.engine.loop.RunLoop"
             )
         net.to(memory_format=torch.channels_last).train()
 

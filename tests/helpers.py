@@ -8,7 +8,7 @@ import torch
 from data_utils.errors import JswsError
 from jsws_lib.config import STEADY
 from jsws_lib.engine.checkpoints import describe, recipe_fields, save_weights
-from jsws_lib.engine.loop import Loop
+from jsws_lib.engine.loop import RunLoop
 from jsws_lib.ssnet import build_ssnet
 from jsws_lib.training import seed_everything, train
 
@@ -27,8 +27,8 @@ def stored(path, net, **more):
 
 
 def learn(net, profile, losses=("L_c", "L_s1"), **more):
-    """Train a network in a `Loop`, by default one without a folder."""
-    return train(net, losses, profile=profile, recipe=STEADY, **{"loop": Loop()} | more)
+    """Train a network in a `RunLoop`, by default one without a folder."""
+    return train(net, losses, profile=profile, recipe=STEADY, **{"loop": RunLoop()} | more)
 
 
 def state(net):

@@ -19,11 +19,10 @@ from data_utils.errors import JswsError
 from data_utils.files import write_bytes
 from jsws_lib.cli import settings
 from jsws_lib.config import ROOT
-from jsws_lib.experiments import followed, memory, paper_schedule, paper_size, stays
+from jsws_lib.experiments import memory
 from jsws_lib.experiments.claims import claims_table
-from jsws_lib.experiments.objective import objective_table
 from jsws_lib.experiments.results import (
-    PAPER,
+    PUBLISHED,
     RESULTS,
     ROWS,
     ablation_table,
@@ -32,6 +31,8 @@ from jsws_lib.experiments.results import (
     spread,
     study_table,
 )
+from jsws_lib.experiments.studies import followed, paper_schedule, paper_size, stays
+from jsws_lib.experiments.studies.objective import objective_table
 from tools.stamp import read_stamp
 
 # What a reader of each notebook builds. Its sections and files are in `jsws_lib.__doc__`.
@@ -94,7 +95,7 @@ def outcome() -> str:
         return [spread(rows[name]["miou"], "miou") for name in names]
 
     *ours, cam = percent(settings, "S", "M", "MM", "S_cam")
-    paper = percent(PAPER, "S", "M", "MM")
+    paper = percent(PUBLISHED, "S", "M", "MM")
     return (
         f"**What comes out** on held-out drawings: {ours[0]} % of mIoU from labels alone "
         f"({cam} % read as CAM,\nthe labels given), {ours[1]} % with saliency, {ours[2]} % "

@@ -1,7 +1,7 @@
 """Store trained networks in checkpoints/, with what was measured.
 
 `python -m tools.ship S M MM` takes those that `make ablate` trained on drawings, with
-`--photographs` those of `jsws_lib.experiments.photographs`.
+`--photographs` those of `jsws_lib.experiments.studies.photographs`.
 """
 
 import argparse
@@ -12,12 +12,12 @@ from jsws_lib.config import get_profile, get_recipe
 from jsws_lib.engine import checkpoints
 from jsws_lib.engine.film import load
 from jsws_lib.engine.runs import Run
-from jsws_lib.experiments import photographs
 from jsws_lib.experiments.ablation import measured
+from jsws_lib.experiments.studies import photographs
 
 COMMANDS = {
     "mini": "jsws ablate --profile mini --seeds 3",
-    "photos": "python -m jsws_lib.experiments.photographs DATA",
+    "photos": "python -m jsws_lib.experiments.studies.photographs DATA",
 }
 FIGURES = ("miou", "mae", "max_f", "mae_crf", "max_f_crf")
 

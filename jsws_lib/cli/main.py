@@ -280,7 +280,7 @@ def _show(file: Path, chart, *tables):
 def study(*, seed: Seed = 0, jobs: Jobs = None):
     """What makes stage 1 learn: the default recipe, one thing changed at a time."""
     from jsws_lib.experiments import results
-    from jsws_lib.experiments.study import study as run
+    from jsws_lib.experiments.studies.one_change import study as run
 
     file = run(seed=seed, jobs=jobs)
     say(results.study_table(json.loads(file.read_text())))

@@ -1,6 +1,6 @@
 """What surrounds the steps of a real training: devices, precision, resume points, logs.
 
-`training.train` is the method; the `Loop` that it is given here does the rest, so that
+`training.train` is the method; the `RunLoop` that it is given does the rest, so that
 nothing of it stands between the lines of Section 4.1.
 """
 
@@ -19,18 +19,17 @@ from tqdm.auto import tqdm
 from data_utils.errors import JswsError
 from data_utils.files import write_bytes
 from data_utils.parallel import is_main
-from jsws_lib import training
 from jsws_lib.config import Profile
 from jsws_lib.engine.devices import make_accelerator, recompute_stages, share_batch_norm
 from jsws_lib.engine.look import COLUMNS, LiveFigure, Look, words
 from jsws_lib.engine.resume import Log, load_point, save_point
 from jsws_lib.ssnet import SSNet
-from jsws_lib.training import Objective, to_device
+from jsws_lib.training import Loop, Objective, to_device
 
 SAVE_EVERY, SAVE_AFTER = 250, 300  # steps and seconds from one resume point to the next
 
 
-class Loop(training.Loop):
+class RunLoop(Loop):
     """A training in one process or in each of several, that can be taken up again.
 
     Args:

@@ -41,7 +41,7 @@ from jsws_lib.engine.checkpoints import (
 )
 from jsws_lib.engine.devices import pick_device, provenance
 from jsws_lib.engine.labelling import check_labels, check_teacher, make_pseudo_labels
-from jsws_lib.engine.loop import Loop
+from jsws_lib.engine.loop import RunLoop
 from jsws_lib.ssnet import SSNet
 from jsws_lib.stage1 import train_stage1
 from jsws_lib.stage2 import train_stage2
@@ -233,7 +233,7 @@ def train_or_load(
     Args:
         run: which.
         use_shipped: False never takes a network from the repository.
-        on_step, tracker: see `Loop`.
+        on_step, tracker: see `RunLoop`.
 
     Raises:
         JswsError: missing data, a broken checkpoint, or a folder that holds another run.
@@ -286,7 +286,7 @@ def _train(
         steps = profile.steps[run.plan.stage - 1]
         hooks.append(film.recorder(profile, steps, run.folder / "film.npz"))
     where = {"folder": run.folder, "tag": run.name, "tracker": tracker}
-    loop = Loop(**where, on_step=lambda *now: [hook(*now) for hook in hooks])
+    loop = RunLoop(**where, on_step=lambda *now: [hook(*now) for hook in hooks])
     settings = {"profile": profile, "recipe": run.recipe, "seed": run.seed, "loop": loop}
     if run.plan.stage == 1:
         net = train_stage1(run.setting, **settings)

@@ -40,7 +40,7 @@ from jsws_lib.backbones import IMAGENET
 from jsws_lib.config import PROFILES, STEADY, Schedule
 from jsws_lib.crf import crf_probs
 from jsws_lib.engine.devices import pick_device
-from jsws_lib.engine.loop import Loop
+from jsws_lib.engine.loop import RunLoop
 from jsws_lib.experiments.ablation import RESULTS, store
 from jsws_lib.experiments.memory import random_batches
 from jsws_lib.losses import class_loss, saliency_loss
@@ -147,7 +147,7 @@ def our_step(net: SSNet, batches: list[dict], *, precision: str = "float32") -> 
 
     It updates the weights and returns the losses.
     """
-    loop = Loop()
+    loop = RunLoop()
     loop.place(net, replace(PROFILES["paper"], precision=precision), LOSSES)
     objective, optimizer = loop.prepare(
         Objective(net, LOSSES, STEADY),

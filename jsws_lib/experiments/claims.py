@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from jsws_lib.experiments.results import PAPER, markdown, spread
+from jsws_lib.experiments.results import PUBLISHED, markdown, spread
 
 # What the text of Section 4.4 claims: the first setting is better than the second.
 CLAIMS = {
@@ -34,7 +34,7 @@ def claims_table(result: dict) -> str:
     rows = []
     for where, claims in (("the text", CLAIMS), ("Table 5 only", DIFFERENCES)):
         for claim, (one, other, keys) in claims.items():
-            theirs = {key: PAPER[one][key] - PAPER[other][key] for key in keys}
+            theirs = {key: PUBLISHED[one][key] - PUBLISHED[other][key] for key in keys}
             paper = ", ".join(spread(theirs[key], key, sign="+") for key in keys)
             pair, fair = (one, other), (AS_CAM.get(one, one), AS_CAM.get(other, other))
             row = [claim, where, f"{', '.join(keys)}: {one} − {other}", paper]

@@ -25,7 +25,7 @@ from jsws_lib.config import Profile
 from jsws_lib.engine.devices import pick_device
 from jsws_lib.engine.evaluation import some
 from jsws_lib.engine.look import LIMIT
-from jsws_lib.engine.loop import Loop
+from jsws_lib.engine.loop import RunLoop
 from jsws_lib.engine.runs import Run, runs_root
 from jsws_lib.experiments.ablation import Row, default_jobs, measured
 from jsws_lib.experiments.memory import GB, random_network
@@ -228,7 +228,7 @@ def _network(run: Run) -> SSNet:
     return random_network(run.plan.stage, run.profile, run.recipe)
 
 
-class Rehearsal(Loop):
+class Rehearsal(RunLoop):
     """The real loop, with blank pseudo labels: any cost the same."""
 
     def backward(self, objective, batch: dict, *, last: bool = True) -> dict[str, float]:

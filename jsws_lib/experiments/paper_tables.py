@@ -3,7 +3,7 @@
 One table as Markdown, LaTeX (booktabs), HTML, text for a terminal and a chart. A result
 counts as measured on other pictures, and is set apart, unless it is said to be on the
 table's own. The paper's numbers are in `results/paper_tables.toml`, transcribed once, and
-in `results.PAPER`.
+in `results.PUBLISHED`.
 """
 
 import html
@@ -23,7 +23,7 @@ from data_utils.real.download import sources
 from data_utils.voc import VOC_CLASSES
 from jsws_lib.course.figures.common import INK, SHORT
 from jsws_lib.experiments.ablation import RESULTS, mean_sd
-from jsws_lib.experiments.results import PAPER, markdown, spread
+from jsws_lib.experiments.results import PUBLISHED, markdown, spread
 
 MEASURES = ("miou", "iou", "mae", "max_f", "mae_crf", "max_f_crf")
 SETS = {3: "val", 4: "test"}  # of PASCAL VOC 2012; Tables 1 and 2 have one a column
@@ -369,7 +369,7 @@ def _ablation(number: int, results: list[Result]) -> Table:
     """Tables 5 and 6: a row a setting, a column a source and measure."""
     measures, columns = COLUMNS[number], {}
     for measure, words, _ in measures:  # one figure each, printed in %
-        column = _column(number, PAPER, measure)
+        column = _column(number, PUBLISHED, measure)
         columns[f"paper: {words}"] = [x if x is None else (x, math.nan) for x in column]
     for result in results:
         mine = {

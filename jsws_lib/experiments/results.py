@@ -18,7 +18,7 @@ from jsws_lib.engine.checkpoints import recipe_fields
 from jsws_lib.experiments.ablation import RESULTS, mean_sd
 
 # Tables 5 and 6 of the paper: mIoU on VOC 2012 val, MAE and max F on ECSSD.
-PAPER = {
+PUBLISHED = {
     "S": {"miou": 33.1},
     "M": {"miou": 57.1},
     "SS": {"miou": 47.1},
@@ -68,7 +68,7 @@ def ablation_table(result: dict) -> str:
     for setting, row in result["settings"].items():
         cells = [ROWS[setting]]
         for measures in columns.values():
-            for figures in (row, PAPER.get(setting, {})):
+            for figures in (row, PUBLISHED.get(setting, {})):
                 known = [spread(figures[m], m) for m in measures if m in figures]
                 cells.append(" / ".join(known) or None)
         rows.append(cells)
@@ -121,7 +121,7 @@ def conditions(result: dict) -> str:
 def ablation_chart(result: dict) -> Figure:
     """Tables 5 and 6 as bars: ours with the spread over seeds, the paper's beside them."""
     panels = {"miou": "mIoU, %", "max_f": "max F", "mae": "MAE"}
-    rows = {s: row for s, row in result["settings"].items() if s in PAPER}
+    rows = {s: row for s, row in result["settings"].items() if s in PUBLISHED}
     names = {key: [s for s in rows if key in rows[s]] for key in panels}
     widths = [max(1, len(n)) for n in names.values()]
     fig, axes = plt.subplots(
@@ -136,8 +136,8 @@ def ablation_chart(result: dict) -> Figure:
             looks = {"color": "#2a6fbb", "label": labels[0], "capsize": 4}
             ax.bar(k - 0.2, mean, 0.38, yerr=error, **looks)
             ax.plot([k - 0.2] * len(values), values, ".", color="black", ms=4)
-            if key in PAPER[setting]:
-                theirs = PAPER[setting][key]
+            if key in PUBLISHED[setting]:
+                theirs = PUBLISHED[setting][key]
                 ax.bar(k + 0.2, theirs, 0.38, color="#c9c9c9", label=labels[1])
         ax.set_xticks(range(len(names[key])), [ROWS[s].split(":")[0] for s in names[key]])
         ax.set_title(title)

@@ -29,7 +29,7 @@ from jsws_lib.course.checks.pseudo_labels import (
 from jsws_lib.course.checks.sam import check_experiment
 from jsws_lib.course.exercises import unsolved
 from jsws_lib.crf import CRF_PRESETS
-from jsws_lib.experiments.objective import made_by_hand
+from jsws_lib.experiments.studies.objective import made_by_hand
 from jsws_lib.ssnet import SSNetOutput
 
 SOLUTIONS = Path(__file__).resolve().parents[2] / "notebooks" / "solutions"

@@ -18,7 +18,7 @@ from data_utils.errors import JswsError
 from jsws_lib.config import PROFILES, ROOT, STEADY
 from jsws_lib.engine import devices
 from jsws_lib.engine.devices import pick_device, pick_precision, share_batch_norm
-from jsws_lib.engine.loop import Loop
+from jsws_lib.engine.loop import RunLoop
 from jsws_lib.engine.resume import read_log
 from jsws_lib.experiments import memory
 from jsws_lib.experiments.memory import Kept, parts_that_fit, random_batches, step_bytes
@@ -220,7 +220,7 @@ def test_tensorboard_gets_the_records(tiny, tmp_path):
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
     def tracked(tracker):
-        loop = Loop(folder=tmp_path, tracker=tracker)
+        loop = RunLoop(folder=tmp_path, tracker=tracker)
         return learn(network(), tiny, ("L_c",), steps=3, loop=loop)
 
     history = tracked("tensorboard")

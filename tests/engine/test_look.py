@@ -12,12 +12,12 @@ from jsws_lib.engine import look
 from jsws_lib.engine import loop as module
 from jsws_lib.engine.evaluation import evaluate
 from jsws_lib.engine.look import COLUMNS, Look
-from jsws_lib.engine.loop import Loop
+from jsws_lib.engine.loop import RunLoop
 from jsws_lib.engine.resume import read_log
 
 
 def trained(folder, profile, on_step=None):
-    net, loop = network(), Loop(folder=folder, tag="a", on_step=on_step)
+    net, loop = network(), RunLoop(folder=folder, tag="a", on_step=on_step)
     return learn(net, profile, loop=loop), net
 
 

@@ -23,7 +23,7 @@ from safetensors.torch import load_file
 from data_utils.errors import JswsError
 from jsws_lib.config import ROOT
 from jsws_lib.engine import loop
-from jsws_lib.engine.loop import Loop
+from jsws_lib.engine.loop import RunLoop
 from jsws_lib.engine.resume import KEEP, load_point, read_log, save_point
 
 
@@ -42,7 +42,7 @@ def go(profile, folder=None, *, steps=4, until=None, seed=0, tag="run", on_step=
         if step + 1 == until:
             raise Interrupted
 
-    surroundings = Loop(folder=folder, tag=tag, on_step=look)
+    surroundings = RunLoop(folder=folder, tag=tag, on_step=look)
     with pytest.raises(Interrupted) if until else nullcontext():
         learn(net, profile, steps=steps, loop=surroundings)
     return made, net, surroundings.history
@@ -310,7 +310,7 @@ def test_a_loss_that_is_not_finite_leaves_its_images(tiny, tmp_path):
         net.sn.head.bias[3] = torch.nan
     before = net.backbone.features.conv0.weight.clone()
     with pytest.raises(JswsError, match="loss is nan at step 0.*not_finite.json"):
-        learn(net, tiny, loop=Loop(folder=tmp_path))
+        learn(net, tiny, loop=RunLoop(folder=tmp_path))
     note = json.loads((tmp_path / "not_finite.json").read_text())
     assert note["step"] == 0 and note["losses"]["L_c"] == "nan"
     photos = tiny.data / tiny.voc / "JPEGImages"

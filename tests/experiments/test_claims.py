@@ -9,7 +9,7 @@ from data_utils.voc import VOC_CLASSES
 from jsws_lib.experiments.ablation import RESULTS
 from jsws_lib.experiments.claims import CLAIMS, DIFFERENCES, claims_table
 from jsws_lib.experiments.paper_tables import beside_table, paper_table
-from jsws_lib.experiments.results import MINI, PAPER
+from jsws_lib.experiments.results import MINI, PUBLISHED
 
 
 def values(number):
@@ -35,9 +35,9 @@ def test_the_notes_are_true():
     table = np.stack([*values(2).values()])
     assert ((table > values(2)["Ours"]).sum(0) + 1).tolist() == [3, 2, 3, 2]
     assert paper_table(2)["columns"] == ["ECSSD", "PASCAL-S", "HKU-IS", "DUTS-test"]
-    assert values(1)["Ours"][0] == PAPER["MM"]["mae_crf"]
-    assert values(2)["Ours"][0] == PAPER["MM"]["max_f_crf"]
-    assert paper_table(3)["rows"]["Ours"]["mean"] == PAPER["MM"]["miou"]
+    assert values(1)["Ours"][0] == PUBLISHED["MM"]["mae_crf"]
+    assert values(2)["Ours"][0] == PUBLISHED["MM"]["max_f_crf"]
+    assert paper_table(3)["rows"]["Ours"]["mean"] == PUBLISHED["MM"]["miou"]
 
 
 def rows(table):
@@ -66,7 +66,7 @@ def test_our_rows_are_the_measured_ones():
 def test_a_claim_counts_the_seeds_that_agree():
     row = {key: [1.0, 2.0, 3.0] for key in ("miou", "mae", "max_f")}
     worse = {key: [0.5, 2.5, 1.0] for key in row}
-    found = claims(**dict.fromkeys(PAPER, worse) | {"M": row})
+    found = claims(**dict.fromkeys(PUBLISHED, worse) | {"M": row})
     first = ["saliency helps segmentation", "the text", "miou: M − S", "+24.0"]
     assert found[0][:4] == first and found[0][5] == "2 of 3"
     assert found[1][5] == "0 of 3"  # no difference agrees with nobody

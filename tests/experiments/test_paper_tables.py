@@ -14,7 +14,7 @@ from data_utils.errors import JswsError
 from jsws_lib.cli.main import app
 from jsws_lib.experiments.ablation import mean_sd
 from jsws_lib.experiments.paper_tables import APART, beside, chart, paper_table, read
-from jsws_lib.experiments.results import MINI, PAPER
+from jsws_lib.experiments.results import MINI, PUBLISHED
 
 
 def write(path, **record):
@@ -74,7 +74,7 @@ def test_ablation_columns_stand_beside_tables_5_and_6(measured):
     assert [row[0][0] for row in table.rows.values()] == [33.1, 57.1, 47.1, 62.7, 63.3]
     assert table.rows["M-M"][2][0] == pytest.approx(60) and table.rows["S"][2] is None
     six = beside(6, [measured["ablation"]])
-    assert six.rows["M-M + CRF"][0][0] == PAPER["MM"]["mae_crf"]
+    assert six.rows["M-M + CRF"][0][0] == PUBLISHED["MM"]["mae_crf"]
     assert six.rows["2S + CRF"][0] is None and six.rows["2S + CRF"][2] is not None
 
 

@@ -93,7 +93,7 @@ def test_one_cycle_has_no_decay_to_start_again_at():
     ids=str,
 )
 def test_the_plain_loop_refuses_what_it_would_not_do(tiny, asked):
-    words, profile = "give train.* a jsws_lib.engine.loop.Loop", replace(tiny, **asked)
+    words, profile = "give train.* a jsws_lib.engine.loop.RunLoop", replace(tiny, **asked)
     refuses(words, train, network(), ("L_c",), profile=profile, recipe=STEADY)
 
 

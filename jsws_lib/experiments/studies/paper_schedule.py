@@ -1,6 +1,6 @@
 """The paper's own schedule to its end, on the embedded data, by the reading of the losses.
 
-    python -m jsws_lib.experiments.paper_schedule [READING ...]
+    python -m jsws_lib.experiments.studies.paper_schedule [READING ...]
 
 Setting M, 10,000 steps, Adam at 1e-4, halved every 1,000 (Section 4.1); the network is
 measured every 500. A row goes to `results/paper_schedule.json` at once, and a training
@@ -13,11 +13,11 @@ from pathlib import Path
 
 from data_utils.categories import categories
 from jsws_lib.config import JSWS2020, ROOT, SETTINGS, STEADY, Profile, Schedule, get_profile
-from jsws_lib.engine.loop import Loop
+from jsws_lib.engine.loop import RunLoop
 from jsws_lib.engine.runs import runs_root
-from jsws_lib.experiments.followed import append, chart, known
-from jsws_lib.experiments.sam_trials import sam_measures
-from jsws_lib.experiments.stays import recipe_of
+from jsws_lib.experiments.studies.followed import append, chart, known
+from jsws_lib.experiments.studies.sam_trials import sam_measures
+from jsws_lib.experiments.studies.stays import recipe_of
 from jsws_lib.ssnet import build_ssnet
 from jsws_lib.training import seed_everything, train
 
@@ -26,7 +26,7 @@ STEPS, EVERY = 10_000, 500
 WORDS = (
     "M under the schedule of Section 4.1, Adam at 1e-4 halved every 1,000 steps, on the "
     "embedded data, all of VOC val and of the saliency test set "
-    "(python -m jsws_lib.experiments.paper_schedule)."
+    "(python -m jsws_lib.experiments.studies.paper_schedule)."
 )
 READINGS = {
     "literal": recipe_of("literal"),
@@ -86,7 +86,7 @@ def follow(
         if (step + 1) % every == 0:
             measure(step + 1, net, record["lr"])
 
-    loop = Loop(folder=runs_root() / tag, tag=tag, on_step=on_step)
+    loop = RunLoop(folder=runs_root() / tag, tag=tag, on_step=on_step)
     seed_everything(seed)
     count = len(categories(profile.data / profile.voc))
     shape = {"backbone": profile.backbone, "size": profile.size, "categories": count}

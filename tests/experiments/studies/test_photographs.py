@@ -7,7 +7,7 @@ from PIL import Image
 from data_utils.categories import all_labels, categories
 from data_utils.errors import JswsError
 from data_utils.voc import VOC_CLASSES, VOID, read_ids
-from jsws_lib.experiments.photographs import ROWS, SIZES, present, rows
+from jsws_lib.experiments.studies.photographs import ROWS, SIZES, present, rows
 
 
 @pytest.fixture

@@ -6,8 +6,8 @@ import pytest
 import torch
 from helpers import network
 
-from jsws_lib.experiments import sam_trials
-from jsws_lib.experiments.sam_trials import StandardisedSAM, Trial, top_probs
+from jsws_lib.experiments.studies import sam_trials
+from jsws_lib.experiments.studies.sam_trials import StandardisedSAM, Trial, top_probs
 from jsws_lib.losses import mean_probs
 
 CHANGES = {

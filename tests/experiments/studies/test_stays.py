@@ -7,7 +7,7 @@ import pytest
 
 from data_utils.embedded.mini import make_mini
 from jsws_lib.config import PROFILES
-from jsws_lib.experiments import stays
+from jsws_lib.experiments.studies import stays
 
 
 @pytest.fixture(scope="module")

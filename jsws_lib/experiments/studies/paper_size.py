@@ -1,10 +1,10 @@
 """The first steps at the paper's size: where v and H_bg go, by the SAM's learning rate.
 
-    python -m jsws_lib.experiments.paper_size DATA [SEED ...]
+    python -m jsws_lib.experiments.studies.paper_size DATA [SEED ...]
 
 256 px, so that the SAM sums over k x k = 32 x 32 positions; photographs, ImageNet's
 features (EfficientNet-Lite0), recipe `steady`, Adam at 1e-4 as in Section 4.1, batches of
-2 + 2. DATA is what `jsws_lib.experiments.photographs` takes. A rate's rows go to
+2 + 2. DATA is what `jsws_lib.experiments.studies.photographs` takes. A rate's rows go to
 `results/paper_size.json` when it ends.
 """
 
@@ -18,8 +18,8 @@ from torch.utils.data import default_collate
 
 from data_utils.categories import categories
 from jsws_lib.config import ROOT, SETTINGS, STEADY, Profile, Schedule
-from jsws_lib.experiments.followed import append, chart, known
-from jsws_lib.experiments.photographs import open_data, rows
+from jsws_lib.experiments.studies.followed import append, chart, known
+from jsws_lib.experiments.studies.photographs import open_data, rows
 from jsws_lib.ssnet import SSNet, build_ssnet
 from jsws_lib.training import Loop, seed_everything, train, training_sets
 
@@ -42,7 +42,7 @@ WORDS = (
     f"The first {STEPS} steps of M at 256 px, k = 32, EfficientNet-Lite0, batches of 2 + 2 "
     "photographs, Adam at 1e-4, recipe steady but for the SAM's rate, measured on "
     f"{WATCHED} images of D_s as the network would be used "
-    "(python -m jsws_lib.experiments.paper_size DATA)."
+    "(python -m jsws_lib.experiments.studies.paper_size DATA)."
 )
 
 

@@ -7,7 +7,7 @@ import matplotlib.pyplot as plt
 import pytest
 
 from jsws_lib.engine.resume import read_log
-from jsws_lib.experiments import followed, paper_schedule, paper_size
+from jsws_lib.experiments.studies import followed, paper_schedule, paper_size
 from jsws_lib.training import learning_rate
 
 

@@ -1,6 +1,6 @@
 """What L_c + L_s1 wants: its value at solutions made by hand, without any training.
 
-    python -m jsws_lib.experiments.objective
+    python -m jsws_lib.experiments.studies.objective
 
 | solution   | H                                               | v             |
 |------------|-------------------------------------------------|---------------|
@@ -149,7 +149,7 @@ def measure_objective(profile: Profile) -> dict:
     return {
         "words": "L_c and L_s1, unweighted, at solutions made by hand; all that a mask "
         f"shows is salient. Mean over {len(masks)} validation masks of profile "
-        f"{profile.name} (python -m jsws_lib.experiments.objective).",
+        f"{profile.name} (python -m jsws_lib.experiments.studies.objective).",
         "margin": MARGIN,
         "n": len(masks),
         "rows": costs(masks),

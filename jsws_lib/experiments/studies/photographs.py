@@ -1,6 +1,6 @@
 """Rows of Tables 5 and 6 on real photographs of a few categories, on a CPU.
 
-    python -m jsws_lib.experiments.photographs DATA [ROW ...]
+    python -m jsws_lib.experiments.studies.photographs DATA [ROW ...]
 
 DATA holds `VOC2012` and `ECSSD`, both in their own layout. The network gets an output for
 each category that occurs in the labels, and for no other: what never occurs could only be

@@ -8,8 +8,13 @@ import matplotlib.pyplot as plt
 import pytest
 import torch
 
-from jsws_lib.experiments import objective
-from jsws_lib.experiments.objective import CLOSED_FORMS, SOLUTIONS, costs, one_object
+from jsws_lib.experiments.studies import objective
+from jsws_lib.experiments.studies.objective import (
+    CLOSED_FORMS,
+    SOLUTIONS,
+    costs,
+    one_object,
+)
 
 
 def totals(masks):

@@ -1,6 +1,6 @@
 """Does it stay when it is right? From a trained M, on under each reading of L_c + L_s1.
 
-    python -m jsws_lib.experiments.stays [SEED ...]
+    python -m jsws_lib.experiments.studies.stays [SEED ...]
 
 The start is the shipped M, a right solution; the rate is the paper's, Adam at 1e-4, the
 SAM's as well. A reading under which the right solution is no minimum leaves it. Each run
@@ -17,7 +17,7 @@ import numpy as np
 from jsws_lib.config import ROOT, STEADY, Profile, Recipe, Schedule, get_profile
 from jsws_lib.engine.checkpoints import load_ssnet, shipped
 from jsws_lib.engine.evaluation import evaluate
-from jsws_lib.experiments.followed import append, chart, known
+from jsws_lib.experiments.studies.followed import append, chart, known
 from jsws_lib.training import Loop, seed_everything, train
 
 FILE = ROOT / "results" / "stays.json"
@@ -96,7 +96,7 @@ def stays(
     words = (
         f"{steps} steps from the shipped M, Adam at 1e-4, on {LIMIT} images each of VOC "
         f"val and the saliency test set of profile {profile.name} "
-        "(python -m jsws_lib.experiments.stays 0 1 2)."
+        "(python -m jsws_lib.experiments.studies.stays 0 1 2)."
     )
     for seed in seeds:
         for reading in READINGS:

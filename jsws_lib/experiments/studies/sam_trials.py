@@ -1,6 +1,6 @@
 """Trials of the SAM: what has to change for v to tell salient categories from others.
 
-    python -m jsws_lib.experiments.sam_trials
+    python -m jsws_lib.experiments.studies.sam_trials
 
 Each trial is one training of setting M on the embedded data, some with an M-M that learns
 from it, with an expectation written down before it. Its row goes to
@@ -27,7 +27,7 @@ from jsws_lib.config import ROOT, SETTINGS, STEADY, Profile, Recipe, get_profile
 from jsws_lib.engine.checkpoints import load_ssnet, shipped
 from jsws_lib.engine.evaluation import evaluate
 from jsws_lib.engine.labelling import make_pseudo_labels
-from jsws_lib.experiments.followed import append, known
+from jsws_lib.experiments.studies.followed import append, known
 from jsws_lib.inference import predict, to_grey
 from jsws_lib.losses import LogPair, class_loss, saliency_loss
 from jsws_lib.metrics import SaliencyMeasure
@@ -37,7 +37,9 @@ from jsws_lib.stage2 import train_stage2
 from jsws_lib.training import Loop, Objective, seed_everything, train
 
 FILE = ROOT / "results" / "sam_trials.json"
-WORDS = "Setting M on the embedded data (python -m jsws_lib.experiments.sam_trials)."
+WORDS = (
+    "Setting M on the embedded data (python -m jsws_lib.experiments.studies.sam_trials)."
+)
 
 
 @dataclass(frozen=True)
