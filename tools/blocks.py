@@ -174,6 +174,7 @@ BLOCKS: dict[str, Callable[[], str]] = {
     "notebooks": notebooks,
     "outcome": outcome,
     "ablation": lambda: ablation_table(_read("ablation_mini")),
+    "paper_rows": lambda: ablation_table(_read("ablation_mini"), {*PUBLISHED, "S_cam"}),
     "claims": lambda: claims_table(_read("ablation_mini")),
     "photographs": photographs,
     "photograph_trials": photograph_trials,

@@ -5,7 +5,7 @@ the charts. A `result` is a file that `jsws ablate`, `study` or `bench` wrote, r
 """
 
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Container, Iterable, Sequence
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -55,8 +55,11 @@ def markdown(head: Sequence[str], rows: Iterable[Sequence[str]], align: str) -> 
     )
 
 
-def ablation_table(result: dict) -> str:
-    """Tables 5 and 6 as one Markdown table, and a line with what it was measured by."""
+def ablation_table(result: dict, names: Container[str] = ROWS) -> str:
+    """Tables 5 and 6 as one Markdown table, and a line with what it was measured by.
+
+    Rows that are not among `names`, keys of `ROWS`, are left out.
+    """
     columns = {
         "mIoU, %": ("miou",),
         "MAE / max *F*": ("mae", "max_f"),
@@ -65,7 +68,8 @@ def ablation_table(result: dict) -> str:
     head, rows = ["setting"], []
     for title in columns:
         head += [title, "paper"]
-    for setting, row in result["settings"].items():
+    shown = {name: row for name, row in result["settings"].items() if name in names}
+    for setting, row in shown.items():
         cells = [ROWS[setting]]
         for measures in columns.values():
             for figures in (row, PUBLISHED.get(setting, {})):
@@ -77,7 +81,8 @@ def ablation_table(result: dict) -> str:
         for name, one in result.get("pseudo_labels", {}).items()
     ]
     more = f" Pseudo labels on training images, mIoU, %: {', '.join(judged)}." * any(judged)
-    return f"{markdown(head, rows, 'lrrrrrr')}\n\n*{conditions(result)}{more}*"
+    told = conditions(result | {"settings": shown})
+    return f"{markdown(head, rows, 'lrrrrrr')}\n\n*{told}{more}*"
 
 
 def spread(values, measure: str, *, sign: str = "") -> str:

@@ -30,6 +30,7 @@ pytestmark = pytest.mark.slow
 
 # What this test cannot run, and where it is run or looked at.
 ELSEWHERE = {
+    ". .venv/bin/activate": "any shell",
     "make run": "test_make: what it does; test_course: the course itself",
     "make test": "this very run",
     "make stamp TAG=v0.1.0": "test_bootstrap",
@@ -120,9 +121,10 @@ def typed(root, mini_data, tmp_path_factory):
         patch.setattr(parallel, "available_cores", lambda: 1)  # starting some takes longer
         patch.setattr(checkpoints, "SHIPPED", Path("none"))
         few = dict(size=64, steps=(3, 3), batch_class=4, batch_saliency=4, workers=0)
-        for name in ("laptop", "paper"):
+        for name in ("laptop", "paper", "mini"):
             small = replace(PROFILES[name], backbone="densenet_mini", **few)
             patch.setitem(PROFILES, name, small)
+        patch.setitem(PROFILES, "mini", replace(PROFILES["mini"], data=mini_data))
         for line in filter(own, lines(root)):
             if line not in ELSEWHERE:
                 done = CliRunner().invoke(cli.app, own(line))
