@@ -59,12 +59,10 @@ class Recipe:
     sam_init_std: float | None = field(
         None, "of the SAM's first weights; none: PyTorch's default", "[0, inf)"
     )
-    # Learning rate of the SAM's k x k kernel, in units of 1/k of the others'; None: the
-    # same as theirs. Adam moves every weight by about the learning rate, however small
-    # the gradient, and a score sums over k^2 positions: at the common rate v jumps to 0
-    # or 1 in the first steps, and little moves it from there. 1/k is a compromise: a score
-    # is as quick as a map's logit where the signs of its terms are mixed, so that they
-    # add up to about k, and k times as quick where all agree, as in the first step.
+    # Adam moves every weight by about the learning rate, however small the gradient, and a
+    # score sums over k x k positions: at the common rate v jumps to 0 or 1 in the first
+    # steps, and little moves it from there. 1/k is a compromise: where the signs of its
+    # terms are mixed, they add up to about k, in the first steps, where all agree, to k^2.
     sam_rate: float | None = field(
         1.0, "learning rate of the SAM, in 1/k of the others'; none: as theirs", "(0, inf)"
     )
@@ -73,10 +71,8 @@ class Recipe:
         True, "behind DenseNet's last batch norm, as pre-trained; unstated"
     )
     skips: bool = field(False, "FCN-8s skip connections in stage 1")
-    smooth: bool = field(
-        False,
-        "in use, not while it learns: logits without the lattice of dilation (ssnet.py)",
-    )
+    smooth: bool = field(False, "in use: logits without the lattice of dilation (ssnet.py)")
+    mirror: bool = field(False, "in use: the mean with the mirror image (ssnet.py)")
     stage2_init: str = field(
         "ssnet1", "where stage 2 has its backbone from; unstated", ("ssnet1", "imagenet")
     )

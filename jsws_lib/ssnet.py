@@ -219,6 +219,7 @@ class SSNet(nn.Module):
                 f"size {size} is not a multiple of the stride {backbone.stride}"
             )
         self.backbone, self.stage, self.size = backbone, stage, size
+        self.mirror = recipe.mirror
         self.use_skips = recipe.skips and stage == 1
         shape = backbone.channels, categories + 1
         self.sn = SegmentationNetwork(
@@ -238,7 +239,7 @@ class SSNet(nn.Module):
         )
 
     def forward(self, image: Tensor, *, full_size: bool = True) -> SSNetOutput:
-        """Segment and weigh.
+        """Segment and weigh; with `mirror`, in evaluation mode, twice.
 
         Args:
             image: (B, 3, size, size) uint8, or float in [0, 1].
@@ -248,11 +249,19 @@ class SSNet(nn.Module):
         Raises:
             JswsError: the image has another size.
         """
+        out = self.once(image, full_size)
+        if self.mirror and not self.training:
+            logs, logits, a = self.once(image.flip(-1), full_size)
+            logs = ((out.log_probs + logs.flip(-1)) / 2).log_softmax(1)
+            logits = (out.seg_logits_low + logits.flip(-1)) / 2
+            out = SSNetOutput(logs, logits, (out.sal_logits + a) / 2)
+        return out
+
+    def once(self, image: Tensor, full_size: bool) -> SSNetOutput:
+        """What SN and SAM make of the features of an image as it is."""
         feats, skips = self.backbone(image, skips=True)
-        log_probs, logits = self.sn(
-            feats, skips if self.use_skips else (), full_size=full_size
-        )
-        return SSNetOutput(log_probs, logits, self.sam(feats))
+        skips = skips if self.use_skips else ()
+        return SSNetOutput(*self.sn(feats, skips, full_size=full_size), self.sam(feats))
 
 
 def build_ssnet(

@@ -57,7 +57,7 @@ CONTRASTS = {
     "S_mean_probs": ("S", {"class_evidence": "mean_probs"}),
 }
 # A network of labels alone is no segmentation but a set of class activation maps: S-S
-# with labels that are read so, for every seed.
+# with labels that are read so.
 FAIR = {"SS_cam": ("SS", {"suppress": "cam"})}
 # Rows that are no training of their own, but another read-out of one: what v adds is the
 # difference from v = 1, and a network of labels alone is read as what it is.
@@ -108,7 +108,7 @@ def plan(
     """List the runs of an ablation, those without a teacher first.
 
     A setting's teacher is added if it is not among `settings`. Embedded data, whose
-    scenes are known, get `CONTRASTS` and 2S from M's backbone too, for the first seed.
+    scenes are known, get `CONTRASTS`, `FAIR` and 2S from M's backbone too.
     """
     teachers = {SETTINGS[s].teacher for s in settings} - {None}
     wanted = [s for s in SETTINGS if s in {*settings, *teachers}]
@@ -120,14 +120,13 @@ def plan(
     if drawn(profile.data):
         rows += [
             Row(name, Run(setting, profile, replace(recipe, **change), seed))
-            for table, own in ((CONTRASTS, seeds[:1]), (FAIR, seeds))
-            for name, (setting, change) in table.items()
+            for name, (setting, change) in (CONTRASTS | FAIR).items()
             if setting in wanted
-            for seed in own
+            for seed in seeds
         ]
-        if {"M", "2S"} <= {*wanted}:
-            start = Run("M", profile, recipe, seeds[0]).weights
-            run = Run("2S", profile, recipe, seeds[0], teacher=start)
+        for seed in seeds if {"M", "2S"} <= {*wanted} else ():
+            start = Run("M", profile, recipe, seed).weights
+            run = Run("2S", profile, recipe, seed, teacher=start)
             rows.append(Row("2S_from_M", run))
     return sorted(rows, key=lambda row: row.wave)
 
@@ -190,7 +189,7 @@ def ablate(
     """
     rows = plan(profile, recipe, seeds=seeds, settings=settings)
     if drawn(profile.data) and "MS" in {row.name for row in rows}:
-        rows.append(supervised(profile, recipe, seeds[0]))
+        rows += [supervised(profile, recipe, seed) for seed in seeds]
     other = "" if recipe.name == STEADY.name else f"_{recipe.name}"
     file = out or RESULTS / f"ablation_{profile.name}{other}.json"
     check_place(file)
@@ -217,14 +216,8 @@ def _refuse_loss(file: Path, rows: Sequence[Row]):
     """Raise JswsError if a results file holds runs that are not among `rows`."""
     advice = "move it away, or name another file with --out"
     held, lost = read_json(file, "configuration", "seeds", advice=advice), []
-    asked = _configuration(rows[0].run)
     try:
-        if any(
-            asked[part].get(key, value) != value
-            for part in ("profile", "recipe")
-            for key, value in held["configuration"][part].items()
-            if key not in ("workers", "cache", "validate_every")  # they change no figure
-        ):
+        if not same_configuration(held["configuration"], rows[0].run):
             lost.append("another configuration")
         kept = [*held["settings"].keys(), *held["contrasts"].keys()]
         kept_seeds = [*map(int, held["seeds"])]
@@ -242,7 +235,18 @@ def _refuse_loss(file: Path, rows: Sequence[Row]):
         )
 
 
-def _configuration(run: Run) -> dict:
+def same_configuration(held: dict, run: Run) -> bool:
+    """Whether a file's configuration is a run's, but for what changes no figure."""
+    asked = configuration(run)
+    return not any(
+        asked[part].get(key, value) != value
+        for part in ("profile", "recipe")
+        for key, value in held[part].items()
+        if key not in ("workers", "cache", "validate_every")
+    )
+
+
+def configuration(run: Run) -> dict:
     """All fields of profile and recipe; the data root, a path of this machine, left out."""
     profile = asdict(run.profile)
     del profile["data"]
@@ -489,7 +493,7 @@ def collect(rows: Sequence[Row], records: dict[Row, dict], jobs: int) -> dict:
     """The JSON file: figures as lists by seed."""
     found: dict[str, dict[str, list]] = {}
     taught: dict[str, dict[str, list]] = {}
-    alone: list[tuple[float, str, str]] = []
+    alone: dict[int, list[tuple[float, str, str]]] = {}
 
     def add(name: str, figures: dict, to: dict = found):
         for key, value in figures.items():
@@ -503,15 +507,15 @@ def collect(rows: Sequence[Row], records: dict[Row, dict], jobs: int) -> dict:
         add(row.name, figures)
         if row.teaches:
             add(row.name, label_quality(row.run), taught)
-        if row.name in LABELS_ALONE and row.run.seed == rows[0].run.seed:
+        if row.name in LABELS_ALONE:
             cam = read_outs["S_cam"]["miou"]
-            alone += [(figures["miou"], row.name, "argmax"), (cam, row.name, "CAM")]
+            own = alone.setdefault(row.run.seed, [])
+            own += [(figures["miou"], row.name, "argmax"), (cam, row.name, "CAM")]
         if row.name == row.run.setting:  # a contrast is not read in other ways
             for name, other in read_outs.items():
                 add(name, other)
-    if {row.name for row in rows} >= {*LABELS_ALONE}:
-        miou, training, read_as = max(alone)
-        add("S_best", {"miou": miou, "training": training, "read_as": read_as})
+    for own in alone.values() if {row.name for row in rows} >= {*LABELS_ALONE} else ():
+        add("S_best", dict(zip(("miou", "training", "read_as"), max(own), strict=True)))
     seconds = [records[row]["seconds"] for row in rows]
     first, profile = rows[0].run, rows[0].run.profile
     return {
@@ -525,7 +529,7 @@ def collect(rows: Sequence[Row], records: dict[Row, dict], jobs: int) -> dict:
         **provenance(profile, training_state(profile, {"L_c", "L_s1"})),
         "jobs": jobs,
         "training_seconds": None if None in seconds else round(sum(seconds), 1),
-        "configuration": _configuration(first),
+        "configuration": configuration(first),
     }
 
 

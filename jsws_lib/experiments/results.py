@@ -41,6 +41,7 @@ ROWS = {
     "full": "M-S with true masks: full supervision",
     "2S_from_M": "2S from M's backbone",
 }
+ROWS |= {f"{name}_mirror": f"{words}; mirrored" for name, words in ROWS.items()}
 ROLES = {"salient": "#e07b39", "present, not salient": "#2a6fbb"}
 MINI = RESULTS / "ablation_mini.json"
 # How many times less ours is to need.

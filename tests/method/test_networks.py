@@ -252,6 +252,28 @@ def test_smoothing_takes_out_a_lattice_and_nothing_even():
         torch.testing.assert_close(net(image).seg_logits_low, plain)
 
 
+@pytest.mark.parametrize("upsample", ["logits", "probs"])
+def test_in_use_a_mirror_image_gets_the_mirrored_answer(upsample):
+    recipe, image = Recipe(mirror=True, upsample=upsample), torch.rand(2, 3, 64, 64)
+    net = build_ssnet(2, backbone="densenet_mini", size=64, recipe=recipe).eval()
+    with torch.no_grad():
+        out, other = net(image), net(image.flip(-1))
+        one, two = net.once(image, True), net.once(image.flip(-1), True)
+    assert not torch.allclose(one.probs, two.probs.flip(-1), atol=1e-3)
+    torch.testing.assert_close(out.probs, other.probs.flip(-1))
+    torch.testing.assert_close(out.sal_map, other.sal_map.flip(-1))
+    torch.testing.assert_close(out.probs.sum(1), torch.ones(2, 64, 64))
+    torch.testing.assert_close(out.sal_logits, (one.sal_logits + two.sal_logits) / 2)
+    mean = (one.probs * two.probs.flip(-1)).sqrt()  # geometric, then normalised
+    torch.testing.assert_close(out.probs, mean / mean.sum(1, keepdim=True))
+    seen = []
+    net.once = lambda *given: seen.append(given) or one
+    net.train()(image)  # while it learns, it sees what it is given
+    assert len(seen) == 1
+    net.eval()(image)
+    assert len(seen) == 3
+
+
 def test_sam_is_one_weighted_sum_per_category():
     sam = ssnet.SaliencyAggregation(3, 4)
     feats = torch.randn(2, 3, 4, 4, generator=torch.Generator().manual_seed(0))

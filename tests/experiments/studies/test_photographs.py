@@ -1,5 +1,8 @@
 """Photographs of a few categories: a network with as many outputs, and its rows."""
 
+import json
+from functools import partial
+
 import numpy as np
 import pytest
 from PIL import Image
@@ -7,7 +10,8 @@ from PIL import Image
 from data_utils.categories import all_labels, categories
 from data_utils.errors import JswsError
 from data_utils.voc import VOC_CLASSES, VOID, read_ids
-from jsws_lib.experiments.studies.photographs import ROWS, SIZES, present, rows
+from jsws_lib.experiments.studies import photographs
+from jsws_lib.experiments.studies.photographs import ROWS, SIZES, entered, present, rows
 
 
 @pytest.fixture
@@ -56,3 +60,51 @@ def test_students_learn_from_this_seeds_teachers(tmp_path):
         assert run.profile.size == SIZES[run.plan.stage - 1]
         teacher = run.plan.teacher and found[run.plan.teacher].weights
         assert run.teacher == teacher, name
+
+
+def test_rows_are_entered_by_seed_and_nothing_is_lost():
+    held = {"S": {"miou": [0.1]}, "2S": {"mae": [0.2]}}
+    found = {"M_mirror": {"miou": [0.6]}, "M": {"miou": [0.5]}, "S": {"miou": [0.3]}}
+    rows = entered(held, found, 0)
+    assert [*rows] == ["S", "M", "2S", "M_mirror"]
+    assert rows["S"] == {"miou": [0.3]} and rows["2S"] == {"mae": [0.2]}
+    assert held["S"] == {"miou": [0.1]}
+    again = entered(rows, {"S": {"miou": [0.4]}}, 1)
+    assert again["S"] == {"miou": [0.3, 0.4]} and again["M"] == {"miou": [0.5]}
+    with pytest.raises(JswsError, match="has no seed 0 of MM: measure that first"):
+        entered(rows, {"MM": {"miou": [0.4]}}, 1)
+
+
+@pytest.fixture
+def trained(monkeypatch, tmp_path):
+    """Rows that are trained and measured at once, each worth its seed."""
+    monkeypatch.setattr(photographs, "FILE", tmp_path / "photographs.json")
+    monkeypatch.setattr(photographs, "open_data", lambda given: given)
+    monkeypatch.setattr(photographs, "run_all", lambda rows, jobs: rows)
+
+    def collect(rows, *_):
+        seed = rows[0].run.seed
+        found = {row.name: {"miou": [seed / 10], "seconds": [1]} for row in rows}
+        return {"settings": found, "seeds": [seed]}
+
+    monkeypatch.setattr(photographs, "collect", collect)
+    monkeypatch.setattr(
+        photographs, "mirrored", lambda row: {f"{row.name}_mirror": {"miou": 0.5}}
+    )
+    return partial(photographs.photographs, tmp_path)
+
+
+def test_a_file_keeps_what_was_not_asked_for(trained, monkeypatch):
+    trained(["S", "MM"])
+    result = trained(["S"], seed=1)
+    assert result == json.loads(photographs.FILE.read_text())
+    assert result["seeds"] == [0, 1] and result["recipe"] == "steady+stage1_stride=16"
+    wanted = {"S": [0.0, 0.1], "MM": [0.0], "S_mirror": [0.5, 0.5]}  # MM is, as it is
+    assert {name: row["miou"] for name, row in result["settings"].items()} == wanted
+    monkeypatch.setattr(photographs, "run_all", None)  # nothing is trained in vain
+    with pytest.raises(JswsError, match="has no seed 0 of M: measure that first"):
+        trained(["M"], seed=1)
+    monkeypatch.setattr(photographs, "STEPS", (1, 1))
+    with pytest.raises(JswsError, match="photographs.json is of another configuration"):
+        trained(["M"])
+    assert result == json.loads(photographs.FILE.read_text())
