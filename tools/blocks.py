@@ -104,6 +104,28 @@ def outcome() -> str:
     )
 
 
+def contrasts() -> str:
+    """The trainings beside Table 5 that read a loss otherwise."""
+    words = {
+        "S_odds": "S, *L_c* on odds against the background",
+        "S_mean_probs": "S, *L_c* on mean probabilities, as printed",
+        "M_odds": "M, *L_c* on odds against the background",
+        "M_nll_probs": "M, the released code's saliency term",
+    }
+    result = _read("ablation_mini")
+    rows = {name: result["settings"][name] for name in ("S", "M")} | result["contrasts"]
+    table = [
+        [
+            words.get(name, ROWS.get(name)),
+            str(len(row["miou"])),
+            spread(row["miou"], "miou"),
+            *(spread(row[key], key) if key in row else None for key in ("max_f", "v_gap")),
+        ]
+        for name, row in sorted(rows.items())
+    ]
+    return markdown(["", "seeds", "mIoU, %", "max *F*", "gap of *v*"], table, "lrrrr")
+
+
 def _place(file: str) -> str:
     """Where a file of the reading order lies, from the top of the repository."""
     return file if "/" in file else f"jsws_lib/{file}"
@@ -175,6 +197,7 @@ BLOCKS: dict[str, Callable[[], str]] = {
     "outcome": outcome,
     "ablation": lambda: ablation_table(_read("ablation_mini")),
     "paper_rows": lambda: ablation_table(_read("ablation_mini"), {*PUBLISHED, "S_cam"}),
+    "contrasts": contrasts,
     "claims": lambda: claims_table(_read("ablation_mini")),
     "photographs": photographs,
     "photograph_trials": photograph_trials,
