@@ -108,7 +108,8 @@ def plan(
     """List the runs of an ablation, those without a teacher first.
 
     A setting's teacher is added if it is not among `settings`. Embedded data, whose
-    scenes are known, get `CONTRASTS`, `FAIR` and 2S from M's backbone too.
+    scenes are known, get `CONTRASTS`, `FAIR` and 2S from M's backbone too; and M-S with
+    the true masks, which `draw_true_masks` draws, as its labels.
     """
     teachers = {SETTINGS[s].teacher for s in settings} - {None}
     wanted = [s for s in SETTINGS if s in {*settings, *teachers}]
@@ -128,23 +129,28 @@ def plan(
             start = Run("M", profile, recipe, seed).weights
             run = Run("2S", profile, recipe, seed, teacher=start)
             rows.append(Row("2S_from_M", run))
+        for seed in seeds if "MS" in wanted else ():
+            masks = masks_folder(profile)
+            run = Run("MS", profile, recipe, seed, pseudo_labels=masks)
+            rows.append(Row("full", run))
     return sorted(rows, key=lambda row: row.wave)
 
 
-def supervised(profile: Profile, recipe: Recipe, seed: int) -> Row:
-    """M-S once more, with the true masks of embedded D_c in place of pseudo labels.
-
-    They are drawn for this row, beside the runs; no other training sees them.
-    """
+def masks_folder(profile: Profile) -> Path:
+    """Where the true masks of embedded D_c are drawn: beside the runs."""
     made = drawn(profile.data)["parameters"]
     digest = hashlib.sha256(json.dumps(made, sort_keys=True).encode())
-    folder = runs_root() / f"true_masks-{digest.hexdigest()[:8]}"
+    return runs_root() / f"true_masks-{digest.hexdigest()[:8]}"
+
+
+def draw_true_masks(profile: Profile):
+    """Draw the masks of embedded D_c for the row `full`; no other training sees them."""
+    folder = masks_folder(profile)
     pick_device()  # connects the processes, if several were launched
     for name, mask in true_masks(profile).items() if is_main() else ():
         if not (folder / f"{name}.png").is_file():
             write_palette_png(folder / f"{name}.png", np.asarray(mask()))
     wait_for_everyone()
-    return Row("full", Run("MS", profile, recipe, seed, pseudo_labels=folder))
 
 
 def true_masks(p: Profile) -> dict[str, Callable]:
@@ -188,8 +194,6 @@ def ablate(
             holds something that would be lost.
     """
     rows = plan(profile, recipe, seeds=seeds, settings=settings)
-    if drawn(profile.data) and "MS" in {row.name for row in rows}:
-        rows += [supervised(profile, recipe, seed) for seed in seeds]
     other = "" if recipe.name == STEADY.name else f"_{recipe.name}"
     file = out or RESULTS / f"ablation_{profile.name}{other}.json"
     check_place(file)
@@ -200,6 +204,8 @@ def ablate(
             "launched as several processes, an ablation does one run at a time: leave out "
             "--jobs"
         )
+    if "full" in {row.name for row in rows}:
+        draw_true_masks(profile)
     jobs = jobs or default_jobs()
     records = run_all(rows, jobs)
     if is_main():

@@ -71,9 +71,10 @@ def planned(profile, *settings):
 
 def test_the_plan_holds_every_run_once_and_teachers_first(tiny):
     found = plan(tiny, DEFAULT, seeds=(0, 3))
-    assert len(found) == len(set(found)) == 2 * (8 + len(ablation.CONTRASTS))
+    assert len(found) == len(set(found)) == 2 * (9 + len(ablation.CONTRASTS))
     assert [run.wave for run in found] == sorted(run.wave for run in found)
-    assert {r.name for r in found if r.wave} == {"SS", "MS", "MM", "SS_cam", "2S_from_M"}
+    later = {"SS", "MS", "MM", "SS_cam", "full", "2S_from_M"}
+    assert {r.name for r in found if r.wave} == later
     assert {r.name for r in found if r.teaches} == {"S", "M"}
     assert not any(r.teaches for r in plan(tiny, DEFAULT, settings=["S", "M"]))
     assert [*planned(tiny, "MM")] == ["M", "M_odds", "M_nll_probs", "MM"]
@@ -182,7 +183,8 @@ def test_true_masks_are_those_of_the_list(quick, own_data):
     lists = own_data / quick.voc / "ImageSets/Segmentation"
     val = read_ids(lists / "val.txt")[:1]
     (lists / "mine.txt").write_text("\n".join([image_id("train_aug", 5), *val]))
-    folder = ablation.supervised(profile, DEFAULT, 0).run.pseudo_labels
+    ablation.draw_true_masks(profile)
+    folder = ablation.masks_folder(profile)
     found = {path.stem: np.asarray(Image.open(path)) for path in folder.iterdir()}
     wanted = {image_id("train_aug", 5): render_training_mask(0, 5, size=64)}
     stored = own_data / quick.voc / f"SegmentationClass/{val[0]}.png"
