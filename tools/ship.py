@@ -15,10 +15,7 @@ from jsws_lib.engine.runs import Run
 from jsws_lib.experiments.ablation import measured
 from jsws_lib.experiments.studies import photographs
 
-COMMANDS = {
-    "mini": "jsws ablate --profile mini --seeds 3",
-    "photos": "python -m jsws_lib.experiments.studies.photographs DATA",
-}
+COMMANDS = {"mini": "jsws ablate --profile mini --seeds 3", "photos": photographs.COMMAND}
 FIGURES = ("miou", "mae", "max_f", "mae_crf", "max_f_crf")
 
 

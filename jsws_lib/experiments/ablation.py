@@ -209,7 +209,11 @@ def ablate(
     jobs = jobs or default_jobs()
     records = run_all(rows, jobs)
     if is_main():
-        store(collect(rows, records, jobs), file)
+        base, *changes = recipe.name.split("+")
+        words = ["jsws ablate --profile", profile.name, "--recipe", base]
+        words += [f"--set {change}" for change in changes]
+        words += ["--seeds", ",".join(map(str, seeds)), "--settings", ",".join(settings)]
+        store({"command": " ".join(words)} | collect(rows, records, jobs), file)
     return file
 
 

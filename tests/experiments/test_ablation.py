@@ -95,6 +95,9 @@ def test_one_file_with_lists_by_seed(quick, tmp_path, monkeypatch):
     assert ablate(profile=quick, recipe=DEFAULT, seeds=(0, 1), jobs=1, out=out) == out
     result = json.loads(out.read_text())
     assert result["seeds"] == [0, 1] and result["profile"] == "tiny"
+    assert result["command"].startswith(
+        "jsws ablate --profile tiny --recipe steady --seeds"
+    )
     for name, one in result["pseudo_labels"].items():
         assert one["images"] == [24, 24] and all(0 < x < 1 for x in one["miou"]), name
     assert "Pseudo labels on training images" in results.ablation_table(result)

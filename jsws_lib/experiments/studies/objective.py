@@ -29,6 +29,7 @@ from torch import Tensor
 from data_utils.pictures import read_class_mask
 from data_utils.voc import NUM_CLASSES, VOID, read_ids
 from jsws_lib.config import ROOT, Profile, get_profile
+from jsws_lib.engine.devices import versions
 from jsws_lib.experiments.ablation import store
 from jsws_lib.experiments.results import markdown
 from jsws_lib.losses import PIXEL, class_loss, saliency_loss
@@ -150,6 +151,7 @@ def measure_objective(profile: Profile) -> dict:
         "words": "L_c and L_s1, unweighted, at solutions made by hand; all that a mask "
         f"shows is salient. Mean over {len(masks)} validation masks of profile "
         f"{profile.name} (python -m jsws_lib.experiments.studies.objective).",
+        "versions": versions(),
         "margin": MARGIN,
         "n": len(masks),
         "rows": costs(masks),

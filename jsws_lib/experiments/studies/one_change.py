@@ -8,6 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from jsws_lib.config import PROFILES, RECIPES, STEADY, Recipe, Schedule
+from jsws_lib.engine.devices import versions
 from jsws_lib.engine.runs import Run
 from jsws_lib.experiments.ablation import RESULTS, Row, default_jobs, run_all, store
 
@@ -63,5 +64,5 @@ def study(*, seed: int = 0, jobs: int | None = None, out: Path | None = None) ->
         f"Profile mini with {STEPS} steps of stage 1, seed {seed}, one run each: the "
         "default recipe with one thing changed (`jsws study`)."
     )
-    store({"seed": seed, "words": words, "rows": rows}, file)
+    store({"seed": seed, "words": words, "versions": versions(), "rows": rows}, file)
     return file

@@ -39,6 +39,7 @@ from jsws_lib.experiments.ablation import (
 )
 
 FILE = RESULTS / "photographs.json"
+COMMAND = "python -m jsws_lib.experiments.studies.photographs DATA"
 DATA = ROOT / "build" / "photographs"  # what `present` makes
 ROWS = ("S", "M", "MM", "2S", "MS", "SS")
 # Stage 1 is wide and coarse: stride 16 costs a quarter of stride 8 at the same size, and
@@ -162,6 +163,7 @@ def photographs(given: Path, names: Sequence[str] = ROWS, *, seed: int = 0) -> d
     result["settings"] = entered(before["settings"], found, seed)
     result["seeds"] = sorted({*before["seeds"], seed})
     result |= {"recipe": first.recipe.name, "configuration": configuration(first)}
+    result["command"] = COMMAND
     store(result, FILE)
     return result
 
