@@ -17,7 +17,7 @@ def foreground(maps: Tensor) -> Tensor:
 
 
 def aggregate(probs: Tensor, class_saliency: Tensor) -> Tensor:
-    """S = sum_i v_i H_i, Eq. 1.
+    """S = sum_i v_i H_i, Eq. 1; H sums to one over its C+1 channels, so S is below one.
 
     Args:
         probs: H, (B, C+1, H, W) float in [0, 1].
@@ -30,7 +30,7 @@ def aggregate(probs: Tensor, class_saliency: Tensor) -> Tensor:
 
 
 class SaliencyAggregation(nn.Module):
-    """SAM: a convolution as large as the feature map, then a sigmoid (Section 3.3).
+    """SAM: a convolution as large as the feature map; `SSNetOutput` has the sigmoid (3.3).
 
     Args:
         channels: feature channels F.

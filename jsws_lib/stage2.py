@@ -7,8 +7,8 @@
 | MM      | L_s1 + L_s2  | M                | the paper's SSNet                          |
 | 2S      | L_s1         | nobody           | saliency alone, to see whether it suffers  |
 
-`engine/labelling.py` runs SSNet-1, the teacher, over D_c once before; `pseudo_labels.py`
-makes its maps into labels.
+`engine/labelling.py` runs the teacher over D_c before, `pseudo_labels.py` makes its maps
+into labels. The head is `ssnet.DilatedHead`, the loop `training.train`.
 """
 
 from pathlib import Path

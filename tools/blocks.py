@@ -18,7 +18,7 @@ import jsws_lib
 from data_utils.errors import JswsError
 from data_utils.files import write_bytes
 from jsws_lib.cli import settings
-from jsws_lib.config import ROOT
+from jsws_lib.config import ROOT, SETTINGS
 from jsws_lib.experiments import memory
 from jsws_lib.experiments.claims import claims_table
 from jsws_lib.experiments.results import (
@@ -134,7 +134,8 @@ def _place(file: str) -> str:
 def photographs() -> str:
     """The rows that were run on photographs, then each category's IoU."""
     result = _read("photographs")
-    rows = {name: row for name, row in result["settings"].items() if "iou" in row}
+    rows = result["settings"].items()
+    rows = {name: row for name, row in rows if "iou" in row and name in SETTINGS}
     head = ["IoU, %", *(ROWS[name].split(":")[0] for name in rows)]
     means = [100 * np.mean(row["iou"], 0) for row in rows.values()]  # over the seeds
     table = [

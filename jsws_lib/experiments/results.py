@@ -40,6 +40,8 @@ ROWS = {
     "SS_cam": "S-S with S's labels read as CAM",
     "full": "M-S with true masks: full supervision",
     "2S_from_M": "2S from M's backbone",
+    "M_again": "M once more, seed 0, other threads",
+    "M_again_no_sam": "the same without its SAM, *v* = 1",
 }
 ROWS |= {f"{name}_mirror": f"{words}; mirrored" for name, words in ROWS.items()}
 ROLES = {"salient": "#e07b39", "present, not salient": "#2a6fbb"}

@@ -1,0 +1,40 @@
+"""train.py, the method on one page, gives what the command line gives."""
+
+import importlib.util
+
+import pytest
+import torch
+
+from jsws_lib.config import get_recipe
+from jsws_lib.engine import runs
+from jsws_lib.engine.runs import Run, train_or_load
+
+
+@pytest.fixture
+def page(root):
+    """train.py as a module."""
+    spec = importlib.util.spec_from_file_location("train_page", root / "train.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def test_it_trains_what_the_command_line_trains(page, tiny, tmp_path, monkeypatch):
+    monkeypatch.setattr(runs, "shipped", None)  # nothing that is shipped is taken
+    seen = {}
+
+    def evaluated(net, **how):
+        seen[net.stage] = net
+        return page_evaluate(net, **how)
+
+    page_evaluate = page.evaluate
+    monkeypatch.setattr(page, "evaluate", evaluated)
+    found = page.main(tiny, get_recipe(), tmp_path / "labels")
+    assert [*found] == ["M", "M-M"]
+    assert all(0 <= one[key] <= 1 for one in found.values() for key in ("miou", "max_f"))
+    assert len([*(tmp_path / "labels").glob("*.png")]) == 24
+    for setting in ("M", "MM"):
+        run = train_or_load(Run(setting, tiny, get_recipe()), use_shipped=False)
+        own = seen[run.net.stage].state_dict()
+        for name, weight in run.net.state_dict().items():
+            torch.testing.assert_close(own[name], weight, rtol=0, atol=0)
