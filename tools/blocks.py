@@ -114,16 +114,19 @@ def contrasts() -> str:
     }
     result = _read("ablation_mini")
     rows = {name: result["settings"][name] for name in ("S", "M")} | result["contrasts"]
-    table = [
-        [
-            words.get(name, ROWS.get(name)),
-            str(len(row["miou"])),
-            spread(row["miou"], "miou"),
-            *(spread(row[key], key) if key in row else None for key in ("max_f", "v_gap")),
-        ]
-        for name, row in sorted(rows.items())
-    ]
-    return markdown(["", "seeds", "mIoU, %", "max *F*", "gap of *v*"], table, "lrrrr")
+    rows["M"]["max_f_no_sam"] = result["settings"]["M_no_sam"]["max_f"]
+    head = ["", "seeds", "mIoU, %", "max *F*", "the SAM adds", "gap of *v*"]
+    table = []
+    for name, row in sorted(rows.items()):
+        cells = [words.get(name, ROWS.get(name)), str(len(row["miou"]))]
+        cells.append(spread(row["miou"], "miou"))
+        if "max_f" in row:
+            bare = row.get("max_f_no_sam", math.nan)
+            gain = np.subtract(row["max_f"], bare)
+            cells += [spread(row["max_f"], "max_f"), spread(gain, "max_f", sign="+")]
+            cells.append(spread(row["v_gap"], "v_gap"))
+        table.append(cells + [None] * (len(head) - len(cells)))
+    return markdown(head, table, "lrrrrr")
 
 
 def _place(file: str) -> str:

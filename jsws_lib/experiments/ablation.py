@@ -512,6 +512,9 @@ def collect(rows: Sequence[Row], records: dict[Row, dict], jobs: int) -> dict:
     for row in rows:
         figures = dict(records[row])
         read_outs = figures.pop("read_outs", {})
+        bare = read_outs.get(f"{row.run.setting}_no_sam", {})
+        if row.name != row.run.setting:  # a contrast's read-out is no row of its own
+            figures |= {f"{name}_no_sam": value for name, value in bare.items()}
         if row.run.setting != "M":  # long; only M's is drawn
             figures.pop("v_by_image", None)
         add(row.name, figures)
@@ -521,7 +524,7 @@ def collect(rows: Sequence[Row], records: dict[Row, dict], jobs: int) -> dict:
             cam = read_outs["S_cam"]["miou"]
             own = alone.setdefault(row.run.seed, [])
             own += [(figures["miou"], row.name, "argmax"), (cam, row.name, "CAM")]
-        if row.name == row.run.setting:  # a contrast is not read in other ways
+        if row.name == row.run.setting:
             for name, other in read_outs.items():
                 add(name, other)
     for own in alone.values() if {row.name for row in rows} >= {*LABELS_ALONE} else ():

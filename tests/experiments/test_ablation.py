@@ -129,6 +129,7 @@ def test_one_file_with_lists_by_seed(quick, tmp_path, monkeypatch):
         assert len(row["seconds"]) == 2 and all(s > 0 for s in row["seconds"])
     assert set(result["contrasts"]) == {*ablation.CONTRASTS}
     others = [row for name, row in result["contrasts"].items() if name[0] == "M"]
+    assert all(len(row["max_f_no_sam"]) == len(row["mae_no_sam"]) == 2 for row in others)
     for row in (result["settings"]["M"], *others):
         gap = np.subtract(row["v_salient"], row["v_not_salient"])
         np.testing.assert_allclose(row["v_gap"], gap, atol=2e-5)
