@@ -146,7 +146,9 @@ def photographs() -> str:
         [category, *(f"{mean[k]:.1f}" for mean in means)]
         for k, category in enumerate(result["categories"])
     ]
-    return f"{ablation_table(result)}\n\n{markdown(head, table, 'l' + 'r' * len(rows))}"
+    students = "*M-M: {size} px, recipe {recipe}.*".format(**result["students"])
+    shares = markdown(head, table, "l" + "r" * len(rows))
+    return f"{ablation_table(result)} {students}\n\n{shares}"
 
 
 def photograph_trials() -> str:

@@ -165,6 +165,8 @@ def photographs(given: Path, names: Sequence[str] = ROWS, *, seed: int = 0) -> d
     result["seeds"] = sorted({*before["seeds"], seed})
     result |= {"recipe": first.recipe.name, "configuration": configuration(first)}
     result["command"] = COMMAND
+    (student,) = (row.run for row in rows(data, ["MM"]))
+    result["students"] = {"size": student.profile.size, "recipe": student.recipe.name}
     store(result, FILE)
     return result
 
