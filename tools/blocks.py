@@ -1,7 +1,8 @@
 """What README and docs/ show of what was measured: `python -m tools.blocks` writes it.
 
-A page names a block in two comments, `<!-- block: NAME -->` and `<!-- end: NAME -->`, each
-on a line of its own; what stands between them is what BLOCKS gives for that name.
+A page names a block in two comments, `<!-- block: NAME (python -m tools.blocks) -->` and
+`<!-- end: NAME -->`, each on a line of its own; what stands between them is what BLOCKS
+gives for that name.
 """
 
 import argparse
@@ -146,9 +147,8 @@ def photographs() -> str:
         [category, *(f"{mean[k]:.1f}" for mean in means)]
         for k, category in enumerate(result["categories"])
     ]
-    students = "*M-M: {size} px, recipe {recipe}.*".format(**result["students"])
     shares = markdown(head, table, "l" + "r" * len(rows))
-    return f"{ablation_table(result)} {students}\n\n{shares}"
+    return f"{ablation_table(result)}\n\n{shares}"
 
 
 def photograph_trials() -> str:
@@ -199,6 +199,7 @@ def fields() -> str:
     return markdown(head, [[f"`{name}`", *row] for name, *row in rows], "l" * len(head))
 
 
+BY = "(python -m tools.blocks)"  # in each block's first line: who writes it
 BLOCKS: dict[str, Callable[[], str]] = {
     "notebooks": notebooks,
     "outcome": outcome,
@@ -234,9 +235,10 @@ def renewed(page: str) -> str:
         name = found[1]
         if name not in BLOCKS:
             raise JswsError(f"no block is called '{name}'; there are {', '.join(BLOCKS)}")
-        return f"<!-- block: {name} -->\n{BLOCKS[name]()}\n<!-- end: {name} -->"
+        return f"<!-- block: {name} {BY} -->\n{BLOCKS[name]()}\n<!-- end: {name} -->"
 
-    pattern = r"<!-- block: (\S+) -->\n(?:(?!<!-- block:).)*?<!-- end: \1 -->"
+    by = re.escape(BY)
+    pattern = rf"<!-- block: (\S+) {by} -->\n(?:(?!<!-- block:).)*?<!-- end: \1 -->"
     text, count = re.subn(pattern, write, page, flags=re.S)
     if page.count("<!-- block:") != count or page.count("<!-- end:") != count:
         raise JswsError("a block has no end, or an end has no block")

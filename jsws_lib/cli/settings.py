@@ -122,7 +122,7 @@ def listing() -> list[dict]:
     """Every field: whose it is, its default, its named values, what it takes and means."""
     rows = []
     for name, (owner, one) in FIELDS.items():
-        named = {Profile: PROFILES, Recipe: RECIPES}.get(owner, PROFILES | RECIPES)
+        named = {Profile: PROFILES, Recipe: RECIPES}.get(owner, RECIPES | PROFILES)
         values = {}
         for key, config in named.items():
             parts = (config.schedules or ()) if owner is Schedule else [config]

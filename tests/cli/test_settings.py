@@ -146,6 +146,7 @@ def test_every_field_is_listed_with_meaning_and_values(jsws):
     assert (size["default"], size["values"]) == ("256", values)
     assert rows["sam_rate"]["values"]["paper"] == "none"
     assert rows["lr"]["values"]["mini"] == "0.004,0.002"
+    assert rows["lr"]["values"]["paper"] == "0.0001"  # a recipe has this name, too
     text = jsws("settings").out
     assert all(f" {name} " in text for name in rows)
 

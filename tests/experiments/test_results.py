@@ -30,25 +30,25 @@ def test_pages_show_what_was_measured():
     late = [p.name for p in blocks.pages() if blocks.renewed(text := p.read_text()) != text]
     assert not late, "run python -m tools.blocks"
     named = [
-        n for p in blocks.pages() for n in re.findall("<!-- block: (.*) -->", p.read_text())
+        n for p in blocks.pages() for n in re.findall("<!-- block: (\\S+) ", p.read_text())
     ]
     assert sorted(named) == sorted(blocks.BLOCKS)
 
 
 def test_a_page_names_its_blocks(monkeypatch):
     monkeypatch.setitem(blocks.BLOCKS, "one", lambda: "new")
-    text = "a\n<!-- block: one -->\nold\n<!-- end: one -->\nz\n"
+    text = "a\n<!-- block: one (python -m tools.blocks) -->\nold\n<!-- end: one -->\nz\n"
     assert blocks.renewed(text) == text.replace("old", "new")
     with pytest.raises(JswsError, match="no block is called 'two'"):
         blocks.renewed(text.replace("one", "two"))
-    for broken in (text.replace("<!-- end: one -->", ""), text + text[22:]):
+    for broken in (text.replace("<!-- end: one -->", ""), text + text[text.index("old") :]):
         with pytest.raises(JswsError, match="has no"):
             blocks.renewed(broken)
 
 
 def test_check_only_compares(tmp_path, monkeypatch, capsys):
     page = tmp_path / "page.md"
-    page.write_text("<!-- block: claims -->\nold\n<!-- end: claims -->")
+    page.write_text(f"<!-- block: claims {blocks.BY} -->\nold\n<!-- end: claims -->")
     monkeypatch.setattr(blocks, "pages", lambda: [page])
     assert blocks.main(["--check"]) == 1 and "old" in page.read_text()
     assert "page.md is not in step" in capsys.readouterr().out
