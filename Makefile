@@ -36,11 +36,11 @@ notebooks: data  ## the same, and store the outputs in notebooks/
 	    --notebooks notebooks/solutions --build build/solutions
 
 exercises: $(INSTALLED)  ## reset the exercises, or one: ONLY=3.1; answers/ keeps yours
-	$(PY) -m jsws_lib.course.exercises $(if $(ONLY),--only $(ONLY))
+	$(PY) -m jsws_lib.course.from_solutions $(if $(ONLY),--only $(ONLY))
 
 handout: $(INSTALLED)  ## the notebooks for a class, into build/handout: no outputs, no key
 	rm -rf build/handout
-	$(PY) -m jsws_lib.course.exercises --handout build/handout $(NOTEBOOKS)
+	$(PY) -m jsws_lib.course.from_solutions --handout build/handout $(NOTEBOOKS)
 
 book: $(INSTALLED)  ## the course as a site: build/book/index.html; KEY=0: no solutions
 	rm -rf build/book build/book-doctrees

@@ -18,7 +18,7 @@ from sphinx.util.matching import patfilter
 
 from data_utils.errors import JswsError
 from data_utils.files import write_bytes
-from jsws_lib.course.exercises import page_without_key
+from jsws_lib.course.from_solutions import page_without_key
 from tools import try_page
 from tools.explorers import WIDE, put_forms
 from tools.stamp import PLACEHOLDER, read_stamp, without_badge

@@ -28,7 +28,7 @@ from tqdm.auto import tqdm
 from data_utils.files import write_bytes
 from data_utils.parallel import available_cores
 from jsws_lib.config import ROOT
-from jsws_lib.course.exercises import write_notebook
+from jsws_lib.course.from_solutions import write_notebook
 from jsws_lib.course.measured import MIME, Measured
 from tools.course_pages import index, notebook_page, title_of
 from tools.explorers import outputs, put_frames_beside, take_seconds

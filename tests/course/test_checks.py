@@ -27,7 +27,7 @@ from jsws_lib.course.checks.pseudo_labels import (
     mean_field,
 )
 from jsws_lib.course.checks.sam import check_experiment
-from jsws_lib.course.exercises import unsolved
+from jsws_lib.course.from_solutions import unsolved
 from jsws_lib.crf import CRF_PRESETS
 from jsws_lib.experiments.studies.objective import made_by_hand
 from jsws_lib.ssnet import SSNetOutput

@@ -202,7 +202,7 @@ def test_make_has_its_targets(root):
     # A book without its key must not find it in what an earlier one left.
     words = run("make", "--dry-run", "book", "KEY=0", "exercises", "ONLY=3.1", cwd=root)
     assert "rm -rf build/book build/book-doctrees" in words.stdout
-    assert "SITE_KEY=0" in words.stdout and "exercises --only 3.1" in words.stdout
+    assert "SITE_KEY=0" in words.stdout and "from_solutions --only 3.1" in words.stdout
 
 
 @needs_make

@@ -9,7 +9,7 @@
 
 The answer is a line that ends in `# solution`, of which only `name = ...` remains, or the
 lines between `# solution:` and `# end of solution`, which become one `...`.
-`python -m jsws_lib.course.exercises` rewrites the notebooks' exercises. What a learner
+`python -m jsws_lib.course.from_solutions` rewrites the notebooks' exercises. What a learner
 wrote is kept in `answers/`. `--only 3.1` resets that exercise alone; `--handout FOLDER`
 writes the notebooks for a class: no outputs, and no word of the solutions.
 """
@@ -186,7 +186,7 @@ def hand_out(path: Path, folder: Path) -> Path:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Renew all notebooks or some, reset one exercise, or write what a class gets."""
-    name, about = "python -m jsws_lib.course.exercises", __doc__.splitlines()[0]
+    name, about = "python -m jsws_lib.course.from_solutions", __doc__.splitlines()[0]
     parser = argparse.ArgumentParser(name, description=about)
     parser.add_argument("names", nargs="*", help="start of a name, as in 03; all if none")
     parser.add_argument("--only", default="", metavar="3.1", help="reset one exercise")

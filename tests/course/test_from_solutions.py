@@ -8,7 +8,7 @@ import nbformat
 import pytest
 
 from data_utils.errors import JswsError
-from jsws_lib.course.exercises import (
+from jsws_lib.course.from_solutions import (
     learner_cells,
     main,
     page_without_key,
@@ -41,7 +41,7 @@ def test_three_to_five_exercises_with_hints_are_those_of_the_solutions(name):
         [(c.id, c.cell_type, c.source) for c in cells]
         for cells in (learner.cells[section(learner)], made)
     )
-    assert found == made, "run python -m jsws_lib.course.exercises"
+    assert found == made, "run python -m jsws_lib.course.from_solutions"
     assert len({c.id for c in learner.cells}) == len(learner.cells)
 
 
