@@ -67,11 +67,11 @@ class Recipe:
         1.0, "learning rate of the SAM, in 1/k of the others'; none: as theirs", "(0, inf)"
     )
     stage1_stride: int = field(8, "of the features of stage 1; Section 3.2", (8, 16))
+    stage2_stride: int = field(8, "of the features of stage 2; Section 3.2", (8, 16))
     final_relu: bool = field(
         True, "behind DenseNet's last batch norm, as pre-trained; unstated"
     )
     skips: bool = field(False, "FCN-8s skip connections in stage 1")
-    smooth: bool = field(False, "in use: logits without the lattice of dilation (ssnet.py)")
     mirror: bool = field(False, "in use: the mean with the mirror image (ssnet.py)")
     stage2_init: str = field(
         "ssnet1", "where stage 2 has its backbone from; unstated", ("ssnet1", "imagenet")

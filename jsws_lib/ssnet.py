@@ -106,16 +106,6 @@ class DilatedHead(nn.Module):
         return sum(branch(feats) for branch in self.branches)
 
 
-def smoothed(maps: Tensor) -> Tensor:
-    """Average neighbours by [1 2 1] / 4 along both axes; (B, C, h, w) float stays so.
-
-    Convolutions dilated by even rates never see two neighbours at once, and what they
-    make of them differs by a lattice with a period of two positions. There this is zero.
-    """
-    maps = F.pad(maps, (1, 1, 1, 1), "replicate")
-    return F.avg_pool2d(F.avg_pool2d(maps, 2, 1), 2, 1)
-
-
 class SegmentationNetwork(nn.Module):
     """SN behind the features: a head, upsampling, softmax (Section 3.2).
 
@@ -127,8 +117,6 @@ class SegmentationNetwork(nn.Module):
             H sums to one everywhere; `"probs"` takes the softmax first, as the paper
             describes.
         trainable: learn the deconvolution.
-        smooth: in evaluation mode, take the lattice of dilation out of the logits, see
-            `smoothed`.
         categories: C.
 
     Raises:
@@ -143,7 +131,6 @@ class SegmentationNetwork(nn.Module):
         skip_channels=(),
         upsample: str = "logits",
         trainable: bool = False,
-        smooth: bool = False,
         categories: int = NUM_CLASSES,
     ):
         super().__init__()
@@ -152,7 +139,7 @@ class SegmentationNetwork(nn.Module):
                 "upsample=probs needs trainable_deconv=false: behind the softmax a trained "
                 "kernel gives H that do not sum to one"
             )
-        self.head, self.upsample, self.smooth = head, upsample, smooth
+        self.head, self.upsample = head, upsample
         channels = categories + 1
         self.skips = nn.ModuleList(nn.Conv2d(c, channels, 1) for c in skip_channels)
         factor = min(factor, 8) if skip_channels else factor
@@ -173,8 +160,6 @@ class SegmentationNetwork(nn.Module):
             logits = F.interpolate(logits, finer.shape[-2:], mode="bilinear")
             logits = logits + score(finer)
         logits = logits.float()
-        if self.smooth and not self.training:
-            logits = smoothed(logits)
         if not full_size:
             return logits.log_softmax(1), logits
         with no_autocast(logits.device):  # float32 from here on
@@ -228,7 +213,6 @@ class SSNet(nn.Module):
             skip_channels=[c for _, c in backbone.skip_stages] if self.use_skips else (),
             upsample=recipe.upsample,
             trainable=recipe.trainable_deconv,
-            smooth=recipe.smooth,
             categories=categories,
         )
         self.sam = SaliencyAggregation(
@@ -274,7 +258,7 @@ def build_ssnet(
     categories: int = NUM_CLASSES,
 ) -> SSNet:
     """Build SSNet-1 or SSNet-2 with a pre-trained (`weights="default"`) backbone."""
-    stride = recipe.stage1_stride if stage == 1 else 8
+    stride = recipe.stage1_stride if stage == 1 else recipe.stage2_stride
     features = build_backbone(
         backbone, stride=stride, weights=weights, final_relu=recipe.final_relu
     )

@@ -43,11 +43,11 @@ MISTAKES = {
         ("if not final_relu and", "if final_relu and", "the last ReLU stays"),
         ("+ 0.5 - factor", "- factor", "bilinear, without a shift"),
         ('mode="replicate"', 'mode="constant"', "the rim keeps its value"),
-        ("(maps, 2, 1), 2, 1)", "(maps, 3, 1), 1, 1)", "neighbours weighted 1 2 1"),
+        ("(out.sal_logits + a) / 2", "out.sal_logits", "`mirror`: both images' scores"),
         ("(6, 12, 18, 24)", "(6, 12, 18, 18)", "SSNet-2's four rates"),
         ("logits.softmax(1))", "logits).softmax(1)", "`probs`: softmax, then upsampling"),
         ("logits + score(finer)", "logits", "skips are added"),
-        ("if stage == 1 else 8", "if stage == 2 else 8", "stride 16 is of stage 1"),
+        ("if stage == 1 else rec", "if stage == 2 else rec", "each stage has its stride"),
     ],
     "losses": [
         ("maps[:, 1:]", "maps[:, :-1]", "channel 0 is the background"),

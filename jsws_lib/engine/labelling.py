@@ -58,6 +58,7 @@ def _digest(net) -> str:
 def _claim(out: Path, net, *, profile: Profile, recipe: Recipe):
     """Note whose labels a folder holds; refuse one that holds another network's."""
     rule = (net.size, recipe.suppress, recipe.crf, profile.crf_scale)
+    rule += ("mirror",) * net.mirror
     data = class_digest(profile.data, profile.voc, profile.train_list, contents=True)
     source = f"{_digest(net)}\n{rule}\n{data}\n"
     if _noted(out) != source.splitlines() and any(out.glob("*.png")):

@@ -49,7 +49,9 @@ from jsws_lib.stage2 import train_stage2
 # Fields of a profile that no weight depends on, and those that only stage 2 sees.
 NOT_TRAINING = ("workers", "cache", "validate_every")
 NOT_TRAINING += ("val_list", "test_images", "test_masks", "test_list")
-ONLY_STAGE_2 = ("crf_scale", "crf", "suppress", "stage2_init", "stage2_class_loss")
+# What stage 1 does not learn by; `mirror` changes the labels that it makes.
+ONLY_STAGE_2 = ("crf_scale", "crf", "suppress", "mirror")
+ONLY_STAGE_2 += ("stage2_stride", "stage2_init", "stage2_class_loss")
 BY_STAGE = ("steps", "schedules")  # pairs, of which stage 1 sees the first
 
 
@@ -124,6 +126,7 @@ class Run:
     def labels_folder(self) -> Path:
         """Where its pseudo labels lie, those that it makes as a teacher."""
         rule = f"{self.recipe.suppress}-{self.recipe.crf}-{self.profile.crf_scale:g}"
+        rule += "-mirror" * self.recipe.mirror
         return self.folder / f"pseudo_labels-{rule}"
 
     @property
@@ -310,6 +313,7 @@ def _load(run: Run, use_shipped: bool) -> Trained | None:
                 "is asked for (another setting, profile, recipe, seed or teacher); choose "
                 "another folder, or delete this one"
             )
+        net.mirror = run.recipe.mirror
         source = f"loaded from {run.folder.parent.name}/{run.folder.name}"
         return Trained(net, story["history"], source)
     if os.environ.get("JSWS_TRAIN") == "1" or run.out or not use_shipped:
@@ -318,6 +322,7 @@ def _load(run: Run, use_shipped: bool) -> Trained | None:
     if path:
         net, story = load_ssnet(path, device=pick_device())
         if story["run"] == run.name and not _changed(run, story):
+            net.mirror = run.recipe.mirror
             return Trained(net, story["history"], f"shipped as {path.name}")
     return None
 
@@ -325,11 +330,11 @@ def _load(run: Run, use_shipped: bool) -> Trained | None:
 def _changed(run: Run, story: dict) -> bool:
     """Whether the defaults of a recipe have changed since a checkpoint was written."""
     asked = recipe_fields(run.recipe)
-    ignored = ONLY_STAGE_2 if run.plan.stage == 1 else ()
+    ignored = (*BY_STAGE, *(("name", *ONLY_STAGE_2) if run.plan.stage == 1 else ()))
     return any(
         asked[name] != value
         for name, value in story["recipe"].items()
-        if name in asked and name not in (*ignored, *BY_STAGE)
+        if name in asked and name not in ignored
     )
 
 
@@ -341,6 +346,7 @@ def _teacher_and_labels(run: Run, use_shipped: bool) -> tuple[SSNet, Path | None
         if run.recipe.stage2_init == "ssnet1":  # its features are taken over
             expect["backbone"] = run.profile.backbone
         teacher, _ = load_ssnet(run.teacher, expect=expect, device=pick_device())
+        teacher.mirror = run.recipe.mirror  # its labels, too, are a use
         if not run.plan.teacher:
             return teacher, None
         where = run.folder / "pseudo_labels"

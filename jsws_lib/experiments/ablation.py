@@ -352,6 +352,7 @@ def _asked(run: Run) -> list:
         pictures += [saliency_digest(p.data, *test, contents=True)]
     except JswsError:  # they are not there; measuring will say so
         pass
+    read_outs += ["mirror"] * run.recipe.mirror  # which stage 1's name does not tell
     return [*pictures, p.crf_scale, run.recipe.crf, *read_outs]
 
 

@@ -20,7 +20,7 @@ IMAGES = np.random.default_rng(0).integers(0, 256, (3, 3, 64, 64), dtype=np.uint
 
 @pytest.fixture(scope="module", params=[1, 2])
 def checkpoint(request, tmp_path_factory):
-    recipe = replace(STEADY, smooth=True, mirror=True)  # as photos_MM's
+    recipe = replace(STEADY, mirror=True)  # as photos_MM's
     net, path = network(request.param, recipe), tmp_path_factory.mktemp("net") / "net"
     return stored(path, net, recipe=recipe_fields(recipe))
 

@@ -28,6 +28,7 @@ from jsws_lib.engine import checkpoints, film, runs
 from jsws_lib.engine.checkpoints import read_weights, save_weights, ship, shipped
 from jsws_lib.engine.labelling import check_teacher, make_pseudo_labels
 from jsws_lib.engine.runs import Run, film_of, thin, train_or_load
+from jsws_lib.experiments import ablation
 from jsws_lib.inference import predict
 from jsws_lib.training import train
 
@@ -65,7 +66,8 @@ def changed(config, name):
 
 FIELDS = [(base, f.name) for base in (MINI, STEADY) for f in fields(base)]
 NOT_SEEN = "workers validate_every val_list test_images test_masks test_list".split()
-ONLY_STAGE_2 = "crf_scale crf suppress stage2_init stage2_class_loss".split()
+ONLY_STAGE_2 = "crf_scale crf suppress mirror stage2_stride stage2_init".split()
+ONLY_STAGE_2 += ["stage2_class_loss"]
 
 
 @pytest.mark.parametrize("setting", ["M", "MM"])
@@ -246,6 +248,29 @@ def test_a_folder_of_another_run_or_backbone_is_refused(short, home, pseudo):
     other = Run("MM", replace(short, backbone="vgg16"), STEADY, **given)
     with pytest.raises(JswsError, match="backbone = densenet_mini, but vgg16 is asked"):
         train_or_load(other)
+
+
+def test_a_teacher_is_used_as_the_recipe_says(trained, monkeypatch):
+    """`mirror` trains no other M, but M labels and is measured by it."""
+    run, folder = trained
+    monkeypatch.setenv("JSWS_RUNS", str(folder))
+    plain = Run("M", run.profile, STEADY)
+    mirrored = replace(plain, recipe=get_recipe("steady", mirror=True))
+    given = replace(run, recipe=mirrored.recipe, teacher=plain.weights)
+    one, other = train_or_load(plain), train_or_load(mirrored)
+    assert one.source == other.source and same(state(one.net), state(other.net))
+    assert [net.mirror for net, *_ in (one, other)] == [False, True]
+    assert plain.labels_folder != mirrored.labels_folder
+    assert ablation._asked(plain) != ablation._asked(mirrored)
+
+    def noted(net, *, out, **_):
+        assert net.mirror and net.stage == 1
+        raise JswsError(f"labels for {out}")
+
+    monkeypatch.setattr(runs, "make_pseudo_labels", noted)
+    for student in (given, replace(given, teacher=None)):
+        with pytest.raises(JswsError, match="labels for "):
+            train_or_load(student)
 
 
 def test_labels_of_another_teacher_are_refused(trained, tmp_path, monkeypatch):

@@ -17,7 +17,7 @@ from jsws_lib import backbones, ssnet
 from jsws_lib.backbones import SURGERY, build_backbone, dilate, mini_classifier
 from jsws_lib.config import JSWS2020, PAPER, STEADY, Recipe
 from jsws_lib.engine.checkpoints import describe, load_ssnet, recipe_fields, save_weights
-from jsws_lib.ssnet import DilatedHead, SegmentationNetwork, SSNet, build_ssnet, smoothed
+from jsws_lib.ssnet import DilatedHead, SegmentationNetwork, SSNet, build_ssnet
 
 
 def count(module):
@@ -232,24 +232,15 @@ def test_ssnet_2_sums_four_rates():
     torch.testing.assert_close(row, expected)
 
 
-def test_smoothing_takes_out_a_lattice_and_nothing_even():
-    even = torch.ones(1, 2, 8, 8)
-    torch.testing.assert_close(smoothed(even), even)
-    rows = torch.tensor([1.0, -1.0]).repeat(4)  # a period of two positions
-    for lattice in (rows.expand(1, 2, 8, 8), rows[:, None] * rows.expand(1, 2, 8, 8)):
-        assert smoothed(lattice)[..., 1:-1, 1:-1].abs().max() < 1e-6
-    impulse = torch.zeros(1, 1, 5, 5)
-    impulse[..., 2, 2] = 16
-    wanted = torch.outer(torch.tensor([1.0, 2, 1]), torch.tensor([1.0, 2, 1]))
-    torch.testing.assert_close(smoothed(impulse)[0, 0, 1:4, 1:4], wanted)
-    for smooth in (True, False):
-        recipe, image = Recipe(smooth=smooth), torch.rand(1, 3, 64, 64)
-        net = build_ssnet(2, backbone="densenet_mini", size=64, recipe=recipe).eval()
-        plain = net.sn.head(net.backbone(image))
-        wanted = smoothed(plain) if smooth else plain
-        torch.testing.assert_close(net(image).seg_logits_low, wanted)
-        net.sn.train()
-        torch.testing.assert_close(net(image).seg_logits_low, plain)
+def test_each_stage_has_a_stride_of_its_own():
+    how, image = {"backbone": "densenet_mini", "size": 64}, torch.rand(1, 3, 64, 64)
+    for strides in ((8, 16), (16, 8)):
+        recipe = Recipe(stage1_stride=strides[0], stage2_stride=strides[1])
+        for stage, stride in zip((1, 2), strides, strict=True):
+            net = build_ssnet(stage, recipe=recipe, **how).eval()
+            assert net.backbone.stride == stride
+            assert net(image).seg_logits_low.shape[-1] == 64 // stride
+            assert net(image).log_probs.shape[-1] == 64
 
 
 @pytest.mark.parametrize("upsample", ["logits", "probs"])
