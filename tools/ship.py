@@ -49,8 +49,9 @@ if __name__ == "__main__":
     parser.add_argument("--photographs", action="store_true")
     given = parser.parse_args()
     if given.photographs:
-        for row in photographs.rows(photographs.DATA, given.settings):
-            ship(row.run, "photos")
+        profile = photographs.scale(photographs.DATA)
+        for setting in given.settings:
+            ship(Run(setting, profile, photographs.RECIPE), "photos")
     else:
         for setting in given.settings:
             ship(Run(setting, get_profile("mini"), get_recipe()), "mini")

@@ -36,14 +36,11 @@ ROWS = {
     "S_cam": "S read as CAM, labels given",
     "M_no_sam": "M without its SAM, *v* = 1",
     "MM_no_sam": "M-M without its SAM, *v* = 1",
-    "S_best": "the best of labels alone",
+    "S_best": "the best stage 1 of labels alone",
     "SS_cam": "S-S with S's labels read as CAM",
     "full": "M-S with true masks: full supervision",
     "2S_from_M": "2S from M's backbone",
-    "M_again": "M once more, seed 0, other threads",
-    "M_again_no_sam": "the same without its SAM, *v* = 1",
 }
-ROWS |= {f"{name}_mirror": f"{words}; mirrored" for name, words in ROWS.items()}
 ROLES = {"salient": "#e07b39", "present, not salient": "#2a6fbb"}
 MINI = RESULTS / "ablation_mini.json"
 # How many times less ours is to need.

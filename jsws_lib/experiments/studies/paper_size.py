@@ -19,7 +19,7 @@ from torch.utils.data import default_collate
 from data_utils.categories import categories
 from jsws_lib.config import ROOT, SETTINGS, STEADY, Profile, Schedule
 from jsws_lib.experiments.studies.followed import append, chart, known
-from jsws_lib.experiments.studies.photographs import open_data, rows
+from jsws_lib.experiments.studies.photographs import open_data, scale
 from jsws_lib.ssnet import SSNet, build_ssnet
 from jsws_lib.training import Loop, seed_everything, train, training_sets
 
@@ -126,9 +126,8 @@ def follow(rate: str, seed: int, profile: Profile, *, steps: int = STEPS) -> lis
 
 def paper_size(given: Path, seeds: Sequence[int], file: Path = FILE) -> list[dict]:
     """Follow every rate and seed that `file` does not hold yet; all its rows."""
-    (row,) = rows(open_data(given), ["M"])
     small = {"size": 256, "cache": "none", "batch_class": 2, "batch_saliency": 2}
-    profile = replace(row.run.profile, **small, schedules=(Schedule(), Schedule()))
+    profile = replace(scale(open_data(given)), **small, schedules=(Schedule(), Schedule()))
     for seed in seeds:
         for rate in RATES:
             if (rate, seed) not in {(r["rate"], r["seed"]) for r in known(file)}:

@@ -1,10 +1,10 @@
 """Rows of Tables 5 and 6 on real photographs of a few categories, on a CPU.
 
-    python -m jsws_lib.experiments.studies.photographs DATA [ROW ...] [--seed N]
+    python -m jsws_lib.experiments.studies.photographs DATA [SETTING ...] [--seeds 0,1]
 
 DATA holds `VOC2012` and `ECSSD`, both in their own layout. The network gets an output for
 each category that occurs in the labels, and for no other: what never occurs could only be
-unlearned. Finished rows are loaded; what `results/photographs.json` holds of others stays.
+unlearned. The rest is `jsws ablate` under the profile and the recipe that stand here.
 """
 
 import argparse
@@ -12,7 +12,6 @@ import csv
 import io
 import tempfile
 from collections.abc import Sequence
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -20,34 +19,20 @@ from PIL import Image
 
 from data_utils.categories import all_labels, categories
 from data_utils.errors import JswsError
-from data_utils.files import read_json, write_bytes, write_png
+from data_utils.files import write_bytes, write_png
 from data_utils.pictures import read_class_mask, renumbering
 from data_utils.real.adopt import adopt
 from data_utils.voc import VOID, read_ids
-from jsws_lib.config import ROOT, get_profile, get_recipe
-from jsws_lib.engine.runs import Run, train_or_load
-from jsws_lib.experiments.ablation import (
-    RESULTS,
-    TABLE,
-    Row,
-    collect,
-    configuration,
-    measure,
-    run_all,
-    same_configuration,
-    store,
-)
+from jsws_lib.config import ROOT, SETTINGS, Profile, get_profile, get_recipe
+from jsws_lib.engine.runs import Run
+from jsws_lib.experiments.ablation import RESULTS, Row, collect, plan, run_all, store
 
 FILE = RESULTS / "photographs.json"
 COMMAND = "python -m jsws_lib.experiments.studies.photographs DATA"
 DATA = ROOT / "build" / "photographs"  # what `present` makes
-ROWS = ("S", "M", "MM", "2S", "MS", "SS")
-AGAIN = ("M_again", "M_again_no_sam")  # entered by hand: the same seed, one thread for two
-# Stage 1 is wide and coarse: stride 16 costs a quarter of stride 8 at the same size, and
-# its labels are refined by the CRF anyway. Stage 2 is the paper's, stride 8, where the
-# dilated backbone draws a lattice over even areas: in use its logits are smoothed, and
-# averaged with those of the mirror image. The other rows are read plainly and mirrored.
-SIZES, STRIDE, STEPS = (224, 160), 16, (1500, 700)
+# Both stages are wide and coarse: at the same size stride 16 costs a quarter of stride 8,
+# the CRF refines the labels anyway, and a backbone that is dilated once draws no lattice.
+SIZE, STRIDE, STEPS = 224, 16, (1500, 1000)
 
 
 def present(voc: Path, out: Path) -> Path:
@@ -96,123 +81,57 @@ def open_data(given: Path) -> Path:
     return data
 
 
-def rows(data: Path, names: Sequence[str] = ROWS, *, seed: int = 0) -> list[Row]:
-    """The trainings, teachers first.
+def scale(data: Path) -> Profile:
+    """The profile `laptop` for what `open_data` made.
 
-    Args:
-        data: what `open_data` made.
-        names: keys of `SETTINGS`.
-        seed: of all of them.
+    It looks at nothing of val before the end.
     """
-    one = get_profile(
+    return get_profile(
         "laptop",
         data=data,
-        size=SIZES[0],
+        size=SIZE,
         steps=STEPS,
         cache="memory",
-        validate_every=0,  # nothing of val is looked at before the end
+        validate_every=0,
         saliency_images="ECSSD/images",
         saliency_masks="ECSSD/ground_truth_mask",
         saliency_list="ECSSD/train.txt",
         test_list="ECSSD/test.txt",
     )
-    two = replace(one, size=SIZES[1])
-    recipe = get_recipe("steady", stage1_stride=STRIDE)
-    found = {name: Run(name, one, recipe, seed) for name in ("S", "M")}
-    changes = {"stage1_stride": STRIDE, "smooth": True, "mirror": True}
-    student = {"profile": two, "recipe": get_recipe("steady", **changes), "seed": seed}
-    for name in ("SS", "MS", "MM"):
-        found[name] = Run(name, **student, teacher=found[name[0]].weights)
-    found["2S"] = Run("2S", two, recipe, seed)
-    return [Row(name, run) for name, run in found.items() if name in names]
 
 
-def mirrored(row: Row) -> dict[str, dict]:
-    """The figures of a row once more, each with the mirror image's maps averaged in."""
-    net, profile = train_or_load(row.run).net, row.run.profile
-    net.mirror = True
-    record = measure(net, row.run.setting, profile=profile, recipe=row.run.recipe)
-    others = record.pop("read_outs")
-    return {f"{name}_mirror": one for name, one in {row.name: record, **others}.items()}
+RECIPE = get_recipe("steady", stage1_stride=STRIDE, mirror=True, stage2_stride=STRIDE)
 
 
-def photographs(given: Path, names: Sequence[str] = ROWS, *, seed: int = 0) -> dict:
-    """Train or load rows, measure them, and enter them in `results/photographs.json`.
+def photographs(given: Path, settings: Sequence[str], seeds: Sequence[int]):
+    """Train or load the rows, measure them, and write `results/photographs.json` anew.
 
     Args:
         given: folder with VOC2012 and ECSSD.
-        names: of `ROWS`.
-        seed: of all of them; a row's figures are a list by seed.
+        settings, seeds: as `plan` takes them; the file holds no others, but for 2S from
+            M's backbone beside M and 2S.
 
     Raises:
-        JswsError: data are missing or broken, the file holds another configuration, or
-            a row there lacks the seeds before this one.
+        JswsError: data are missing or broken.
     """
-    data = open_data(given)
-    wanted, first = rows(data, names, seed=seed), rows(data, seed=seed)[0].run
-    before = held(first)["settings"]
-    entered(
-        before, {row.name: {"seconds": [None]} for row in wanted}, seed
-    )  # now, not late
-    result = collect(wanted, run_all(wanted, 1), 1)
-    found = result["settings"]
-    for row in wanted:
-        if not row.run.recipe.mirror:
-            one = mirrored(row)
-            found |= {name: {k: [v] for k, v in own.items()} for name, own in one.items()}
-    before = held(first)  # other rows may have been entered meanwhile
-    result["settings"] = entered(before["settings"], found, seed)
-    result["seeds"] = sorted({*before["seeds"], seed})
-    result |= {"recipe": first.recipe.name, "configuration": configuration(first)}
-    result["command"] = COMMAND
-    (student,) = (row.run for row in rows(data, ["MM"]))
-    result["students"] = {"size": student.profile.size, "recipe": student.recipe.name}
-    store(result, FILE)
-    return result
-
-
-def held(first: Run) -> dict:
-    """What the file holds, as `collect` made it; no rows if there is none.
-
-    Raises:
-        JswsError: it is broken, or of another configuration than a run's.
-    """
-    if not FILE.is_file():
-        return {"settings": {}, "seeds": []}
-    advice = "move it away first"
-    known = read_json(FILE, "settings", "seeds", "configuration", advice=advice)
-    if not same_configuration(known["configuration"], first):
-        raise JswsError(f"{FILE} is of another configuration: {advice}")
-    return known
-
-
-def entered(known: dict, found: dict, seed: int) -> dict:
-    """Rows that are known, with those that were found, lists of one value, at a seed.
-
-    Raises:
-        JswsError: a row lacks the seeds before.
-    """
-    rows = {
-        name: {k: [*values] for k, values in row.items()} for name, row in known.items()
-    }
-    for name, figures in found.items():
-        for key, values in figures.items():
-            row = rows.setdefault(name, {}).setdefault(key, [])
-            if len(row) < seed:
-                raise JswsError(
-                    f"{FILE} has no seed {len(row)} of {name}: measure that first"
-                )
-            row[seed : seed + 1] = values
-    order = [*TABLE, *AGAIN, *(f"{name}_mirror" for name in (*TABLE, *AGAIN))]
-    return {name: rows[name] for name in sorted(rows, key=order.index)}
+    profile = scale(open_data(given))
+    rows = plan(profile, RECIPE, seeds=seeds, settings=settings)
+    for seed in seeds if {"M", "2S"} <= {row.name for row in rows} else ():
+        start = Run("M", profile, RECIPE, seed).weights
+        rows.append(Row("2S_from_M", Run("2S", profile, RECIPE, seed, teacher=start)))
+    words = [*settings, "--seeds", ",".join(map(str, seeds))]
+    made = {"command": " ".join([COMMAND, *words])}
+    store(made | collect(rows, run_all(rows, 1), 1), FILE)
 
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("data", type=Path, metavar="DATA")
-    parser.add_argument("rows", nargs="*", metavar="ROW", help=", ".join(ROWS))
-    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("settings", nargs="*", metavar="SETTING", help=", ".join(SETTINGS))
+    parser.add_argument("--seeds", default="0", help="separated by commas")
     asked = parser.parse_args()
-    if unknown := {*asked.rows} - {*ROWS}:
-        parser.error(f"there is no row {unknown.pop()}; choose from {', '.join(ROWS)}")
-    photographs(asked.data, asked.rows or ROWS, seed=asked.seed)
+    if unknown := {*asked.settings} - {*SETTINGS}:
+        known = ", ".join(SETTINGS)
+        parser.error(f"there is no setting {unknown.pop()}; choose from {known}")
+    numbers = [*map(int, asked.seeds.split(","))]
+    photographs(asked.data, asked.settings or tuple(SETTINGS), numbers)

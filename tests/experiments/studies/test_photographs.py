@@ -1,7 +1,7 @@
 """Photographs of a few categories: a network with as many outputs, and its rows."""
 
 import json
-from functools import partial
+import shutil
 
 import numpy as np
 import pytest
@@ -10,8 +10,10 @@ from PIL import Image
 from data_utils.categories import all_labels, categories
 from data_utils.errors import JswsError
 from data_utils.voc import VOC_CLASSES, VOID, read_ids
+from jsws_lib.config import PROFILES, get_recipe
+from jsws_lib.engine.runs import Run
 from jsws_lib.experiments.studies import photographs
-from jsws_lib.experiments.studies.photographs import ROWS, SIZES, entered, present, rows
+from jsws_lib.experiments.studies.photographs import SIZE, present
 
 
 @pytest.fixture
@@ -53,58 +55,45 @@ def test_a_mask_of_something_else_is_refused(few, tmp_path):
     assert not (tmp_path / "six").exists()
 
 
-def test_students_learn_from_this_seeds_teachers(tmp_path):
-    found = {row.name: row.run for row in rows(tmp_path, seed=1)}
-    assert sorted(found) == sorted(ROWS) and {run.seed for run in found.values()} == {1}
-    for name, run in found.items():
-        assert run.profile.size == SIZES[run.plan.stage - 1]
-        teacher = run.plan.teacher and found[run.plan.teacher].weights
-        assert run.teacher == teacher, name
-
-
-def test_rows_are_entered_by_seed_and_nothing_is_lost():
-    held = {"S": {"miou": [0.1]}, "2S": {"mae": [0.2]}}
-    found = {"M_mirror": {"miou": [0.6]}, "M": {"miou": [0.5]}, "S": {"miou": [0.3]}}
-    rows = entered(held, found, 0)
-    assert [*rows] == ["S", "M", "2S", "M_mirror"]
-    assert rows["S"] == {"miou": [0.3]} and rows["2S"] == {"mae": [0.2]}
-    assert held["S"] == {"miou": [0.1]}
-    again = entered(rows, {"S": {"miou": [0.4]}}, 1)
-    assert again["S"] == {"miou": [0.3, 0.4]} and again["M"] == {"miou": [0.5]}
-    with pytest.raises(JswsError, match="has no seed 0 of MM: measure that first"):
-        entered(rows, {"MM": {"miou": [0.4]}}, 1)
-
-
-@pytest.fixture
-def trained(monkeypatch, tmp_path):
-    """Rows that are trained and measured at once, each worth its seed."""
+def test_a_file_names_its_command_and_rows(few, tmp_path, monkeypatch):
+    voc, *_ = few
+    given, known = tmp_path / "given", {"miou": 0.5, "seconds": 1.0}
+    given.mkdir()
+    (given / "VOC2012").symlink_to(voc)
+    test = given / "ECSSD"
+    shutil.copytree(voc.parents[1] / "ECSSD", test)
+    (test / "train.txt").write_text("mini_300001\n")
+    (test / "test.txt").write_text("mini_300002\n")
+    monkeypatch.setattr(photographs, "DATA", tmp_path / "few")
     monkeypatch.setattr(photographs, "FILE", tmp_path / "photographs.json")
-    monkeypatch.setattr(photographs, "open_data", lambda given: given)
-    monkeypatch.setattr(photographs, "run_all", lambda rows, jobs: rows)
 
-    def collect(rows, *_):
-        seed = rows[0].run.seed
-        found = {row.name: {"miou": [seed / 10], "seconds": [1]} for row in rows}
-        return {"settings": found, "seeds": [seed]}
+    def run_all(rows, jobs):
+        cam = {"S": {"S_cam": {"miou": 0.4}}}
+        return {row: known | {"read_outs": cam.get(row.name, {})} for row in rows}
 
-    monkeypatch.setattr(photographs, "collect", collect)
-    monkeypatch.setattr(
-        photographs, "mirrored", lambda row: {f"{row.name}_mirror": {"miou": 0.5}}
-    )
-    return partial(photographs.photographs, tmp_path)
+    monkeypatch.setattr(photographs, "run_all", run_all)
+    photographs.photographs(given, ["S", "2S", "MM"], [0, 1])
+    result = json.loads(photographs.FILE.read_text())
+    assert result["command"] == f"{photographs.COMMAND} S 2S MM --seeds 0,1"
+    assert [*result["settings"]] == [
+        "S",
+        "M",
+        "MM",
+        "2S",
+        "S_cam",
+        "2S_from_M",
+    ]  # M teaches
+    assert result["settings"]["MM"]["miou"] == [0.5, 0.5]
+    kept = result["configuration"]
+    assert kept["profile"]["size"] == SIZE and kept["recipe"]["mirror"]
+    assert not kept["profile"]["validate_every"]  # val is not looked at before the end
 
 
-def test_a_file_keeps_what_was_not_asked_for(trained, monkeypatch):
-    trained(["S", "MM"])
-    result = trained(["S"], seed=1)
-    assert result == json.loads(photographs.FILE.read_text())
-    assert result["seeds"] == [0, 1] and result["recipe"] == "steady+stage1_stride=16"
-    wanted = {"S": [0.0, 0.1], "MM": [0.0], "S_mirror": [0.5, 0.5]}  # MM is, as it is
-    assert {name: row["miou"] for name, row in result["settings"].items()} == wanted
-    monkeypatch.setattr(photographs, "run_all", None)  # nothing is trained in vain
-    with pytest.raises(JswsError, match="has no seed 0 of M: measure that first"):
-        trained(["M"], seed=1)
-    monkeypatch.setattr(photographs, "STEPS", (1, 1))
-    with pytest.raises(JswsError, match="photographs.json is of another configuration"):
-        trained(["M"])
-    assert result == json.loads(photographs.FILE.read_text())
+def test_a_teacher_is_the_one_that_is_read_plainly():
+    """`mirror` and stage 2's stride are no part of what stage 1 learns."""
+    profile, seen = PROFILES["mini"], []
+    for changes in ({}, {"mirror": True, "stage2_stride": 16}):
+        recipe = get_recipe("steady", **changes)
+        seen.append([Run(name, profile, recipe).name for name in ("M", "MM")])
+    (m, mm), (same, other) = seen
+    assert m == same and mm != other
