@@ -1,4 +1,4 @@
-"""The whole method on one page: `python train.py`, some ten minutes on two cores.
+"""The whole method, called on one page: `python train.py`, some ten minutes on two cores.
 
 Each line calls the file of jsws_lib/ that is its idea; `jsws` in a terminal does the same
 with resume points, several processes and results on disk.

@@ -93,7 +93,7 @@ def class_loss(
     Args:
         out: SSNet's output on images of D_c.
         labels: t, (B, C) float multi-hot.
-        reading, share: see `EVIDENCE`.
+        reading, share: see `EVIDENCE`; training passes those of its recipe.
     """
     log_t = class_evidence(out, reading=reading, share=share)
     return -(labels * log_t.yes + (1 - labels) * log_t.no).sum(1).mean()

@@ -69,7 +69,7 @@ def train(
             batch = [next(stream) for stream in streams]  # of D_c, of D_s
             optimizer.zero_grad()
             values = {}
-            for one in batch:
+            for one in batch:  # `Loop`: sum(objective(one).values()).backward()
                 values |= loop.backward(objective, one, last=one is batch[-1])
             if not all(map(math.isfinite, values.values())):
                 loop.stop(step, values, sets, batch)  # the weights are still whole
