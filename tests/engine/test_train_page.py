@@ -21,6 +21,7 @@ def page(root):
 
 def test_it_trains_what_the_command_line_trains(page, tiny, tmp_path, monkeypatch):
     monkeypatch.setattr(runs, "shipped", None)  # nothing that is shipped is taken
+    monkeypatch.setenv("JSWS_RUNS", str(tmp_path / "runs"))  # nor what lies in the copy
     seen = {}
 
     def evaluated(net, **how):
