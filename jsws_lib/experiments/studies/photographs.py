@@ -24,7 +24,8 @@ from data_utils.pictures import read_class_mask, renumbering
 from data_utils.real.adopt import adopt
 from data_utils.voc import VOID, read_ids
 from jsws_lib.config import ROOT, SETTINGS, Profile, get_profile, get_recipe
-from jsws_lib.experiments.ablation import RESULTS, collect, plan, run_all, store
+from jsws_lib.engine.runs import Run
+from jsws_lib.experiments.ablation import RESULTS, Row, collect, plan, run_all, store
 
 FILE = RESULTS / "photographs.json"
 COMMAND = "python -m jsws_lib.experiments.studies.photographs DATA"
@@ -107,12 +108,17 @@ def photographs(given: Path, settings: Sequence[str], seeds: Sequence[int]):
 
     Args:
         given: folder with VOC2012 and ECSSD.
-        settings, seeds: as `plan` takes them; the file holds no others.
+        settings, seeds: as `plan` takes them; the file holds no others, but for 2S from
+            M's backbone beside M and 2S.
 
     Raises:
         JswsError: data are missing or broken.
     """
-    rows = plan(scale(open_data(given)), RECIPE, seeds=seeds, settings=settings)
+    profile = scale(open_data(given))
+    rows = plan(profile, RECIPE, seeds=seeds, settings=settings)
+    for seed in seeds if {"M", "2S"} <= {row.name for row in rows} else ():
+        start = Run("M", profile, RECIPE, seed).weights
+        rows.append(Row("2S_from_M", Run("2S", profile, RECIPE, seed, teacher=start)))
     words = [*settings, "--seeds", ",".join(map(str, seeds))]
     made = {"command": " ".join([COMMAND, *words])}
     store(made | collect(rows, run_all(rows, 1), 1), FILE)

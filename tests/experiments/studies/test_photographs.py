@@ -75,7 +75,7 @@ def test_a_file_names_its_command_and_rows(few, tmp_path, monkeypatch):
     photographs.photographs(given, ["S", "2S", "MM"], [0, 1])
     result = json.loads(photographs.FILE.read_text())
     assert result["command"] == f"{photographs.COMMAND} S 2S MM --seeds 0,1"
-    assert [*result["settings"]] == ["S", "M", "MM", "2S", "S_cam"]  # M teaches
+    assert [*result["settings"]] == ["S", "M", "MM", "2S", "S_cam", "2S_from_M"]
     assert result["settings"]["MM"]["miou"] == [0.5, 0.5]
     kept = result["configuration"]
     assert kept["profile"]["size"] == SIZE and kept["recipe"]["mirror"]
