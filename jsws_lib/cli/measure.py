@@ -110,6 +110,7 @@ def evaluate_network(
 
     p, r = asked.settings(*([f"crf={crf}"] if crf else []))
     net, story = network(checkpoint)
+    net.mirror |= r.mirror  # asked for here, or by the recipe it was trained under
     setting, known = story["setting"], story["categories"]
     sets = _test_sets(test_sets, p) if test_sets else {"": p}
     if "L_s1" not in SETTINGS[setting].losses:

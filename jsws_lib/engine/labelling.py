@@ -58,7 +58,7 @@ def _digest(net) -> str:
 def _claim(out: Path, net, *, profile: Profile, recipe: Recipe):
     """Note whose labels a folder holds; refuse one that holds another network's."""
     rule = (net.size, recipe.suppress, recipe.crf, profile.crf_scale)
-    rule += ("mirror",) * net.mirror
+    rule += ("mirror",) * recipe.mirror
     data = class_digest(profile.data, profile.voc, profile.train_list, contents=True)
     source = f"{_digest(net)}\n{rule}\n{data}\n"
     if _noted(out) != source.splitlines() and any(out.glob("*.png")):
@@ -138,7 +138,7 @@ def make_pseudo_labels(
 
     Args:
         net: SSNet-1 in evaluation mode.
-        profile, recipe: data, CRF preset, suppression rule.
+        profile, recipe: data; CRF preset, suppression rule, `mirror`, which it keeps.
         out: folder; every file in it is whole.
         workers: CRF processes; default one per core, 0 for none.
 
@@ -150,6 +150,7 @@ def make_pseudo_labels(
             or CRF.
     """
     out.mkdir(parents=True, exist_ok=True)
+    net.mirror = recipe.mirror  # as is asked for here, whatever it was trained under
     voc, ids, labels = _labelled(profile)
     if is_main():
         _claim(out, net, profile=profile, recipe=recipe)

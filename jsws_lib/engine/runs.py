@@ -346,7 +346,6 @@ def _teacher_and_labels(run: Run, use_shipped: bool) -> tuple[SSNet, Path | None
         if run.recipe.stage2_init == "ssnet1":  # its features are taken over
             expect["backbone"] = run.profile.backbone
         teacher, _ = load_ssnet(run.teacher, expect=expect, device=pick_device())
-        teacher.mirror = run.recipe.mirror  # its labels, too, are a use
         if not run.plan.teacher:
             return teacher, None
         where = run.folder / "pseudo_labels"

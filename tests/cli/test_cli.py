@@ -121,7 +121,11 @@ def test_from_data_to_figures(jsws, mini_data, tmp_path, monkeypatch):
     done = jsws("train stage2", short, "--data", data, *given, "--out", two)
     assert "L_s2" in done.out, done.err
 
-    direct = json.loads(jsws("evaluate network --json --checkpoint", second).out)
+    measure = "evaluate network --json --checkpoint", second
+    direct, mirrored = (
+        json.loads(jsws(*measure, *more).out) for more in ((), ("--set mirror=true",))
+    )
+    assert direct["mae"] != mirrored["mae"]  # what is asked for is done
     assert direct["setting"] == "MM" and {"miou", "mae", "max_f"} <= set(direct)
 
     voc, ecssd = data / "VOCdevkit/VOC2012", data / "ECSSD"

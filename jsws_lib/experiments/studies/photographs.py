@@ -1,6 +1,6 @@
 """Rows of Tables 5 and 6 on real photographs of a few categories, on a CPU.
 
-    python -m jsws_lib.experiments.studies.photographs DATA [SETTING ...] [--seeds 0,1]
+    python -m jsws_lib.experiments.studies.photographs DATA [SETTING ...] [--seeds 0 1]
 
 DATA holds `VOC2012` and `ECSSD`, both in their own layout. The network gets an output for
 each category that occurs in the labels, and for no other: what never occurs could only be
@@ -33,6 +33,7 @@ DATA = ROOT / "build" / "photographs"  # what `present` makes
 # Both stages are wide and coarse: at the same size stride 16 costs a quarter of stride 8,
 # the CRF refines the labels anyway, and a backbone that is dilated once draws no lattice.
 SIZE, STRIDE, STEPS = 224, 16, (1500, 1000)
+RECIPE = get_recipe("steady", stage1_stride=STRIDE, mirror=True, stage2_stride=STRIDE)
 
 
 def present(voc: Path, out: Path) -> Path:
@@ -100,9 +101,6 @@ def scale(data: Path) -> Profile:
     )
 
 
-RECIPE = get_recipe("steady", stage1_stride=STRIDE, mirror=True, stage2_stride=STRIDE)
-
-
 def photographs(given: Path, settings: Sequence[str], seeds: Sequence[int]):
     """Train or load the rows, measure them, and write `results/photographs.json` anew.
 
@@ -119,8 +117,8 @@ def photographs(given: Path, settings: Sequence[str], seeds: Sequence[int]):
     for seed in seeds if {"M", "2S"} <= {row.name for row in rows} else ():
         start = Run("M", profile, RECIPE, seed).weights
         rows.append(Row("2S_from_M", Run("2S", profile, RECIPE, seed, teacher=start)))
-    words = [*settings, "--seeds", ",".join(map(str, seeds))]
-    made = {"command": " ".join([COMMAND, *words])}
+    words = [COMMAND, *settings, "--seeds", *map(str, seeds)]
+    made = {"command": " ".join(words)}
     store(made | collect(rows, run_all(rows, 1), 1), FILE)
 
 
@@ -128,10 +126,9 @@ if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("data", type=Path, metavar="DATA")
     parser.add_argument("settings", nargs="*", metavar="SETTING", help=", ".join(SETTINGS))
-    parser.add_argument("--seeds", default="0", help="separated by commas")
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0])
     asked = parser.parse_args()
     if unknown := {*asked.settings} - {*SETTINGS}:
         known = ", ".join(SETTINGS)
         parser.error(f"there is no setting {unknown.pop()}; choose from {known}")
-    numbers = [*map(int, asked.seeds.split(","))]
-    photographs(asked.data, asked.settings or tuple(SETTINGS), numbers)
+    photographs(asked.data, asked.settings or tuple(SETTINGS), asked.seeds)

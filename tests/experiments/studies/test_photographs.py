@@ -74,7 +74,7 @@ def test_a_file_names_its_command_and_rows(few, tmp_path, monkeypatch):
     monkeypatch.setattr(photographs, "run_all", run_all)
     photographs.photographs(given, ["S", "2S", "MM"], [0, 1])
     result = json.loads(photographs.FILE.read_text())
-    assert result["command"] == f"{photographs.COMMAND} S 2S MM --seeds 0,1"
+    assert result["command"] == f"{photographs.COMMAND} S 2S MM --seeds 0 1"
     assert [*result["settings"]] == ["S", "M", "MM", "2S", "S_cam", "2S_from_M"]
     assert result["settings"]["MM"]["miou"] == [0.5, 0.5]
     kept = result["configuration"]
@@ -82,7 +82,7 @@ def test_a_file_names_its_command_and_rows(few, tmp_path, monkeypatch):
     assert not kept["profile"]["validate_every"]  # val is not looked at before the end
 
 
-def test_a_teacher_is_the_one_that_is_read_plainly():
+def test_a_mirrored_recipe_shares_its_teachers():
     """`mirror` and stage 2's stride are no part of what stage 1 learns."""
     profile, seen = PROFILES["mini"], []
     for changes in ({}, {"mirror": True, "stage2_stride": 16}):
