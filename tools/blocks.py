@@ -20,7 +20,6 @@ from data_utils.errors import JswsError
 from data_utils.files import write_bytes
 from jsws_lib.cli import settings
 from jsws_lib.config import ROOT, SETTINGS
-from jsws_lib.experiments import memory
 from jsws_lib.experiments.claims import claims_table
 from jsws_lib.experiments.results import (
     PUBLISHED,
@@ -219,7 +218,6 @@ BLOCKS: dict[str, Callable[[], str]] = {
     "sam_trials": sam_trials,
     "trials": trials,
     "settings": fields,
-    "memory": lambda: memory.table(_read("memory")),
     "speed": speed_page,
 }
 

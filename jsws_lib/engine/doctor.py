@@ -21,7 +21,7 @@ from jsws_lib.config import ROOT
 
 MINIMUM_PYTHON = (3, 11)
 DISK_NEEDED = 2.0  # GB: embedded data, runs and the built course, with room to spare
-MEMORY_NEEDED = 2.0  # GB: a notebook with PyTorch and the embedded data, beside a step
+MEMORY_NEEDED = 2.0  # GB: a notebook with PyTorch and the embedded data
 SHARED_NEEDED = 0.5  # GB of /dev/shm, through which loader processes hand over batches
 SHARED = Path("/dev/shm")
 GB = 1e9
@@ -92,11 +92,7 @@ def _gpu() -> str:
         with _mended_by(fix, f"{card}, driver {driver}: "):  # an unknown architecture
             torch.ones(2, device="cuda").sum().item()
         memory = torch.cuda.get_device_properties(0).total_memory / GB
-        found = f"{card}, {memory:.0f} GB, driver {driver}, CUDA {torch.version.cuda}"
-        name, step = _step()
-        little = f"{found}; a step of the profile {name} takes {step:.1f} GB"
-        _need(step <= memory, little, "jsws train ... --set accumulate=auto")
-        return found
+        return f"{card}, {memory:.0f} GB, driver {driver}, CUDA {torch.version.cuda}"
     wants = f"CUDA {torch.version.cuda}" if torch.version.cuda else "no CUDA at all"
     apart = f"driver {driver}, but torch {torch.__version__} is built for {wants} and "
     fix = "update the driver, or install the torch build that fits it: "
@@ -116,23 +112,11 @@ def _driver() -> str:
     return (done.stdout.splitlines() or ["of unknown version"])[0].strip()
 
 
-def _step() -> tuple[str, float]:
-    """The profile in use, and the GB that was measured for its step."""
-    name = os.environ.get("JSWS_PROFILE") or "mini"
-    file = ROOT / "results" / "memory.json"
-    if not file.is_file():
-        return name, 0.0
-    stages = json.loads(file.read_text(encoding="utf-8"))["profiles"].get(name, {})
-    return name, max((stage["step"] for stage in stages.values()), default=0) / GB
-
-
 def _memory() -> str:
     free = importlib.import_module("psutil").virtual_memory().available / GB
-    found, (name, step) = f"{free:.1f} GB free", _step()
-    on_card = importlib.import_module("torch").cuda.is_available()
-    needed = MEMORY_NEEDED + (0 if on_card else step)
-    fix = f"close other programs: the profile {name} takes {needed:.1f} GB"
-    _need(free >= needed, found, fix)
+    found = f"{free:.1f} GB free"
+    fix = f"close other programs: the course takes {MEMORY_NEEDED:.0f} GB"
+    _need(free >= MEMORY_NEEDED, found, fix)
     if not SHARED.is_dir():
         return found
     shared = shutil.disk_usage(SHARED).free / GB

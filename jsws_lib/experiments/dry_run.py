@@ -28,12 +28,13 @@ from jsws_lib.engine.look import LIMIT
 from jsws_lib.engine.loop import RunLoop
 from jsws_lib.engine.runs import Run, runs_root
 from jsws_lib.experiments.ablation import Row, default_jobs, measured
-from jsws_lib.experiments.memory import GB, random_network
+from jsws_lib.experiments.memory import random_network
 from jsws_lib.inference import predict
 from jsws_lib.pseudo_labels import pseudo_label
 from jsws_lib.ssnet import SSNet
 from jsws_lib.training import train
 
+GB = 1e9
 TIMED = 2  # steps, after those that warm up
 SAMPLE = 5  # files of each folder that are opened
 

@@ -109,25 +109,11 @@ def test_a_gpu_that_torch_cannot_use_and_none(gpu, monkeypatch):
         finds("GPU", Status.WARN, words, "--torch-backend=auto")
 
 
-def test_a_gpu_too_small_for_a_profile_and_one_too_new_for_torch(gpu, monkeypatch):
+def test_a_gpu_that_works_and_one_too_new_for_torch(gpu, monkeypatch):
     gpu("570.2", torch_can=True)
     finds("GPU", Status.OK, "A card, 24 GB, driver 570.2, CUDA 12.8")
-    monkeypatch.setattr(doctor, "_step", lambda: ("paper", 30.0))
-    finds("GPU", Status.WARN, "profile paper takes 30.0 GB", "--set accumulate=auto")
     gpu("570.2", torch_can=True, error="no kernel image\nmore")
     finds("GPU", Status.FAIL, "A card, driver 570.2: no kernel image", "JSWS_DEVICE=cpu")
-
-
-def test_the_step_is_the_measured_one_of_the_profile(monkeypatch, tmp_path):
-    monkeypatch.setattr(doctor, "ROOT", tmp_path)
-    monkeypatch.setenv("JSWS_PROFILE", "paper")
-    assert doctor._step() == ("paper", 0.0)
-    (tmp_path / "results").mkdir()
-    rows = {"paper": {"1": {"step": 12e9}, "2": {"step": 13e9}}}
-    (tmp_path / "results/memory.json").write_text(json.dumps({"profiles": rows}))
-    assert doctor._step() == ("paper", 13.0)
-    monkeypatch.delenv("JSWS_PROFILE")
-    assert doctor._step() == ("mini", 0.0)
 
 
 # --- CRF, fonts, widgets -----------------------------------------------------------------
@@ -195,11 +181,8 @@ def test_little_memory_or_disk(monkeypatch, tmp_path):
     finds("disk", Status.WARN, "0.1 GB free")
     free(12e9)
     finds("memory", Status.OK)
-    monkeypatch.setattr("torch.cuda.is_available", lambda: False)
-    monkeypatch.setattr(doctor, "_step", lambda: ("paper", 12.4))
-    finds("memory", Status.WARN, "12.0 GB free", "profile paper takes 14.4 GB")
-    monkeypatch.setattr("torch.cuda.is_available", lambda: True)
-    finds("memory", Status.OK)  # the step is the card's
+    free(1.5e9)
+    finds("memory", Status.WARN, "1.5 GB free", "the course takes 2 GB")
 
 
 def test_data(monkeypatch, tmp_path):
