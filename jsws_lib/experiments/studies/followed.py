@@ -1,16 +1,54 @@
 """Measures over the steps of a training: rows of a results file, bands and a table."""
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 
 import matplotlib.pyplot as plt
 import numpy as np
 from matplotlib.figure import Figure
 
-from data_utils.files import write_bytes
 from jsws_lib.engine.devices import versions
+from jsws_lib.experiments.ablation import store
 from jsws_lib.experiments.results import markdown
+from jsws_lib.ssnet import SSNet
+from jsws_lib.training import Loop
+
+
+class Following(Loop):
+    """A plain loop of L_c + L_s1 that measures the network, at first and every few steps.
+
+    Args:
+        every: so many steps lie between two measures.
+        measure: gets the network in evaluation mode and returns figures by name.
+
+    Its `rows` hold `step`, the figures, and the means of `L_c` and `L_s1` since the row
+    before.
+    """
+
+    def __init__(self, every: int, measure: Callable[[SSNet], dict[str, float]]):
+        super().__init__()
+        self.every, self.measure, self.rows = every, measure, []
+
+    def place(self, net, profile, losses):
+        """See `Loop`."""
+        self._note(net)
+        super().place(net, profile, losses)
+
+    def after_step(self, net, record):
+        """See `Loop`."""
+        super().after_step(net, record)
+        if self.done % self.every == 0:
+            self._note(net)
+
+    def _note(self, net: SSNet):
+        net.eval()
+        row = {"step": self.done, **self.measure(net)}
+        for name in ("L_c", "L_s1") if self.done else ():
+            values = [record[name] for record in self.history[-self.every :]]
+            row[name] = round(float(np.mean(values)), 5)
+        self.rows.append(row)
+        net.train()
 
 
 def known(file: Path) -> list[dict]:
@@ -18,10 +56,32 @@ def known(file: Path) -> list[dict]:
     return json.loads(file.read_text())["rows"] if file.is_file() else []
 
 
-def append(file: Path, *rows: dict, words: str):
-    """Add rows to a results file, under `words` and the versions in use."""
-    result = {"words": words, "versions": versions(), "rows": [*known(file), *rows]}
-    write_bytes(file, (json.dumps(result, indent=1) + "\n").encode())
+def complete(
+    file: Path,
+    by: str,
+    runs: Iterable[tuple[str, int]],
+    follow: Callable[[str, int], list[dict]],
+    *,
+    words: str,
+) -> list[dict]:
+    """Follow each run of which a results file has no row yet; it is written at once.
+
+    Args:
+        file: under `results/`.
+        by: key of a run's name in the rows.
+        runs: name and seed of each.
+        follow: makes the rows of a name and a seed, without the two.
+        words: what the file says of itself, beside the versions in use.
+
+    Returns:
+        all rows of the file.
+    """
+    rows = known(file)
+    for name, seed in runs:
+        if all((row[by], row["seed"]) != (name, seed) for row in rows):
+            rows += [{by: name, "seed": seed, **row} for row in follow(name, seed)]
+            store({"words": words, "versions": versions(), "rows": rows}, file)
+    return rows
 
 
 def chart(

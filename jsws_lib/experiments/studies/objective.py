@@ -163,10 +163,6 @@ def measure_objective(profile: Profile) -> dict:
             | {"total": [row["total"] for row in rows]}
             for rows in by_area
         ],
-        "closed_forms": {
-            name: [round(form(a), 4) for a in AREAS]
-            for name, (_, form) in CLOSED_FORMS.items()
-        },
     }
 
 
@@ -205,9 +201,9 @@ def objective_chart(result: dict) -> Figure:
         if curve["saliency_reading"] == "bce" and name in colours:
             ax.plot(result["areas"], curve["total"], color=colours[name])
     for name, colour in colours.items():
-        form = result["closed_forms"][name]
-        label = f"{name}: {CLOSED_FORMS[name][0]}"
-        axes[0].plot(result["areas"], form, ".", color=colour, label=label)
+        words, form = CLOSED_FORMS[name]
+        label, values = f"{name}: {words}", [form(a) for a in result["areas"]]
+        axes[0].plot(result["areas"], values, ".", color=colour, label=label)
         axes[-1].plot([], color=colour, label=name)
     for name, ax in panels.items():
         ax.set(title=f"Eq. 2: {name}", xlabel="area a of the object", ylim=(-0.1, 8.4))

@@ -1,4 +1,4 @@
-"""Trials of the SAM: what they change is what they say, and a row is written once."""
+"""Trials of the SAM: what they change is what they say."""
 
 import json
 
@@ -7,29 +7,22 @@ import torch
 from helpers import network
 
 from jsws_lib.experiments.studies import sam_trials
-from jsws_lib.experiments.studies.sam_trials import StandardisedSAM, Trial, top_probs
+from jsws_lib.experiments.studies.sam_trials import StandardisedSAM, top_probs
 from jsws_lib.losses import mean_probs
 
-CHANGES = {
-    "late_evidence": "odds",
-    "late_from": 1,
-    "late_mix": 0.5,
-    "sam_norm": True,
-    "sam_decay": 30.0,
-    "sam_rate": 0.5,
-}
 
+def test_a_trial_switches_on_the_way_and_its_row_holds_what_v_adds(tiny, monkeypatch):
+    shares = []
 
-def test_a_row_is_written_once_and_holds_what_v_adds(tiny, tmp_path, monkeypatch):
-    monkeypatch.setattr(sam_trials, "get_profile", lambda _: tiny)
-    trial = Trial("all", 2, CHANGES, "it runs", student=True)
-    file = tmp_path / "trials.json"
-    sam_trials.main([trial], file)
-    sam_trials.main([trial], file)
-    (row,) = json.loads(file.read_text())["rows"]
-    assert (row["trial"], row["steps"], row["changes"]) == ("all", 2, CHANGES)
-    assert set(row["loss"]) == {"L_c", "L_s1"}
-    names = {"miou", "max_f", "max_f_no_sam", "max_f_best_v", "recall_beside"}
+    def counted(out, share):
+        shares.append(share)
+        return top_probs(out, share)
+
+    monkeypatch.setattr(sam_trials, "top_probs", counted)
+    monkeypatch.setitem(sam_trials.CHANGES, "late_from", 1)
+    (row,) = sam_trials.run_trial(sam_trials.STUDENT, 0, tiny)
+    assert row["steps"] == 4 and shares == 3 * [0.05]
+    names = {"miou", "iou_background", "max_f", "max_f_no_sam", "max_f_best_v"}
     for found in (row, row["student"]):
         gap = found["v_salient"] - found["v_beside"]
         assert found["v_gap"] == pytest.approx(gap, abs=2e-5)
@@ -65,9 +58,9 @@ def test_the_best_positions_alone_are_the_paper_s_mean_at_share_one():
     assert found.yes[0, 0] < -19 and found.no[0, 2] < -19
 
 
-def test_each_stored_trial_of_this_file_is_the_one_that_stands_there():
+def test_each_trial_of_this_file_is_stored_as_it_stands_there():
     """Rows are not run again, so a trial that is changed needs another name."""
     rows = json.loads(sam_trials.FILE.read_text())["rows"]
     stored = {(r["trial"], r["seed"]): (r["steps"], r["changes"]) for r in rows}
     for trial in sam_trials.TRIALS:
-        assert stored[trial.name, trial.seed] == (trial.steps, trial.changes)
+        assert stored[trial] == (1200, sam_trials.CHANGES)

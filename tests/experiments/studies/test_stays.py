@@ -29,23 +29,6 @@ def test_the_literal_loss_leaves_what_is_right(scenes):
     assert lost["literal"] > lost["steady"] + 0.01, lost
 
 
-def test_what_is_there_is_not_done_again(tiny, tmp_path, monkeypatch):
-    asked = []
-
-    def follow(reading, seed, profile, *, steps):
-        asked.append((reading, seed))
-        step = {"reading": reading, "seed": seed, "miou": 0.5}
-        step |= {"iou_background": 0.9, "mae": 0.1}
-        return [{**step, "step": k} for k in (0, steps)]
-
-    monkeypatch.setattr(stays, "follow", follow)
-    file = tmp_path / "stays.json"
-    stays.stays([0], tiny, file=file, steps=2)
-    rows = stays.stays([0, 1], tiny, file=file, steps=2)
-    assert asked == [(reading, seed) for seed in (0, 1) for reading in stays.READINGS]
-    assert json.loads(file.read_text())["rows"] == rows
-
-
 def test_the_stored_rows_say_so(root):
     rows = json.loads((root / "results/stays.json").read_text())["rows"]
     miou = {(row["reading"], row["seed"], row["step"]): row["miou"] for row in rows}
