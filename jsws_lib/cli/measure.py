@@ -363,8 +363,7 @@ def compare(
     *,
     table: Annotated[int, {"min": 1, "max": 6}],
     on: str | None = None,
-    format: Literal["markdown", "terminal", "latex", "html"] = "markdown",
-    figure: Figure = None,
+    format: Literal["markdown", "latex"] = "markdown",
 ):
     """Put results beside a table of the paper, with the table's own faults noted.
 
@@ -380,10 +379,6 @@ def compare(
     results = [paper_tables.read(file) for file in files]
     made = paper_tables.beside(table, results, on=on)
     say(getattr(made, format)())
-    if figure:
-        from jsws_lib.experiments.pages import save_figure
-
-        save_figure(paper_tables.chart(made), figure)
 
 
 def submit(*, pred: Pred, out: Path, data: Data = None, voc: Voc = None):
