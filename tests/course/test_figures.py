@@ -158,14 +158,13 @@ def test_figures_of_the_losses_show_maps_shares_and_steps(ax):
     assert heights == [*steps["L_c"], *steps["L_s1"]]
 
 
-def test_scores_show_every_run_and_say_what_was_not_measured(ax):
-    one = {"v_salient": [0.4], "v_not_salient": [0.3], "gain": []}
+def test_scores_show_every_run(ax):
+    one = {"v_salient": [0.4], "v_not_salient": [0.3], "gain": [2]}
     two = {"v_salient": [1, 0.9], "v_not_salient": [0.5, 0.6], "gain": [8, -6]}
     fig = plt.figure(figsize=(9, 2), layout="constrained")
     draw_scores(fig, {"one": one, "two": two})
     left, right = fig.axes
     runs = [(list(line.get_xdata()), list(line.get_ydata())) for line in left.lines]
     assert runs[-2:] == [([1, 0.9], [1, 1]), ([0.5, 0.6], [1, 1])]
-    assert [list(line.get_xdata()) for line in right.lines] == [[8, -6], [0, 0]]
-    ((words, at),) = ((text.get_text(), text.xy) for text in right.texts)
-    assert (words, at) == ("not measured", (0, 0))
+    gains = [(list(line.get_xdata()), list(line.get_ydata())) for line in right.lines]
+    assert gains[:2] == [([2], [0]), ([8, -6], [1, 1])]

@@ -49,25 +49,22 @@ def draw_scores(fig: Figure, trainings: dict[str, dict]):
     """Two panels: mean v by role in each training, and what v adds to max F.
 
     Args:
-        trainings: name -> lists of one number a run: `v_salient`, `v_not_salient`, and
-            where it was measured `gain`, thousandths of max F that v adds.
+        trainings: name -> lists of one number a run: `v_salient`, `v_not_salient`
+            and `gain`, thousandths of max F that v adds.
     """
     left, right = fig.subplots(1, 2, sharey=True)
     looks = {"v_salient": ("o", "a", "salient"), "v_not_salient": ("s", "b", "beside it")}
-    style = {"textcoords": "offset points", "va": "center", "fontsize": 8}
     for row, values in enumerate(trainings.values()):
         for name, (marker, ink, label) in looks.items():
             at, label = [row] * len(values[name]), label if row == 0 else None
             look = {"alpha": 0.7, "clip_on": False, "label": label}
             left.plot(values[name], at, marker, color=INK[ink], **look)
-        if gain := values.get("gain"):
-            right.plot(gain, [row] * len(gain), "D", color=INK["c"], alpha=0.7)
-        else:
-            right.annotate("not measured", (0, row), (5, 0), color=INK["grey"], **style)
+        gain = values["gain"]
+        right.plot(gain, [row] * len(gain), "D", color=INK["c"], alpha=0.7)
     left.set_yticks(range(len(trainings)), trainings)
     left.set(xlim=(0, 1), xlabel="mean $v$")
     left.set_ylim(len(trainings) - 0.5, -0.5)
-    left.legend(frameon=False, fontsize=8, loc="center left")
+    left.legend(frameon=False, fontsize=8, loc="upper left")
     right.axvline(0, color="black", lw=0.8)
     right.set(xlabel="thousandths of max $F$ added by $v$, against $v=1$")
     for ax in (left, right):
