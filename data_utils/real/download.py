@@ -110,14 +110,11 @@ def missing(source: Source, root: Path | str) -> list[str]:
     return words
 
 
-def download(
-    source: Source, root: Path | str, *, given: Path | str | None = None, keep: bool = False
-) -> bool:
+def download(source: Source, root: Path | str, *, given: Path | str | None = None) -> bool:
     """Bring one data set under the data root.
 
     Args:
         given: an archive that was fetched already, or the folder that holds it.
-        keep: leave the archives in `<root>/.downloads`.
 
     Returns:
         False if nothing was to do.
@@ -156,7 +153,7 @@ def download(
         )
     _finish(source, root)
     for _, path in fetched:
-        if not keep and path.parent == inbox:
+        if path.parent == inbox:
             path.unlink()
     if not any(inbox.iterdir()):
         inbox.rmdir()

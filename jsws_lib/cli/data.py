@@ -7,22 +7,19 @@ from pathlib import Path
 import typer
 
 from data_utils.errors import JswsError
-from jsws_lib.cli.options import Cores, Data, Json, Pixels, Seed, Voc, command, say
+from jsws_lib.cli.options import Data, Json, command, say
 from jsws_lib.config import PROFILES, get_profile
 
 app = typer.Typer(no_args_is_help=True, help="Make or inspect data sets.")
 
 
 @command(app, "download")
-def download_sets(
-    names: list[str], *, data: Data = None, from_: Path | None = None, keep: bool = False
-):
+def download_sets(names: list[str], *, data: Data = None, from_: Path | None = None):
     """Fetch real data sets: resumed, verified, unpacked where the profiles look.
 
     Args:
         names: data sets; see `jsws data list`.
         from_: an archive that was fetched already, or the folder that holds it.
-        keep: do not delete the archives.
     """
     from data_utils.real.download import download, sources
 
@@ -37,11 +34,9 @@ def download_sets(
         one = known[name]
         say(f"{name}: {one.title}\n  licence: {one.licence}\n  cite: {one.cite}")
         try:
-            new = download(one, root, given=from_, keep=keep)
+            new = download(one, root, given=from_)
             say(f"  {'is now' if new else 'is there already'}: {root}")
         except JswsError as error:
-            if len(names) == 1:
-                raise
             failed.append(name)
             say(f"  FAIL: {error}")
     if failed:
@@ -52,31 +47,20 @@ def download_sets(
 
 
 @command(app, "list")
-def list_sets(*, data: Data = None, json_: Json = False):
+def list_sets(*, data: Data = None):
     """List the data sets that can be fetched, and what of them is there."""
     from data_utils.real.download import missing, sources
 
     root = get_profile("paper", data=data).data
-    shown = ("name", "title", "gigabytes", "page", "licence")
-    rows = [
-        {name: getattr(one, name) for name in shown} | {"missing": missing(one, root)}
-        for one in sources().values()
-    ]
-    if json_:
-        return say(json.dumps(rows))
-    for row in rows:
-        state = "; ".join(row["missing"]) or "here"
-        say(f"{row['name']:<10} {row['gigabytes']:>4} GB  {row['title']}: {state}")
+    for one in sources().values():
+        state = "; ".join(missing(one, root)) or "here"
+        say(f"{one.name:<10} {one.gigabytes:>4} GB  {one.title}: {state}")
     say(f"real data sets, looked for under {root}")
 
 
 @command(app, "check")
 def check_sets(
-    *,
-    data: Data = None,
-    voc: Voc = None,
-    pseudo_labels: Path | None = None,
-    json_: Json = False,
+    *, data: Data = None, pseudo_labels: Path | None = None, json_: Json = False
 ):
     """Read every file under the data root: whole, paired, and as published?
 
@@ -85,7 +69,7 @@ def check_sets(
     """
     from data_utils.real.check import check
 
-    p = get_profile("paper", data=data, voc=voc)
+    p = get_profile("paper", data=data)
     verdicts = check(p.data, voc=p.voc, pseudo_labels=pseudo_labels)
     if json_:
         say(json.dumps([{**asdict(v), "state": v.state} for v in verdicts]))
@@ -109,7 +93,6 @@ def adopt_pictures(
     saliency_masks: Path | None = None,
     saliency_images: Path | None = None,
     class_masks: Path | None = None,
-    workers: Cores = None,
 ):
     """Take over your own pictures, labels and saliency masks, with categories of your own.
 
@@ -130,9 +113,7 @@ def adopt_pictures(
     from data_utils.real.adopt import adopt
 
     masks = {"saliency_masks": saliency_masks, "class_masks": class_masks}
-    made = adopt(
-        pictures, labels, out, saliency_images=saliency_images, workers=workers, **masks
-    )
+    made = adopt(pictures, labels, out, saliency_images=saliency_images, **masks)
     say(
         f"{out}: {made.train:,} pictures to train on, {made.val:,} to measure on; "
         f"saliency masks: {made.saliency:,} and {made.saliency_test:,}"
@@ -142,13 +123,7 @@ def adopt_pictures(
 
 
 @command(app, "make-mini")
-def draw_mini(
-    root: Path = PROFILES["mini"].data,
-    *,
-    seed: Seed = 0,
-    size: Pixels = 96,
-    workers: Cores = None,
-):
+def draw_mini(root: Path = PROFILES["mini"].data):
     """Draw the embedded data: VOC, DUTS and ECSSD layouts from OpenMoji drawings.
 
     2,000 + 400 images of the 20 categories, 2,000 + 400 of the saliency sets. Nothing
@@ -156,9 +131,7 @@ def draw_mini(
 
     Args:
         root: folder to make.
-        seed: another seed, other scenes.
-        size: px, side of the images.
     """
     from data_utils.embedded.mini import make_mini
 
-    say(f"embedded data in {make_mini(root, seed=seed, size=size, workers=workers)}")
+    say(f"embedded data in {make_mini(root)}")

@@ -2,18 +2,16 @@
 
 import json
 import os
+import re
 import sys
 import tempfile
-import tomllib
 import traceback
 import warnings
 from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.console import Console
-from rich.markup import escape
-from rich.table import Table
+from tabulate import tabulate
 
 from data_utils.categories import categories
 from data_utils.errors import JswsError, remedy
@@ -21,12 +19,9 @@ from data_utils.parallel import is_main, process_share
 from jsws_lib.cli import data, measure
 from jsws_lib.cli.options import (
     AskedTraining,
-    Cores,
     Count,
     Jobs,
     Json,
-    Maybe,
-    Pixels,
     RunFolder,
     Seed,
     command,
@@ -35,8 +30,8 @@ from jsws_lib.cli.options import (
     printable,
     say,
 )
-from jsws_lib.cli.settings import configured, listing, table
-from jsws_lib.config import ROOT, SETTINGS
+from jsws_lib.cli.settings import listing, table
+from jsws_lib.config import SETTINGS
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -62,27 +57,12 @@ Tracker = Annotated[
 MOST_SEEDS = 1000
 
 
-def _version(asked: bool):
-    if asked:
-        project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
-        say(project["project"]["version"])
-        raise typer.Exit
-
-
-VERSION = {"help": "print the version", "callback": _version, "is_eager": True}
-
-
-@app.callback()
-def jsws(number: Annotated[bool, typer.Option("--version", **VERSION)] = False):
-    """Options of every command."""
-
-
 @command(app)
 def pretrain(
     *,
     images: Count = 16_000,
     epochs: Count = 5,
-    size: Pixels = 64,
+    size: Annotated[int, {"min": 32, "max": 4096}] = 64,
     seed: Seed = 0,
     out: Path | None = None,
 ):
@@ -179,7 +159,7 @@ def pseudo_label(
     checkpoint: Path | None = None,
     out: Path | None = None,
     seed: Seed = 0,
-    processes: Cores = None,
+    processes: Annotated[int | None, {"min": 0, "max": 1024}] = None,
     asked: AskedTraining,
 ):
     """Write a palette PNG per training image: probabilities x labels, CRF, argmax.
@@ -233,7 +213,10 @@ def ablate(
     from jsws_lib.experiments import ablation, results
 
     p, r = asked.settings()
-    chosen = {"seeds": _seed_list(seeds), "settings": _setting_list(settings)}
+    names = settings.split(",") if settings else list(SETTINGS)
+    if not set(names) <= SETTINGS.keys():
+        raise JswsError(f"--settings {settings}: give some of {', '.join(SETTINGS)}")
+    chosen = {"seeds": _seed_list(seeds), "settings": names}
     if dry_run:
         from jsws_lib.experiments.dry_run import describe_plan
 
@@ -242,38 +225,27 @@ def ablate(
         raise typer.Exit(0 if ready else 1)
     file = ablation.ablate(profile=p, recipe=r, jobs=jobs, out=out, **chosen)
     if is_main():
-        _show(file, results.ablation_chart, results.ablation_table)
+        _show(file, results.ablation_table, results.ablation_chart)
 
 
 def _seed_list(text: str) -> list[int]:
-    try:
-        numbers = [int(part) for part in text.split(",")]
-        seeds = numbers if "," in text else list(range(min(numbers[0], MOST_SEEDS + 1)))
-    except ValueError:
-        seeds = []
-    fine = all(0 <= seed < 2**32 for seed in seeds) and len(set(seeds)) == len(seeds)
-    if not fine or not 0 < len(seeds) <= MOST_SEEDS:
+    known = re.fullmatch(r"[0-9]{1,9}(,[0-9]{1,9})*", text)
+    seeds = [int(part) for part in text.split(",")] if known else []
+    if len(seeds) == 1:
+        seeds = list(range(min(seeds[0], MOST_SEEDS + 1)))
+    if not 0 < len(set(seeds)) == len(seeds) <= MOST_SEEDS:
         raise JswsError(
             f"--seeds {text}: give a count such as 3, at most {MOST_SEEDS:,}, or a list "
-            "such as 0,4, each below 2^32"
+            "such as 0,4"
         )
     return seeds
 
 
-def _setting_list(text: str) -> list[str]:
-    chosen = [part.strip() for part in text.split(",")] if text else list(SETTINGS)
-    if unknown := [name for name in chosen if name not in SETTINGS]:
-        known = ", ".join(SETTINGS)
-        raise JswsError(f"unknown setting '{unknown[0]}'; choose from {known}")
-    return chosen
-
-
-def _show(file: Path, chart, *tables):
+def _show(file: Path, table, chart):
     """Draw and print what a file of results holds."""
     result, picture = json.loads(file.read_text()), file.with_suffix(".png")
     chart(result).savefig(picture, dpi=110)
-    say("\n\n".join(table(result) for table in tables))
-    say(f"\nfigures in {file}, chart in {picture}")
+    say(f"{table(result)}\n\nfigures in {file}, chart in {picture}")
 
 
 @command(app)
@@ -283,30 +255,19 @@ def study(*, seed: Seed = 0, jobs: Jobs = None):
     from jsws_lib.experiments.studies.one_change import study as run
 
     file = run(seed=seed, jobs=jobs)
-    say(results.study_table(json.loads(file.read_text())))
-    say(f"\nfigures in {file}")
+    say(f"{results.study_table(json.loads(file.read_text()))}\n\nfigures in {file}")
 
 
 @command(app)
 def bench(
     *,
-    backbone: str = "densenet169",
-    size: Pixels = 256,
-    batch: Maybe = None,
-    large: Maybe = None,
-    times: Count = 3,
-    threads: Maybe = None,
+    threads: Annotated[int | None, {"min": 1, "max": 1024}] = None,
     only: str = "",
     out: Path | None = None,
 ):
     """Time ours against what the released code is known to do, row by row.
 
     Args:
-        backbone: of the rows that run a network.
-        size: px, side of the network's input.
-        batch: images a step from each set; default 2, on a GPU 8.
-        large: the same for one more step; default 8, on a GPU 16.
-        times: runs of each function.
         threads: of the rows that run a network; default: one per core, better 1 on a busy
             machine.
         only: measure again some of data_path,pseudo_labels,training,large_step; default:
@@ -315,11 +276,9 @@ def bench(
     """
     from jsws_lib.experiments import bench, results
 
-    given = {"backbone": backbone, "size": size, "batch": batch, "large": large}
-    configured("paper", "", [f"backbone={backbone}", f"size={size}"])  # or it is refused
     parts = only.split(",") if only else tuple(bench.PARTS)
-    file = bench.bench(**given, times=times, threads=threads, out=out, only=parts)
-    _show(file, results.speed_chart, results.speed_table)
+    file = bench.bench(threads=threads, out=out, only=parts)
+    _show(file, results.speed_table, results.speed_chart)
 
 
 @command(app)
@@ -331,11 +290,8 @@ def settings(*, json_: Json = False):
     """
     if json_:
         return say(json.dumps(listing()))
-    head, *rows = table()
-    shown = Table(*head, box=None)
-    for row in rows:
-        shown.add_row(*map(escape, row))
-    Console().print(shown)
+    widths = (None, None, None, 22, 24, 40)
+    say(tabulate(table(), "firstrow", "plain", maxcolwidths=widths, disable_numparse=True))
 
 
 @command(app)
@@ -357,12 +313,12 @@ def main():
         rank, launched = process_share()  # any of them may fail alone, on its own images
         who += f", process {rank}" if launched > 1 else ""
         app(standalone_mode=True)
-    except JswsError as error:
-        say(f"{who}: {error}", err=True)
-        raise SystemExit(2) from None
-    except OSError as error:  # a full disk, a file where a folder should be
-        place = f"{error.filename}: " if error.filename else ""
-        say(f"{who}: {place}{error.strerror or error}; {remedy(error)}", err=True)
+    except (JswsError, OSError) as error:
+        words = str(error)
+        if isinstance(error, OSError):  # a full disk, a file where a folder should be
+            place = f"{error.filename}: " if error.filename else ""
+            words = f"{place}{error.strerror or error}; {remedy(error)}"
+        say(f"{who}: {words}", err=True)
         raise SystemExit(2) from None
     except Exception as error:
         file = Path(tempfile.gettempdir()) / f"jsws-fault-{os.getpid()}.txt"

@@ -1,6 +1,5 @@
 """The commands of `jsws` that measure, predict, export and compare."""
 
-from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from textwrap import shorten
@@ -11,21 +10,9 @@ import typer
 from data_utils.categories import categories
 from data_utils.errors import JswsError
 from data_utils.files import check_place
-from data_utils.pictures import list_pictures
+from data_utils.pictures import list_pictures, read_image
 from data_utils.voc import VOC_CLASSES, read_ids
-from jsws_lib.cli.options import (
-    Asked,
-    Checkpoint,
-    Cores,
-    Count,
-    Data,
-    Json,
-    Voc,
-    command,
-    echo,
-    network,
-    say,
-)
+from jsws_lib.cli.options import Asked, Checkpoint, Data, Json, command, echo, network, say
 from jsws_lib.config import PROFILES, SETTINGS, Profile, get_profile
 from jsws_lib.crf import CRF_PRESETS
 from jsws_lib.metrics import PROTOCOLS, ConfusionMatrix, SaliencyMeasure
@@ -65,20 +52,14 @@ def _test_sets(names: str, p: Profile) -> dict[str, Profile]:
 
     known = {k: one for k, one in sources().items() if len(one.holds) == 2}
     del known["DUTS-TR"]
-    wanted, sets = names.split(","), {}
-    if names == "all":
-        wanted = [name for name, one in known.items() if not missing(one, p.data)]
-    unknown = [name for name in wanted if name not in known]
-    if unknown or not wanted:
-        what = f"no test set is called {unknown[0]!r}" if unknown else "none is whole"
-        there = f"under {p.data}; there are {', '.join(known)}"
-        raise JswsError(f"--test-sets {names}: {what} {there}")
+    whole = [name for name, one in known.items() if not missing(one, p.data)]
+    wanted, sets = whole if names == "all" else names.split(","), {}
+    if not wanted or not set(wanted) <= set(whole):
+        raise JswsError(
+            f"--test-sets {names}: of {', '.join(known)} whole under {p.data} are "
+            f"{', '.join(whole) or 'none'}; `jsws data list` says what the others lack"
+        )
     for name in wanted:
-        if lacking := missing(known[name], p.data):
-            raise JswsError(
-                f"{name} is not whole under {p.data}: {'; '.join(lacking)}; fetch it with "
-                f"`jsws data download {name}`"
-            )
         images, masks = known[name].holds
         sets[name] = replace(p, test_list=None, test_images=images, test_masks=masks)
     return sets
@@ -118,15 +99,12 @@ def evaluate_network(
     matrix = evaluation.measure_segmentation(net, p, known=known, absent=absent)
     record = {"checkpoint": str(checkpoint), "setting": setting}
     record["miou"] = round(float(matrix.compute().miou), 4)
+    found = {}
     for name, one in sets.items():
         measures = evaluation.measure_saliency(net, one, preset=r.crf if crf else None)
         figures = evaluation.Evaluation(matrix, *measures).figures()
-        del figures["miou"]
-        figures = {key: round(value, 4) for key, value in figures.items()}
-        if name:
-            record.setdefault("test_sets", {})[name] = figures
-        else:
-            record |= figures
+        found[name] = {k: round(x, 4) for k, x in figures.items() if k != "miou"}
+    record |= {"test_sets": found} if test_sets and sets else found.get("", {})
     record |= {"absent": absent, **matrix.unknown()}
     if sets:
         record["protocol"] = SaliencyMeasure().name
@@ -141,26 +119,20 @@ def evaluate_segmentation(
     gt: Truth,
     list_: Ids = None,
     absent: Absent = "union",
-    categories_: Path | None = None,
     figure: Figure = None,
-    workers: Cores = None,
     json_: Json = False,
 ):
     """MIoU over background and categories, 255 ignored; a row each; confusion matrix.
 
     Predictions of `jsws predict` say which categories they number, and are compared by
-    these names; of others the numbers are taken for those of --gt.
-
-    Args:
-        categories_: VOC folder that names the categories, where `jsws data adopt` put it;
-            default: the parent of --gt.
+    these names; of others the numbers are taken for those of --gt. Masks elsewhere than
+    in the VOC folder that `jsws data adopt` wrote are taken for VOC's.
     """
     from jsws_lib.experiments.folders import evaluate_segmentation_folder
 
     ids = read_ids(list_) if list_ else None
-    names = ("background", *categories(categories_ or gt.absolute().parent))
-    given = {"ids": ids, "absent": absent, "names": names, "workers": workers}
-    matrix = evaluate_segmentation_folder(pred, gt, **given)
+    names = ("background", *categories(gt.absolute().parent))
+    matrix = evaluate_segmentation_folder(pred, gt, ids=ids, absent=absent, names=names)
     scores = matrix.compute()
     record = {"miou": scores.miou, "pixel_accuracy": scores.pixel_accuracy}
     record |= {"iou": scores.iou.tolist(), "absent": scores.absent}
@@ -189,9 +161,7 @@ def evaluate_saliency(
     list_: Ids = None,
     protocol: Literal[*PROTOCOLS] = "toolbox",
     structure: bool = False,
-    curves: bool = False,
     figure: Figure = None,
-    workers: Cores = None,
     json_: Json = False,
 ):
     """MAE and maximum F-measure under a named protocol.
@@ -199,23 +169,19 @@ def evaluate_saliency(
     Args:
         protocol: definition of max F; they differ by whole points on the same maps.
         structure: also S-measure, E-measure and weighted F, by PySODMetrics.
-        curves: with --json: the whole curves, too.
     """
     from jsws_lib.experiments import folders
 
-    given = {"ids": read_ids(list_) if list_ else None, "workers": workers}
-    scores = folders.evaluate_saliency_folder(pred, gt, protocol=protocol, **given)
+    ids = read_ids(list_) if list_ else None
+    scores = folders.evaluate_saliency_folder(pred, gt, ids=ids, protocol=protocol)
     record = {"protocol": protocol, "mae": scores.mae, "max_f": scores.max_f}
     record |= {"mean_f": float(scores.f_curve.mean()), "images": scores.count}
     words = [str(scores)]
     if structure:
-        extra = folders.evaluate_structure_folder(pred, gt, **given)
+        extra = folders.evaluate_structure_folder(pred, gt, ids=ids)
         more = extra._asdict().items()
         record |= {name: x for name, x in more if name not in ("e_curve", "count")}
         words.append(str(extra))
-    if curves:
-        names = ("precision", "recall", "f_curve")
-        record |= {name: getattr(scores, name).tolist() for name in names}
     echo(record, json_, *words)
     if figure:
         from jsws_lib.experiments.pages import saliency_page, save_figure
@@ -229,9 +195,7 @@ def predict(
     checkpoint: Checkpoint = Path("photos"),
     out: Path = Path("predictions"),
     list_: Ids = None,
-    backbone: str | None = None,
     crf: Preset = None,
-    crf_scale: float | None = None,
     plain: bool = False,
     numbers: Literal["own", "voc"] = "own",
 ):
@@ -244,20 +208,20 @@ def predict(
         images: pictures or folders of them.
         out: where results go.
         list_: file of ids: only `<id>.jpg` of the one folder given.
-        backbone: fail unless trained with it.
-        crf_scale: factor on the CRF's ranges; default: as in the network's training.
         plain: write `<id>.png` into out/segmentation and out/saliency, as `jsws evaluate`
             reads them.
         numbers: of categories in the PNGs: the network's own, or VOC's, for programs that
             expect those; `jsws evaluate` compares names.
     """
+    from tqdm.auto import tqdm
+
+    from jsws_lib import inference
+    from jsws_lib.engine.evaluation import refine_saliency
     from jsws_lib.experiments import predictions
 
-    if crf_scale is not None and not crf:
-        raise JswsError("--crf-scale needs --crf: name the CRF preset")
     files = predictions.find_pictures(images, list_)
     predictions.refuse_overwriting(files, out, plain=plain)
-    net, story = network(checkpoint, **({"backbone": backbone} if backbone else {}))
+    net, story = network(checkpoint)
     setting, own = story["setting"], story["categories"]
     saliency = "L_s1" in SETTINGS[setting].losses  # else its SAM is untrained
     if crf and not saliency:
@@ -265,15 +229,17 @@ def predict(
             f"{checkpoint} saw no saliency mask (setting {setting}): "
             "it has no saliency map to refine; leave --crf out"
         )
-    known = PROFILES.get(story.get("profile"), PROFILES["paper"])
-    if crf_scale is not None:
-        known = replace(known, crf_scale=crf_scale)
+    scale = PROFILES.get(story.get("profile"), PROFILES["paper"]).crf_scale
     names, values = predictions.numbered(own, numbers)
-    scale, how = known.crf_scale, {"plain": plain, "saliency": saliency, "names": names}
-    for file, image, prediction in _predicted(net, files, crf=crf, scale=scale):
-        segmentation = values[prediction.segmentation]
-        prediction = prediction._replace(segmentation=segmentation)
-        predictions.save_prediction(prediction, image, out, file.stem, **how)
+    how = {"plain": plain, "saliency": saliency, "names": names}
+    found = inference.predict(net, map(read_image, files))
+    for file in tqdm(files, desc="predicting", leave=False):
+        image, one = read_image(file), next(found)
+        one = one._replace(segmentation=values[one.segmentation])
+        if crf:
+            refined = refine_saliency(image, one.sal_map, preset=crf, scale=scale)
+            one = one._replace(sal_map=refined)
+        predictions.save_prediction(one, image, out, file.stem, **how)
     if names != VOC_CLASSES[1:]:
         predictions.save_legend(names, out / "categories.csv")
     after = f"; saliency refined by the CRF preset {crf}, scale {scale:g}" if crf else ""
@@ -282,24 +248,6 @@ def predict(
     say(f"{len(files)} picture{'s' * (len(files) > 1)} segmented in {out}{after}")
     known = shorten(", ".join(own), 300, placeholder=" ...")
     say(f"categories that this network knows: {known}")
-
-
-def _predicted(net, files: list[Path], *, crf: str | None, scale: float) -> Iterator:
-    """Path, picture and prediction of each, refined by the CRF where one is named."""
-    from tqdm.auto import tqdm
-
-    from data_utils.pictures import read_image
-    from jsws_lib.engine.evaluation import refine_saliency
-    from jsws_lib.inference import predict
-
-    found = predict(net, map(read_image, files))
-    for file in tqdm(files, desc="predicting", leave=False):
-        image, prediction = read_image(file), next(found)
-        if crf:
-            sal_map = prediction.sal_map
-            refined = refine_saliency(image, sal_map, preset=crf, scale=scale)
-            prediction = prediction._replace(sal_map=refined)
-        yield file, image, prediction
 
 
 def page(
@@ -311,7 +259,6 @@ def page(
     masks: Path | None = None,
     saliency_masks: Path | None = None,
     kind: Literal["segmentation", "saliency", "both"] = "segmentation",
-    rows: Count = 8,
 ):
     """Draw pictures, truth and predictions side by side: Figures 1, 3, 4, 5.
 
@@ -323,7 +270,6 @@ def page(
         masks: folder of true class masks `<id>.png`.
         saliency_masks: folder of true saliency masks `<id>.png`.
         kind: what the columns show.
-        rows: rows a page.
     """
     from jsws_lib.experiments.pages import write_pages
 
@@ -335,10 +281,9 @@ def page(
                 f"--variant {one}: give NAME=FILE or NAME=FOLDER, and each name once"
             )
         columns[name] = Path(path)
-    every = sorted(list_pictures(images))
-    ids = read_ids(list_) if list_ else every
-    given = {"masks": masks, "saliency_masks": saliency_masks, "kind": kind, "rows": rows}
-    written = write_pages(images, ids, columns, out, **given)
+    ids = read_ids(list_) if list_ else sorted(list_pictures(images))
+    truth = {"masks": masks, "saliency_masks": saliency_masks}
+    written = write_pages(images, ids, columns, out, **truth, kind=kind)
     say("\n".join(map(str, written)))
 
 
@@ -381,7 +326,7 @@ def compare(
     say(getattr(made, format)())
 
 
-def submit(*, pred: Pred, out: Path, data: Data = None, voc: Voc = None):
+def submit(*, pred: Pred, out: Path, data: Data = None):
     """Check predictions of VOC test and pack them for the evaluation server.
 
     Args:
@@ -389,6 +334,6 @@ def submit(*, pred: Pred, out: Path, data: Data = None, voc: Voc = None):
     """
     from jsws_lib.experiments.submission import NEXT, pack
 
-    p = get_profile("paper", data=data, voc=voc)
+    p = get_profile("paper", data=data)
     count = pack(pred, p.data / p.voc, out)
     say(f"{count:,} segmentations in {out}\n{NEXT}")

@@ -20,17 +20,11 @@ from jsws_lib.config import Profile, Recipe
 Json = Annotated[bool, "print one JSON object."]
 Seed = Annotated[int, "of weights, image order and crops.", {"min": 0, "max": 2**32 - 1}]
 Data = Annotated[Path | None, "data root; default $JSWS_DATA or the profile's."]
-Voc = Annotated[str | None, "VOC2012 folder, under the data root or absolute."]
 Checkpoint = Annotated[
     Path,
     "a *.safetensors file that `jsws train` wrote, or a shipped network: photos, mini.",
 ]
 RunFolder = Annotated[Path | None, "run folder; default runs/..."]
-Cores = Annotated[
-    int | None,
-    "processes; default: one per core if there is much to do.",
-    {"min": 0, "max": 1024},
-]
 Jobs = Annotated[
     int | None,
     "runs at a time; default: one per core, or one on a GPU.",
@@ -38,7 +32,6 @@ Jobs = Annotated[
 ]
 Count = Annotated[int, {"min": 1, "max": 1_000_000}]
 Pixels = Annotated[int, {"min": 32, "max": 4096}]
-Maybe = Annotated[int | None, {"min": 1, "max": 65_536}]
 
 
 def command(app: typer.Typer, name: str | None = None) -> Callable:
@@ -50,16 +43,11 @@ def command(app: typer.Typer, name: str | None = None) -> Callable:
     """
 
     def register(function: Callable) -> Callable:
-        kinds = {
-            name: one.annotation for name, one in signature(function).parameters.items()
-        }
-
         @wraps(function)
         def run(**given):
-            for name, kind in kinds.items():
-                if is_dataclass(kind):
-                    own = {one.name: given.pop(one.name) for one in fields(kind)}
-                    given[name] = kind(**own)
+            for name, one in signature(function).parameters.items():
+                if is_dataclass(kind := one.annotation):
+                    given[name] = kind(**{x.name: given.pop(x.name) for x in fields(kind)})
             return function(**given)
 
         run.__signature__ = Signature([*_declared(function)])

@@ -78,7 +78,12 @@ def configured(
     of_profile = {name: values[0] for name, values in asked[Profile].items()}
     if "steps" in of_profile:
         of_profile["steps"] = by_stage(get_profile(profile).steps, asked[Profile]["steps"])
-    p = get_profile(profile, **_checked(of_profile))
+    if of_profile.get("weights", "default") != "default":
+        file = Path(of_profile["weights"])
+        if not file.is_file():
+            raise JswsError(f"weights is '{file}', which is no file; give one, or default")
+        of_profile["weights"] = str(file.resolve())
+    p = get_profile(profile, **of_profile)
     r = get_recipe(recipe, **{name: value for name, (value, *_) in asked[Recipe].items()})
     owner = r if r.schedules else p  # a recipe's schedules stand above the profile's
     for name, values in asked[Schedule].items():
@@ -92,22 +97,6 @@ def configured(
     return _in_parts(p, r) if AUTO in changes else p, r
 
 
-def _checked(changes: dict) -> dict:
-    """Changes of a profile, with what only the file system and the library know."""
-    if "backbone" in changes:
-        from jsws_lib.backbones import BACKBONES
-
-        if changes["backbone"] not in BACKBONES:
-            names = ", ".join(BACKBONES)
-            raise JswsError(f"backbone is '{changes['backbone']}'; give one of {names}")
-    if changes.get("weights", "default") != "default":
-        file = Path(changes["weights"])
-        if not file.is_file():
-            raise JswsError(f"weights is '{file}', which is no file; give one, or default")
-        changes = changes | {"weights": str(file.resolve())}
-    return changes
-
-
 def _in_parts(p: Profile, r: Recipe) -> Profile:
     """The profile with a batch in as few parts as fit into the memory."""
     from jsws_lib.experiments.memory import parts_that_fit
@@ -119,7 +108,7 @@ def _in_parts(p: Profile, r: Recipe) -> Profile:
 
 
 def listing() -> list[dict]:
-    """Every field: whose it is, its default, its named values, what it takes and means."""
+    """Every field: whose it is, its values by default, elsewhere and by name, its meaning."""
     rows = []
     for name, (owner, one) in FIELDS.items():
         named = {Profile: PROFILES, Recipe: RECIPES}.get(owner, RECIPES | PROFILES)
@@ -128,9 +117,11 @@ def listing() -> list[dict]:
             parts = (config.schedules or ()) if owner is Schedule else [config]
             words = [_word(getattr(part, name)) for part in parts]
             values |= {key: ",".join(dict.fromkeys(words))} if words else {}
-        row = {"field": name, "of": owner.__name__.lower(), "default": _word(one.default)}
-        row |= {"values": values, "takes": allowed(one), "meaning": one.metadata["meaning"]}
-        rows.append(row)
+        default = _word(one.default)
+        other = "; ".join(f"{k}: {v}" for k, v in values.items() if v != default)
+        row = {"field": name, "of": owner.__name__.lower(), "default": default}
+        row |= {"elsewhere": other, "takes": allowed(one)}
+        rows.append(row | {"meaning": one.metadata["meaning"], "values": values})
     return rows
 
 
@@ -147,9 +138,5 @@ def _word(value) -> str:
 
 def table() -> list[list[str]]:
     """`listing` for people: a heading, then a row each, with those values that differ."""
-    rows = [["field", "of", "default", "elsewhere", "takes", "meaning"]]
-    for row in listing():
-        values, default = row["values"].items(), row["default"]
-        row["elsewhere"] = "; ".join(f"{k}: {v}" for k, v in values if v != default)
-        rows.append([row[column] for column in rows[0]])
-    return rows
+    columns = ["field", "of", "default", "elsewhere", "takes", "meaning"]
+    return [columns, *([row[name] for name in columns] for row in listing())]

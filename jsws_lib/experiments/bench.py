@@ -305,11 +305,6 @@ PARTS: dict[str, Callable[[Setup], list[Row]]] = {
 
 def bench(
     *,
-    backbone: str = "densenet169",
-    size: int = 256,
-    batch: int | None = None,
-    large: int | None = None,
-    times: int = 3,
     threads: int | None = None,
     only: Sequence[str] = tuple(PARTS),
     out: Path | None = None,
@@ -317,8 +312,6 @@ def bench(
     """Measure every row and write `results/bench_<device>.json`, after each part.
 
     Args:
-        backbone, size, batch, large, times: see `Setup`; batches are 2 and 8 by default,
-            on a GPU 8 and 16.
         threads: of the rows that run a network; default one per core. On a busy machine
             threads that wait for each other cost core seconds: then ask for 1.
         only: some of `PARTS`; what the file has of the others stays.
@@ -331,8 +324,8 @@ def bench(
         raise JswsError(f"bench has no part '{unknown[0]}'; choose from {', '.join(PARTS)}")
     device, threads = pick_device(), threads or available_cores()
     on_gpu = device.type == "cuda"
-    batch, large = batch or (8 if on_gpu else 2), large or (16 if on_gpu else 8)
-    setup = Setup(backbone, size, batch, large, times)
+    batch, large = (8, 16) if on_gpu else (2, 8)
+    setup = Setup("densenet169", 256, batch, large=large, times=3)
     out = out or RESULTS / f"bench_{device.type}.json"
     rows = json.loads(out.read_text())["rows"] if out.is_file() else []
     conditions = {
@@ -342,7 +335,7 @@ def bench(
         "clock": "wall" if on_gpu else "core",
         "torch": torch.__version__,
         "recipe": STEADY.name,
-        "times": times,
+        "times": setup.times,
     }
     for part in (bar := tqdm([part for part in PARTS if part in only], desc="bench")):
         bar.set_postfix_str(part)

@@ -28,21 +28,15 @@ REFUSED = {
     "sam_rate=-1": "sam_rate is -1.0; give a number in (0, inf), or none",
     "sam_init_std=nan": "sam_init_std is nan; give a number in [0, inf), or none",
     "rotate=-5": "rotate is -5.0; give a number in [0, 180]",
-    "rotate=1e9": "rotate is 1000000000.0; give a number in [0, 180]",
     "rotate=far": "rotate is 'far'; give a number in [0, 180]",
     "rotate=1,2": "rotate is '1,2'; give a number in [0, 180]",
     "stage1_stride=12": "stage1_stride is 12; give one of 8, 16",
-    "class_weight=-1": "class_weight is -1.0; give a number in [0, inf)",
-    "evidence_share=0": "evidence_share is 0.0; give a number in (0, 1]",
     "skips=maybe": "skips is 'maybe'; give true or false",
     "size=100": "size is 100; give 8, 16, ..., 4096",
     "steps=0": "steps is (0, 0); give two, each a whole number in [1, 1e9]",
     "steps=1,2,3": "steps is '1,2,3'; give two, each a whole number in [1, 1e9]",
     "accumulate=0.5": "accumulate is '0.5'; give a whole number in [1, 65536]",
-    "lr=0": "lr is 0.0; give a number in (0, inf)",
     "betas=0.9": "betas is (0.9,); give two, each a number in [0, 1)",
-    "optimizer=sgd": "optimizer is 'sgd'; give one of adam, adamw",
-    "backbone=resnet": "backbone is 'resnet'; give one of densenet169, vgg16",
     "weights=none.pth": "weights is 'none.pth', which is no file",
     "colour=red": "'colour=red' is no FIELD=VALUE of a setting; the fields are backbone",
     "rotate": "'rotate' is no FIELD=VALUE",
@@ -148,7 +142,7 @@ def test_every_field_is_listed_with_meaning_and_values(jsws):
     assert rows["lr"]["values"]["mini"] == "0.004,0.002"
     assert rows["lr"]["values"]["paper"] == "0.0001"  # a recipe has this name, too
     text = jsws("settings").out
-    assert all(f" {name} " in text for name in rows)
+    assert all(re.search(rf"^{name} ", text, re.M) for name in rows)
 
 
 @pytest.mark.parametrize("name", sorted(PROFILES))

@@ -338,13 +338,12 @@ def test_the_default_file_never_loses_runs(mini_data, tiny, tmp_path, monkeypatc
 
 
 def test_bad_choices_are_one_line_each():
-    from jsws_lib.cli.main import _seed_list, _setting_list
+    from jsws_lib.cli.main import _seed_list
 
     assert _seed_list("3") == [0, 1, 2] and _seed_list("4,7") == [4, 7]
     for text in ("0", "x", "1,1", "-1,2"):
         with pytest.raises(JswsError, match="--seeds"):
             _seed_list(text)
-    assert _setting_list("") == list(SETTINGS)
 
 
 def test_the_slow_sam_does_not_saturate(tiny):

@@ -51,7 +51,7 @@ def test_the_command_writes_figures_table_and_chart(tmp_path, monkeypatch):
     for k, part in enumerate(bench.PARTS):
         one = bench.row(part, "this against that", 1.0 + k, 2.0)
         monkeypatch.setitem(bench.PARTS, part, lambda setup, one=one: [one])
-    words = ["bench", "--times", "1", "--out", str(tmp_path / "one.json")]
+    words = ["bench", "--out", str(tmp_path / "one.json")]
     answer = CliRunner().invoke(app, words)
     assert answer.exit_code == 0, answer.exception
     record = json.loads((tmp_path / "one.json").read_text())

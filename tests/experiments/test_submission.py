@@ -19,7 +19,7 @@ IDS = [f"2008_{k:06}" for k in range(4)]
 @pytest.fixture
 def voc(tmp_path):
     """A `VOC2012` with four test images of two sizes, and a right answer to each."""
-    voc = tmp_path / "VOC2012"
+    voc = tmp_path / "VOCdevkit/VOC2012"
     (voc / "ImageSets/Segmentation").mkdir(parents=True)
     (voc / "JPEGImages").mkdir()
     (voc / "ImageSets/Segmentation/test.txt").write_text("\n".join(IDS))
@@ -108,7 +108,7 @@ def test_all_faults_are_counted_and_ten_are_named(voc, tmp_path):
 
 
 def test_the_command(voc, tmp_path, monkeypatch):
-    words = f"submit --pred {tmp_path / 'pred'} --data {tmp_path} --voc VOC2012".split()
+    words = f"submit --pred {tmp_path / 'pred'} --data {tmp_path}".split()
     answer = CliRunner().invoke(app, [*words, "--out", str(tmp_path / "a.zip")])
     assert "takes .tgz" in str(answer.exception)
     words += ["--out", str(tmp_path / "a.tgz")]  # but the list is not the server's
