@@ -1,4 +1,4 @@
-"""The losses against plain float64 loops, the guide's numbers and extreme logits."""
+"""The losses against plain NumPy in float64, and at extreme logits."""
 
 import math
 from itertools import product
@@ -15,7 +15,6 @@ from jsws_lib.losses import (
     pseudo_label_loss,
     saliency_loss,
 )
-from jsws_lib.sam import aggregate
 from jsws_lib.ssnet import SSNetOutput
 
 C = NUM_CLASSES
@@ -46,13 +45,10 @@ def sample(seed=0, *, scale=2.0, batch=2, side=3):
 
 
 def softmax(logits):
-    """H in float64, one pixel at a time, (B, C+1, H, W)."""
+    """H in float64, (B, C+1, H, W)."""
     logits = np.asarray(logits, np.float64)
-    probs = np.empty_like(logits)
-    for b, y, x in np.ndindex(logits.shape[0], *logits.shape[2:]):
-        exp = np.exp(logits[b, :, y, x] - logits[b, :, y, x].max())
-        probs[b, :, y, x] = exp / exp.sum()
-    return probs
+    exp = np.exp(logits - logits.max(1, keepdims=True))
+    return exp / exp.sum(1, keepdims=True)
 
 
 def sigmoid(x):
@@ -69,24 +65,20 @@ def slow_evidence(logits, reading, share):
     if reading == "odds":
         odds = (probs[:, 1:] / probs[:, :1]).mean((2, 3))
         return odds / (1 + odds)
-    t_hat = np.zeros((len(logits), C))
-    for b, i in np.ndindex(t_hat.shape):
-        values = sorted(np.asarray(logits, np.float64)[b, i + 1].ravel())[::-1]
-        t_hat[b, i] = sigmoid(np.mean(values[: max(1, round(share * len(values)))]))
-    return t_hat
+    flat = np.asarray(logits, np.float64)[:, 1:].reshape(len(logits), C, -1)
+    count = max(1, round(share * flat.shape[2]))
+    return sigmoid(np.sort(flat)[..., -count:].mean(2))
 
 
 @pytest.mark.parametrize("reading, share", EVIDENCE)
-def test_class_loss_equals_plain_loops(reading, share):
+def test_class_loss_equals_plain_numpy(reading, share):
     logits, _, t, _, _ = sample()
     t_hat = slow_evidence(logits, reading, share)
     yes, no = class_evidence(output(logits), reading=reading, share=share)
-    assert yes.shape == no.shape == (2, C)
     np.testing.assert_allclose(yes, np.log(t_hat), rtol=1e-5)
     np.testing.assert_allclose(no, np.log(1 - t_hat), rtol=2e-5)
-    expected = 0.0
-    for at in np.ndindex(2, C):
-        expected -= math.log(t_hat[at] if t[at] else 1 - t_hat[at])
+    right = [t_hat[at] if t[at] else 1 - t_hat[at] for at in np.ndindex(2, C)]
+    expected = -sum(map(math.log, right))
     found = class_loss(output(logits), t, reading=reading, share=share)
     assert found.item() == pytest.approx(expected / 2, rel=1e-5)
 
@@ -106,23 +98,13 @@ def test_an_absent_class_that_fills_the_image_keeps_its_gradient():
 
 
 def slow_saliency(logits, a):
-    probs, v = softmax(logits), sigmoid(a)
-    result = np.zeros((probs.shape[0], *probs.shape[2:]))
-    for i in range(C):
-        result += v[:, i, None, None] * probs[:, i + 1]
-    return result
+    return (sigmoid(a)[..., None, None] * softmax(logits)[:, 1:]).sum(1)
 
 
-def test_saliency_equals_plain_loops():
+def test_saliency_equals_plain_numpy():
     logits, a, *_ = sample(1)
-    expected = slow_saliency(logits, a)
-    out = output(logits, a)
-    np.testing.assert_allclose(out.sal_map, expected, rtol=1e-5)
-    found = aggregate(out.probs, a.sigmoid())
-    np.testing.assert_allclose(found, expected, rtol=1e-5)
-    yes, no = log_saliency(out.log_probs, a)
-    np.testing.assert_allclose(yes, np.log(expected), atol=1e-5)
-    np.testing.assert_allclose(no, np.log1p(-expected), atol=1e-5)
+    found = output(logits, a).sal_map
+    np.testing.assert_allclose(found, slow_saliency(logits, a), rtol=1e-5)
 
 
 def test_log_saliency_stays_exact_at_logits_times_40():
@@ -138,7 +120,7 @@ def test_log_saliency_stays_exact_at_logits_times_40():
 
 
 @pytest.mark.parametrize("reading", SALIENCY)
-def test_saliency_loss_equals_plain_loops(reading):
+def test_saliency_loss_equals_plain_numpy(reading):
     logits, a, _, mask, _ = sample(4)
     s, h_bg = slow_saliency(logits, a), softmax(logits)[:, 0]
     terms = []
@@ -152,37 +134,10 @@ def test_saliency_loss_equals_plain_loops(reading):
     assert found.item() == pytest.approx(np.mean(terms), rel=1e-5)
 
 
-def owners():
-    """The guide's toy: class 1 on a salient block, class 2 on one that is not."""
-    probs = torch.full((1, C + 1, 8, 8), 1e-4)
-    probs[:, 0] = 0.98
-    probs[:, :2, :4, :4] = torch.tensor([1e-4, 0.98]).view(1, 2, 1, 1)
-    probs[:, 0, 4:, 4:], probs[:, 2, 4:, 4:] = 1e-4, 0.98
-    mask = torch.zeros(1, 8, 8, dtype=torch.uint8)
-    mask[:, :4, :4] = 1
-    return (probs / probs.sum(1, keepdim=True)).log(), mask, torch.zeros(1, C)
-
-
-@pytest.mark.parametrize(
-    ("reading", "v"), [("bce", (0.998, 0.002)), ("nll_probs", (0.999, 0.999))]
-)
-def test_only_bce_lets_the_sam_suppress(reading, v):
-    logits, mask, a = owners()
-    a.requires_grad_()
-    adam = torch.optim.Adam([a], lr=0.1)
-    for _ in range(500):
-        adam.zero_grad()
-        saliency_loss(output(logits, a), mask, reading=reading).backward()
-        adam.step()
-    found = a.sigmoid()[0, :2].tolist()
-    # The second class of "nll_probs" follows 1e-4 of the salient pixels: slower.
-    assert found == pytest.approx(v, abs=2e-3)
-
-
 # --- L_s2, Eq. 4 ---------------------------------------------------------------------
 
 
-def test_pseudo_label_loss_equals_plain_loops():
+def test_pseudo_label_loss_equals_plain_numpy():
     logits, _, _, _, pseudo = sample(6)
     probs, shape = softmax(logits), pseudo.shape
     known = [(b, pseudo[b, y, x], y, x) for b, y, x in np.ndindex(*shape)]
@@ -244,16 +199,3 @@ def test_losses_stay_float32_under_autocast(name):
         found = all_losses(output(logits, a), t, mask, pseudo)[name]
     assert found.dtype == torch.float32
     assert found.item() == pytest.approx(exact.item(), rel=1e-4)
-
-
-@pytest.mark.parametrize("name", NAMES)
-def test_the_order_of_categories_does_not_matter(name):
-    logits, a, t, mask, pseudo = sample(9)
-    expected = all_losses(output(logits, a), t, mask, pseudo)[name]
-    order = torch.from_numpy(np.random.default_rng(0).permutation(C))
-    channels = torch.cat([torch.zeros(1, dtype=torch.long), order + 1])
-    new_name = torch.full((256,), VOID)
-    new_name[channels] = torch.arange(C + 1)
-    moved = output(logits[:, channels], a[:, order])
-    found = all_losses(moved, t[:, order], mask, new_name[pseudo])[name]
-    assert found.item() == pytest.approx(expected.item(), rel=1e-5)
