@@ -55,7 +55,7 @@ ablate: data    ## Tables 5 and 6 again: six settings, three seeds, into results
 	$(CLEAN_ENV) $(PY) -m tools.blocks
 
 bench: $(INSTALLED)  ## ours against what the released code is known to do, into results/
-	$(CLEAN_ENV) $(JSWS) bench $(if $(ONLY),--only $(ONLY))
+	$(CLEAN_ENV) $(JSWS) bench
 	$(CLEAN_ENV) $(PY) -m tools.blocks
 
 study: data     ## what makes stage 1 learn: one change at a time, into results/

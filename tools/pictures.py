@@ -166,8 +166,6 @@ def main():
         "ablation": results.ablation_chart(result),
         "suppression": results.suppression_chart(result),
     }
-    for file in sorted(results.RESULTS.glob("bench_*.json")):
-        figures[file.stem] = results.speed_chart(json.loads(file.read_text()))
     for name, figure in figures.items():
         figure.savefig(docs / f"{name}.png", dpi=110)
     write_bytes(docs / "sharpening.gif", sharpening())

@@ -225,7 +225,9 @@ def ablate(
         raise typer.Exit(0 if ready else 1)
     file = ablation.ablate(profile=p, recipe=r, jobs=jobs, out=out, **chosen)
     if is_main():
-        _show(file, results.ablation_table, results.ablation_chart)
+        result, picture = json.loads(file.read_text()), file.with_suffix(".png")
+        results.ablation_chart(result).savefig(picture, dpi=110)
+        say(f"{results.ablation_table(result)}\n\nfigures in {file}, chart in {picture}")
 
 
 def _seed_list(text: str) -> list[int]:
@@ -239,13 +241,6 @@ def _seed_list(text: str) -> list[int]:
             "such as 0,4"
         )
     return seeds
-
-
-def _show(file: Path, table, chart):
-    """Draw and print what a file of results holds."""
-    result, picture = json.loads(file.read_text()), file.with_suffix(".png")
-    chart(result).savefig(picture, dpi=110)
-    say(f"{table(result)}\n\nfigures in {file}, chart in {picture}")
 
 
 @command(app)
@@ -262,7 +257,6 @@ def study(*, seed: Seed = 0, jobs: Jobs = None):
 def bench(
     *,
     threads: Annotated[int | None, {"min": 1, "max": 1024}] = None,
-    only: str = "",
     out: Path | None = None,
 ):
     """Time ours against what the released code is known to do, row by row.
@@ -270,15 +264,12 @@ def bench(
     Args:
         threads: of the rows that run a network; default: one per core, better 1 on a busy
             machine.
-        only: measure again some of data_path,pseudo_labels,training,large_step; default:
-            all.
         out: JSON file; default results/bench_DEVICE.json.
     """
     from jsws_lib.experiments import bench, results
 
-    parts = only.split(",") if only else tuple(bench.PARTS)
-    file = bench.bench(threads=threads, out=out, only=parts)
-    _show(file, results.speed_table, results.speed_chart)
+    file = bench.bench(threads=threads, out=out)
+    say(f"{results.speed_table(json.loads(file.read_text()))}\n\nfigures in {file}")
 
 
 @command(app)

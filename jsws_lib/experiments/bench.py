@@ -10,18 +10,17 @@ medians. On a CPU seconds are core seconds, summed over threads: on a busy machi
 grow far less than the time on a clock. On a GPU they are seconds on a clock, after
 `torch.cuda.synchronize`.
 
-`results.speed_table` and `results.speed_chart` show them.
+`results.speed_table` shows them.
 """
 
 import contextlib
 import ctypes
 import gc
-import json
 import platform
 import re
 import tempfile
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -33,7 +32,6 @@ from PIL import Image
 from tqdm.auto import tqdm
 
 from data_utils.datasets import Augmentation, SaliencySet
-from data_utils.errors import JswsError
 from data_utils.files import write_png
 from data_utils.parallel import available_cores
 from jsws_lib.backbones import IMAGENET
@@ -184,7 +182,13 @@ def baseline_step(net: SSNet, batches: list[dict]) -> Callable:
     return step
 
 
-def steps(setup: Setup, batch: int, times: int, ending: str = "") -> list[Row]:
+def training(setup: Setup) -> list[Row]:
+    """A step of each batch; of the large one, which takes long, only one."""
+    small = _steps(setup, setup.batch, setup.times, "")
+    return small + _steps(setup, setup.large, 1, "_large")
+
+
+def _steps(setup: Setup, batch: int, times: int, ending: str) -> list[Row]:
     """Time and memory of a step, in float32 and in bfloat16."""
 
     def new() -> SSNet:
@@ -293,41 +297,27 @@ def pseudo_labels(setup: Setup) -> list[Row]:
     return [row("pseudo_labels", what, *spent)]
 
 
+PARTS: list[Callable[[Setup], list[Row]]] = [data_path, pseudo_labels, training]
+
+
 # --- all of it -------------------------------------------------------------------------
 
-PARTS: dict[str, Callable[[Setup], list[Row]]] = {
-    "data_path": data_path,
-    "pseudo_labels": pseudo_labels,
-    "training": lambda setup: steps(setup, setup.batch, setup.times),
-    "large_step": lambda setup: steps(setup, setup.large, 1, "_large"),
-}
 
-
-def bench(
-    *,
-    threads: int | None = None,
-    only: Sequence[str] = tuple(PARTS),
-    out: Path | None = None,
-) -> Path:
-    """Measure every row and write `results/bench_<device>.json`, after each part.
+def bench(*, threads: int | None = None, out: Path | None = None) -> Path:
+    """Measure every row and write `results/bench_<device>.json`.
 
     Args:
         threads: of the rows that run a network; default one per core. On a busy machine
             threads that wait for each other cost core seconds: then ask for 1.
-        only: some of `PARTS`; what the file has of the others stays.
         out: another file.
-
-    Raises:
-        JswsError: there is no such part.
     """
-    if unknown := [name for name in only if name not in PARTS]:
-        raise JswsError(f"bench has no part '{unknown[0]}'; choose from {', '.join(PARTS)}")
     device, threads = pick_device(), threads or available_cores()
     on_gpu = device.type == "cuda"
     batch, large = (8, 16) if on_gpu else (2, 8)
-    setup = Setup("densenet169", 256, batch, large=large, times=3)
-    out = out or RESULTS / f"bench_{device.type}.json"
-    rows = json.loads(out.read_text())["rows"] if out.is_file() else []
+    setup, rows = Setup("densenet169", 256, batch, large=large, times=3), []
+    with thread_count(threads):
+        for part in tqdm(PARTS, desc="bench"):
+            rows += part(setup)
     conditions = {
         "device": device.type,
         "name": torch.cuda.get_device_name() if on_gpu else _processor(),
@@ -337,13 +327,8 @@ def bench(
         "recipe": STEADY.name,
         "times": setup.times,
     }
-    for part in (bar := tqdm([part for part in PARTS if part in only], desc="bench")):
-        bar.set_postfix_str(part)
-        with thread_count(threads):
-            own = [{**one, "part": part} for one in PARTS[part](setup)]
-        rows = [one for one in rows if one["part"] in PARTS and one["part"] != part] + own
-        rows.sort(key=lambda one: list(PARTS).index(one["part"]))
-        store(conditions | {"rows": rows}, out)
+    out = out or RESULTS / f"bench_{device.type}.json"
+    store(conditions | {"rows": rows}, out)
     return out
 
 

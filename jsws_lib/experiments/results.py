@@ -13,7 +13,7 @@ from matplotlib.figure import Figure
 from tabulate import tabulate
 
 from jsws_lib.config import RECIPES
-from jsws_lib.course.figures.common import INK, open_frame
+from jsws_lib.course.figures.common import open_frame
 from jsws_lib.engine.checkpoints import recipe_fields
 from jsws_lib.experiments.ablation import RESULTS, mean_sd
 
@@ -43,8 +43,6 @@ ROWS = {
 }
 ROLES = {"salient": "#e07b39", "present, not salient": "#2a6fbb"}
 MINI = RESULTS / "ablation_mini.json"
-# How many times less ours is to need.
-AIMS = {"train_step": 1.5, "data_path": 15, "pseudo_labels": 15}
 
 
 def markdown(head: Sequence[str], rows: Iterable[Sequence[str]], align: str) -> str:
@@ -245,34 +243,7 @@ def speed_table(result: dict) -> str:
     return f"{markdown(head, rows, 'lrrrl')}\n\n{note}"
 
 
-def speed_chart(result: dict) -> Figure:
-    """Every ratio as a bar on a logarithmic axis; a diamond where there is an aim."""
-    names = [one["name"] for one in result["rows"]]
-    ratios = np.array([one["ratio"] for one in result["rows"]])
-    aims = np.array([AIMS.get(name, np.nan) for name in names])
-    fig, ax = plt.subplots(figsize=(8.4, 0.26 * len(names) + 1.1), layout="constrained")
-    ax.barh(names, ratios - 1, left=1, color=INK["a"])
-    ax.plot(aims, names, "D", color="black", ms=5, mec="white", label="aim")
-    for k, ratio in enumerate(ratios):
-        right = (max(1, ratio, np.nan_to_num(aims[k])), k)
-        style = {"textcoords": "offset points", "va": "center", "fontsize": 8}
-        ax.annotate(_ratio(ratio), right, xytext=(6, 0), **style)
-    ticks = (0.5, 1, 2, 5, 10, 20, 50, 100)
-    ax.set(xscale="log", xlim=(0.7, 110), ylim=(len(names) - 0.4, -0.6))
-    ax.set_xticks(ticks, [f"{tick:g}" for tick in ticks])
-    ax.set_xlabel("times less time or memory (left of 1: more)")
-    ax.minorticks_off()
-    ax.tick_params("y", labelsize=8)
-    ax.axvline(1, color="black", lw=1)
-    ax.legend(frameon=False, fontsize=8, loc="lower right")
-    open_frame(ax, result["name"])
-    return fig
-
-
 def speed_page() -> str:
-    """What docs/speed.md shows: chart and table of each device that was measured."""
-    alt = "Bars: how many times less time or memory each row of the table needs"
-    return "\n\n".join(
-        f"![{alt}]({file.stem}.png)\n\n{speed_table(json.loads(file.read_text()))}"
-        for file in sorted(RESULTS.glob("bench_*.json"))
-    )
+    """What docs/speed.md shows: the table of each device that was measured."""
+    files = sorted(RESULTS.glob("bench_*.json"))
+    return "\n\n".join(speed_table(json.loads(file.read_text())) for file in files)

@@ -71,7 +71,7 @@ pseudo-label --processes -2|pseudo-label --seed 99999999999|bake|data bake
 data download NOTHING|data download|data make-mini {out} --size 8
 data make-mini {out} --seed -1|data make-mini {out} --seed 4294967296
 data make-mini {out} --size 99999999|bench --size 8|data make-mini {out} --workers -1
-bench --only nothing|bench --times 0|bench --backbone nope|bench --batch 0
+bench --times 0|bench --backbone nope|bench --batch 0
 study --seed -1|study --jobs 0|doctor --fast|settings x|compare
 compare {net} --table 7|compare {net} --table 0|compare {net} --table 1 --format pdf
 evaluate network|evaluate network --checkpoint {net} --absent no|evaluate all
