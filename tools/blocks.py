@@ -175,20 +175,16 @@ def sam_trials() -> str:
     """What was tried to make the SAM work, a row a network."""
     head = ("trial", "seed", "steps", "from", "mIoU, %", "background IoU, %")
     head += ("gap of *v*", "max *F*", "*v* = 1", "best *v*")
-    table, shown = [], set()
-    for row in _read("sam_trials")["rows"]:
-        name, start = row["trial"], "M" if row.get("start") else "–"
-        networks = [(name.removesuffix("-then-MM"), start, row)]
-        if "student" in row:
-            networks.append((name, "its M", row["student"]))
-        for name, start, found in networks:
-            if (name, row["seed"]) in shown:  # the same M was a trial of its own
-                continue
-            shown.add((name, row["seed"]))
-            cells = [f"{100 * found[key]:.1f}" for key in ("miou", "iou_background")]
-            cells.append(f"{found['v_gap']:.2f}")
-            cells += [f"{found[f'max_f{key}']:.3f}" for key in ("", "_no_sam", "_best_v")]
-            table.append([name, str(row["seed"]), str(row["steps"]), start, *cells])
+    table = []
+    for row in _rows("sam_trials"):
+        found, start = row, "M" if row.get("start") else "–"
+        if "student" in row:  # its M is the same as the trial's of that seed
+            found, start = row["student"], "its M"
+        cells = [row["trial"], str(row["seed"]), str(row["steps"]), start]
+        cells += [f"{100 * found[key]:.1f}" for key in ("miou", "iou_background")]
+        cells.append(f"{found['v_gap']:.2f}")
+        cells += [f"{found[f'max_f{key}']:.3f}" for key in ("", "_no_sam", "_best_v")]
+        table.append(cells)
     return markdown(head, table, "lrrl" + "r" * 6)
 
 
@@ -243,9 +239,9 @@ def renewed(page: str) -> str:
     return text
 
 
-def pages(root: Path = ROOT) -> list[Path]:
+def pages() -> list[Path]:
     """Where blocks may stand."""
-    return [root / "README.md", *sorted((root / "docs").glob("*.md"))]
+    return [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
 
 
 def main(argv: Sequence[str] | None = None) -> int:

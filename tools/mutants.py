@@ -162,12 +162,10 @@ def main(words: list[str] | None = None) -> int:
     """Make every mutant and print what caught it; the exit status is how many none did."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("only", nargs="*", help="parts of the ideas or files to break")
-    parser.add_argument("--jobs", type=int, default=2, help="at the same time (2)")
-    asked = parser.parse_args(words)
-    only = asked.only or [""]  # which is in every text
+    only = parser.parse_args(words).only or [""]  # which is in every text
     files = [(mutant, place(mutant).name) for mutant in MUTANTS]
     chosen = {m: name for m, name in files if any(w in f"{name} {m.idea}" for w in only)}
-    with ThreadPoolExecutor(asked.jobs) as pool:
+    with ThreadPoolExecutor(2) as pool:
         results = pool.map(first_failure, [None, *chosen])
         whole, *caught_by = tqdm(results, total=len(chosen) + 1, desc="mutants")
     if whole:

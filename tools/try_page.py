@@ -87,24 +87,21 @@ def build(folder: Path, *, course: bool = False) -> Path:
     first = _kept("ort.js", f"{RUNTIME} {INTEGRITY} {NEEDED}", _fetch_runtime)
     files, networks = [first.with_name(name) for name in NEEDED], []
     for name, (kind, label, words) in NETWORKS.items():
-        if checkpoint := checkpoints.shipped(name):
-            key = f"{sha256(checkpoint)} {sha256(Path(exporter.__file__))}"
-            export = partial(exporter.export, checkpoint, half=True)
-            file = _kept(f"{name}.onnx", key, export)
-            story = checkpoints.load_ssnet(checkpoint)[1]
-            known = {"name": name, "file": file.name, "bytes": file.stat().st_size}
-            known |= {"kind": kind, "label": label, "words": words}
-            names = [SPACED.get(name, name) for name in story["categories"]]
-            known |= {"size": story["size"], "categories": names}
-            known["saliency"] = "L_s1" in SETTINGS[story["setting"]].losses
-            networks.append(known)
-            files.append(file)
+        checkpoint = checkpoints.find(name)
+        key = f"{sha256(checkpoint)} {sha256(Path(exporter.__file__))}"
+        export = partial(exporter.export, checkpoint, half=True)
+        file = _kept(f"{name}.onnx", key, export)
+        story = checkpoints.load_ssnet(checkpoint)[1]
+        known = {"name": name, "file": file.name, "bytes": file.stat().st_size}
+        known |= {"kind": kind, "label": label, "words": words, "size": story["size"]}
+        known["categories"] = [SPACED.get(name, name) for name in story["categories"]]
+        known["saliency"] = "L_s1" in SETTINGS[story["setting"]].losses
+        networks.append(known)
+        files.append(file)
     for file in files:
         shutil.copy(file, parts)
-    kinds = {network["kind"] for network in networks}
-    examples = [one for one in _examples(parts) if one["kind"] in kinds]
     size = sum((parts / name).stat().st_size for name in NEEDED)
-    known = {"runtime": size, "networks": networks, "examples": examples}
+    known = {"runtime": size, "networks": networks, "examples": _examples(parts)}
     write_bytes(parts / "page.json", json.dumps(known, indent=1).encode())
     for name in ("try.js", "try.css"):
         shutil.copy(SOURCE / name, parts)
@@ -149,19 +146,16 @@ def _fetch_runtime(path: Path):
 
 def _examples(folder: Path) -> list[dict]:
     """Write example pictures."""
-    examples = []
-
-    def add(picture, file, kind, words, credit):
-        picture.save(folder / file, quality=90)
-        examples.append({"file": file, "kind": kind, "words": words, "credit": credit})
-
+    pictures, examples = {}, []
     for k, words in DRAWINGS.items():
-        picture = Image.fromarray(render(0, "val", k, size=SIDE).image)
-        credit = "drawn from OpenMoji, CC BY-SA 4.0"
-        add(picture, f"drawing_{k}.jpg", "drawing", words, credit)
+        story = ("drawing", words, "drawn from OpenMoji, CC BY-SA 4.0")
+        pictures[f"drawing_{k}"] = render(0, "val", k, size=SIDE).image, *story
     for name, (words, credit) in PHOTOGRAPHS.items():
-        picture = Image.fromarray(getattr(data, name)())
-        add(picture, f"{name}.jpg", "photograph", words, credit)
+        pictures[name] = getattr(data, name)(), "photograph", words, credit
+    for name, (pixels, kind, words, credit) in pictures.items():
+        file = f"{name}.jpg"
+        Image.fromarray(pixels).save(folder / file, quality=90)
+        examples.append({"file": file, "kind": kind, "words": words, "credit": credit})
     return examples
 
 
