@@ -233,6 +233,12 @@ def test_weights_are_read_from_safetensors(tmp_path):
     assert same(net.features.state_dict(), state)
 
 
+def test_weights_that_are_not_finite_are_refused(tmp_path):
+    torch.save({"a": torch.tensor([torch.nan])}, tmp_path / "w.pt")
+    words = "w.pt: a holds numbers that are not finite"
+    refuses(words, build_backbone, "densenet_mini", weights=tmp_path / "w.pt")
+
+
 def test_unknown_names_and_missing_packages(monkeypatch):
     refuses("'resnet'; choose from densenet169, vgg16", build_backbone, "resnet")
     refuses("stride 4 is not built for vgg16", build_backbone, "vgg16", stride=4)

@@ -10,6 +10,7 @@ from helpers import network, refuses, same, state
 from data_utils.datasets import Augmentation, ClassificationSet, Draws, batches
 from jsws_lib.config import JSWS2020, PAPER, PROFILES, SETTINGS, STEADY, Schedule
 from jsws_lib.losses import class_loss, saliency_loss
+from jsws_lib.stage1 import train_stage1
 from jsws_lib.stage2 import train_stage2
 from jsws_lib.training import (
     Loop,
@@ -132,19 +133,14 @@ def test_three_steps_by_hand(tiny):
 
 @pytest.mark.parametrize("init", ["ssnet1", "imagenet"])
 def test_where_a_student_starts(tiny, pseudo, init):
-    teacher, at_start = network(seed=3), {}
+    teacher = network(seed=3)
     with torch.no_grad():
         teacher.backbone.features.conv0.weight.add_(1)
-
-    def look(step, net, record):
-        at_start[step] = net.backbone.features.conv0.weight.detach().clone()
-
     still = replace(tiny, schedules=(Schedule(lr=1e-30),) * 2, steps=(1, 1))
     recipe = replace(STEADY, stage2_init=init)
-    settings = {"profile": still, "recipe": recipe, "loop": Loop(on_step=look)}
-    train_stage2("MM", teacher, pseudo, **settings)
-    its = teacher.backbone.features.conv0.weight
-    assert torch.equal(at_start[0], its) == (init == "ssnet1")
+    student = train_stage2("MM", teacher, pseudo, profile=still, recipe=recipe)
+    its, own = (net.backbone.features.conv0.weight for net in (teacher, student))
+    assert torch.equal(its, own) == (init == "ssnet1")
 
 
 @pytest.mark.parametrize("setting", ["M", "MM"])
@@ -162,16 +158,14 @@ def test_a_few_steps_lower_the_loss(tiny, pseudo, setting):
 @pytest.mark.parametrize("recipe", [PAPER, JSWS2020], ids=lambda r: r.name)
 def test_other_recipes_train(tiny, pseudo, recipe):
     first, second = Loop(), Loop()
-    settings = {"profile": replace(tiny, steps=(2, 2)), "recipe": recipe}
-    train(network(1, recipe), ("L_c", "L_s1"), **settings, loop=first)
-    train_stage2("MM", labels=pseudo, **settings, loop=second)
+    how = {"profile": replace(tiny, steps=(2, 2)), "recipe": recipe}
+    train_stage1("M", **how, loop=first)
+    train_stage2("MM", labels=pseudo, **how, loop=second)
     added = {"L_c"} if recipe is JSWS2020 else set()
+    assert first.history[0].keys() == {"step", "lr", "L_c", "L_s1"}
+    assert second.history[0].keys() == {"step", "lr", "L_s1", "L_s2"} | added
     schedules = recipe.schedules or tiny.schedules
-    for loop, losses, schedule in (
-        (first, {"L_c", "L_s1"}, schedules[0]),
-        (second, {"L_s1", "L_s2"} | added, schedules[1]),
-    ):
-        assert loop.history[0].keys() == {"step", "lr", *losses}
+    for loop, schedule in zip((first, second), schedules, strict=True):
         assert loop.history[0]["lr"] == learning_rate(schedule, 0, 2)
 
 
