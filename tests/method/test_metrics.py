@@ -6,7 +6,6 @@ import torch
 from helpers import refuses
 from PIL import Image
 from sklearn.metrics import confusion_matrix, jaccard_score
-from torchmetrics.classification import MulticlassJaccardIndex
 
 from jsws_lib.experiments.folders import StructureMeasure
 from jsws_lib.metrics import PROTOCOLS, ConfusionMatrix, SaliencyMeasure
@@ -30,7 +29,7 @@ def matrix_of(*pairs, absent="union"):
 
 
 @pytest.mark.parametrize("classes", [21, 9])  # 9: the other 12 are absent everywhere
-def test_miou_equals_scikit_learn_and_torchmetrics(classes):
+def test_miou_equals_scikit_learn(classes):
     rng = np.random.default_rng(classes)
     target = rng.integers(0, classes, (4, 40, 50), np.uint8)
     wrong = rng.integers(0, classes, target.shape, np.uint8)
@@ -43,11 +42,8 @@ def test_miou_equals_scikit_learn_and_torchmetrics(classes):
     jaccard = jaccard_score(target[keep], pred[keep], average="macro")
     assert scores.miou == pytest.approx(jaccard, abs=1e-12)
     assert np.isnan(scores.iou).sum() == 21 - classes
-    metric = MulticlassJaccardIndex(21, average="macro", ignore_index=255)
-    tensors = torch.from_numpy(target), torch.from_numpy(pred)
-    value = metric(tensors[1].long(), tensors[0].long())
-    assert scores.miou == pytest.approx(float(value), abs=1e-6)
     assert scores.pixel_accuracy == pytest.approx((target == pred)[keep].mean())
+    tensors = torch.from_numpy(target), torch.from_numpy(pred)
     assert np.array_equal(matrix_of(tensors).matrix, oracle)
 
 
