@@ -287,7 +287,7 @@ def settings(*, json_: Json = False):
 
 @command(app)
 def doctor(*, json_: Json = False):
-    """Check Python, PyTorch, CRF, fonts, data and checkpoints; say how to mend them."""
+    """Check PyTorch, GPU, CRF, widgets, data and checkpoints; say how to mend them."""
     from jsws_lib.engine.doctor import run
 
     raise typer.Exit(run(as_json=json_))
