@@ -127,5 +127,6 @@ def home(tmp_path, monkeypatch):
 
     monkeypatch.setattr(runs, "ROOT", tmp_path)
     monkeypatch.setattr(checkpoints, "SHIPPED", tmp_path / "checkpoints")
-    monkeypatch.delenv("JSWS_TRAIN", raising=False)
+    for name in ("JSWS_TRAIN", "JSWS_RUNS"):
+        monkeypatch.delenv(name, raising=False)
     return tmp_path

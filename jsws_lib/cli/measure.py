@@ -290,11 +290,11 @@ def page(
 def export(*, checkpoint: Checkpoint, out: Path, half: bool = False):
     """Write a network for other programs: image in; H, v and S out.
 
-    ONNX for onnxruntime in whatever language, `.pt2` for `torch.export.load`.
+    The file is ONNX, for onnxruntime in whatever language.
 
     Args:
-        out: file.onnx or file.pt2.
-        half: store the weights of an ONNX file in 16 bits, half the size.
+        out: file.onnx.
+        half: store the weights in 16 bits, half the size.
     """
     from jsws_lib.engine.export import export
 

@@ -24,7 +24,7 @@ MINI_FOLDERS = ("VOCdevkit/VOC2012/JPEGImages", "DUTS-TR/DUTS-TR-Image", "ECSSD/
 
 
 class Problem(Exception):
-    """Raised by a check: what was found, what to do; WARN can be lived with, FAIL cannot."""
+    """Raised by a check: what was found, what to do; a WARN can be lived with."""
 
     def __init__(self, found: str, fix: str, status: str = "FAIL"):
         super().__init__(found)

@@ -1,6 +1,7 @@
 """Measure a network on both test sets (Sections 4.1 and 4.2)."""
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from operator import itemgetter
 from pathlib import Path
 from typing import NamedTuple
 
@@ -87,11 +88,10 @@ class Evaluation(NamedTuple):
         return figures
 
 
-def some(things: Sequence, limit: int | None, spread: bool) -> Sequence:
-    """At most so many: the first, or evenly over all."""
-    if not spread or limit is None or limit >= len(things):
-        return things[:limit]
-    return [things[k * len(things) // limit] for k in range(limit)]
+def evenly(things: Sequence, count: int) -> Sequence:
+    """At most so many of the things, evenly over all of them."""
+    count = min(count, len(things))
+    return [things[k * len(things) // count] for k in range(count)]
 
 
 def validation(
@@ -99,12 +99,12 @@ def validation(
     profile: Profile,
     *,
     known: Sequence[str] = (),
-    limit: int | None = None,
-    spread: bool = False,
+    pick: Callable[[Sequence], Sequence] = list,
 ) -> Iterator[tuple[Prediction, np.ndarray]]:
     """Predictions of VOC val, each with its mask, (H, W) uint8; each process its share.
 
     Both number categories as the data do; `known` are the network's, by default the same.
+    `pick` chooses among the ids of the list.
 
     Raises:
         JswsError: data are missing or broken, or the network has another number of
@@ -113,7 +113,7 @@ def validation(
     voc, (rank, ranks) = profile.data / profile.voc, process_share()
     list_file = voc / "ImageSets" / "Segmentation" / f"{profile.val_list}.txt"
     ids = read_ids(list_file, image_dir=voc / "JPEGImages")
-    ids, names = some(ids, limit, spread)[rank::ranks], categories(voc)
+    ids, names = pick(ids)[rank::ranks], categories(voc)
     known = known or names
     if net.sam.conv.out_channels != len(known):
         raise JswsError(
@@ -162,9 +162,9 @@ def evaluate(
     Raises:
         JswsError: data are missing or broken.
     """
-    segmentation = measure_segmentation(net, profile, limit=limit)
-    preset = recipe.crf if crf else None
-    saliency = measure_saliency(net, profile, preset=preset, limit=limit, sam=sam)
+    preset, pick = recipe.crf if crf else None, itemgetter(slice(limit))
+    segmentation = measure_segmentation(net, profile, pick=pick)
+    saliency = measure_saliency(net, profile, preset=preset, pick=pick, sam=sam)
     return Evaluation(segmentation, *saliency)
 
 
@@ -173,24 +173,21 @@ def measure_segmentation(
     profile: Profile,
     *,
     known: Sequence[str] = (),
-    limit: int | None = None,
-    spread: bool = False,
+    pick: Callable[[Sequence], Sequence] = list,
     absent: str = "target",
 ) -> Confusion:
-    """The part of `evaluate` that looks at VOC val; arguments and errors are the same.
+    """The part of `evaluate` that looks at VOC val; `known`, `pick`: see `validation`.
 
-    `known` are the network's categories, where they are not the data's: they are compared
-    by name, and pixels of a category that the network does not know are errors. Not one
-    name in both is a JswsError. With `spread` the `limit` images lie evenly over the list;
-    `absent` is the convention for categories that val lacks, see `ConfusionMatrix`.
+    Categories are compared by name, and pixels of one that the network does not know are
+    errors. `absent` is the convention for categories that val lacks, see
+    `ConfusionMatrix`. Raises JswsError as `validation` does, or where no mask has any.
     """
 
     def share() -> list[Confusion]:
         data = categories(profile.data / profile.voc)
         names = ("background", *combined(known or data, data))
         matrix = Confusion(names, absent=absent, known=known)
-        how = {"known": known, "limit": limit, "spread": spread}
-        for prediction, mask in validation(net, profile, **how):
+        for prediction, mask in validation(net, profile, known=known, pick=pick):
             matrix.update(mask, prediction.segmentation)
         return [matrix]
 
@@ -204,20 +201,20 @@ def measure_saliency(
     profile: Profile,
     *,
     preset: str | None = None,
-    limit: int | None = None,
-    spread: bool = False,
+    pick: Callable[[Sequence], Sequence] = list,
     sam: bool = True,
 ) -> tuple[SaliencyMeasure, SaliencyMeasure | None]:
     """The part of `evaluate` that looks at the saliency test set.
 
-    Returns the measure, and that after the CRF where its preset is named.
+    Returns the measure, and that after the CRF where its preset is named; `pick` chooses
+    among the pairs of picture and mask.
     """
 
     def share() -> list[SaliencyMeasure]:
         rank, ranks = process_share()
         ids = profile.test_list and read_ids(profile.data / profile.test_list)
         folders = profile.data / profile.test_images, profile.data / profile.test_masks
-        pairs = some(saliency_pairs(*folders, ids=ids), limit, spread)[rank::ranks]
+        pairs = pick(saliency_pairs(*folders, ids=ids))[rank::ranks]
         measures = [SaliencyMeasure() for _ in range(2 if preset else 1)]
         images = (image for image, _ in pairs)
         for pair, prediction in _predicted(net, images, pairs, "saliency"):

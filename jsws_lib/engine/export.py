@@ -1,6 +1,5 @@
-"""A trained network for other programs: ONNX or `torch.export`, image in; H, v, S out."""
+"""A trained network for other programs: one ONNX file, image in; H, v, S out."""
 
-import io
 import json
 import warnings
 from pathlib import Path
@@ -12,9 +11,6 @@ from data_utils.errors import JswsError
 from data_utils.files import write_bytes
 from jsws_lib.engine.checkpoints import load_ssnet
 from jsws_lib.ssnet import SSNet
-
-FORMATS = (".onnx", ".pt2")
-OUTPUTS = ("H", "v", "S")
 
 
 class _Symbols(nn.Module):
@@ -37,41 +33,27 @@ def export(checkpoint: Path | str, out: Path | str, *, half: bool = False) -> di
 
     Args:
         checkpoint: what `jsws train` wrote.
-        out: `.onnx`, or `.pt2` for `torch.export.load`.
-        half: store the matrices of an ONNX file in 16 bits; computed is in float32.
+        out: `.onnx`.
+        half: store the matrices in 16 bits; computed is in float32.
 
     Returns:
-        what the file says of itself: `size`, `categories` (C names), `setting` and
-        `backbone`; in ONNX as metadata, in `.pt2` as the extra file `ssnet.json`.
+        what the file says of itself, as metadata: `size`, `categories` (C names),
+        `setting` and `backbone`.
 
     Raises:
-        JswsError: unreadable checkpoint, unknown suffix, `half` with `.pt2`, or no
-            package `onnxscript`.
+        JswsError: unreadable checkpoint, another suffix, or no package `onnxscript`.
     """
     out = Path(out)
-    if out.suffix not in FORMATS:
-        raise JswsError(f"{out}: name a file that ends in {' or '.join(FORMATS)}")
-    if half and out.suffix == ".pt2":
-        raise JswsError(f"{out}: half the size is for ONNX; leave --half out")
+    if out.suffix != ".onnx":
+        raise JswsError(f"{out}: name a file that ends in .onnx")
     net, story = load_ssnet(checkpoint)
     known = {k: story[k] for k in ("size", "categories", "setting", "backbone")}
-    image = torch.zeros(2, 3, net.size, net.size, dtype=torch.uint8)
-    free = ({0: torch.export.Dim("batch")},)
-    program = torch.export.export(_Symbols(net).eval(), (image,), dynamic_shapes=free)
-    for part in program.graph_module.modules():
-        for node in part.graph.nodes if isinstance(part, torch.fx.GraphModule) else ():
-            node.meta.pop("stack_trace", None)  # folders of this machine
-    if out.suffix == ".pt2":
-        file = io.BytesIO()
-        torch.export.save(program, file, extra_files={"ssnet.json": json.dumps(known)})
-        write_bytes(out, file.getvalue())
-    else:
-        write_bytes(out, _onnx(program, known, half=half))
+    write_bytes(out, _onnx(net, known, half=half))
     return known
 
 
-def _onnx(program: torch.export.ExportedProgram, known: dict, *, half: bool) -> bytes:
-    """The program as ONNX, without the notes that PyTorch leaves on each node."""
+def _onnx(net: SSNet, known: dict, *, half: bool) -> bytes:
+    """The network as ONNX, without the notes that PyTorch leaves on each node."""
     try:
         import onnx
         import onnxscript  # noqa: F401  PyTorch's exporter needs it
@@ -79,11 +61,13 @@ def _onnx(program: torch.export.ExportedProgram, known: dict, *, half: bool) -> 
         raise JswsError(
             f"ONNX needs the package {error.name}: pip install 'ssnet-tutorial[export]'"
         ) from None
+    image = torch.zeros(2, 3, net.size, net.size, dtype=torch.uint8)
+    free = ({0: torch.export.Dim("batch")},)
+    program = torch.export.export(_Symbols(net).eval(), (image,), dynamic_shapes=free)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of the exporter, on its own insides
-        made = torch.onnx.export(
-            program, input_names=["image"], output_names=OUTPUTS, dynamo=True, verbose=False
-        )
+        names = {"input_names": ["image"], "output_names": ["H", "v", "S"]}
+        made = torch.onnx.export(program, **names, dynamo=True, verbose=False)
     model = made.model_proto
     for node in model.graph.node:
         node.ClearField("metadata_props")

@@ -21,7 +21,7 @@ from data_utils.files import write_bytes
 from data_utils.parallel import is_main
 from jsws_lib.config import Profile
 from jsws_lib.engine.devices import make_accelerator, recompute_stages, share_batch_norm
-from jsws_lib.engine.look import COLUMNS, LiveFigure, Look, words
+from jsws_lib.engine.look import COLUMNS, look
 from jsws_lib.engine.resume import Log, load_point, save_point
 from jsws_lib.ssnet import SSNet
 from jsws_lib.training import Loop, Objective, to_device
@@ -57,9 +57,8 @@ class RunLoop(Loop):
 
     def place(self, net: SSNet, profile: Profile, losses: tuple[str, ...]):
         """Bring the network to its device, its batch norms to all processes."""
-        self.parts, self.compile = profile.accumulate, profile.compile
-        self.every, self.look = profile.validate_every, Look(profile, losses)
-        self.looks, self.figure = [], LiveFigure()
+        self.profile, self.losses = profile, losses
+        self.parts, self.every = profile.accumulate, profile.validate_every
         self.accelerator = make_accelerator(
             profile.precision,
             tracker=self.tracker,
@@ -75,8 +74,7 @@ class RunLoop(Loop):
         """Wrap both for the processes; take up the last resume point if there is one."""
         net = objective.net
         objective, optimizer = self.accelerator.prepare(objective, optimizer)
-        self.eager = objective
-        self.work = torch.compile(objective) if self.compile else objective
+        self.work = torch.compile(objective) if self.profile.compile else objective
         self.state = {"net": net, "optimizer": optimizer}
         if self.accelerator.scaler:
             self.state["scaler"] = self.accelerator.scaler
@@ -90,8 +88,8 @@ class RunLoop(Loop):
         if self.done and is_main():
             tqdm.write(f"going on from step {self.done} of {steps}")
         if self.folder and is_main():
-            more = tuple(COLUMNS) if self.every else ()
-            self.log = Log(self.folder / "log.csv", self.history, more=more)
+            names = ["step", "lr", *self.losses, *(COLUMNS if self.every else ())]
+            self.log = Log(self.folder / "log.csv", names, self.history)
         if self.tracker:
             self.accelerator.init_trackers("tracker")
         self.last_step, self.saved, self.title = steps - 1, time.monotonic(), title
@@ -115,13 +113,13 @@ class RunLoop(Loop):
         for k, piece in enumerate(pieces):
             together = last and k + 1 == len(pieces)
             with nullcontext() if together else self.accelerator.no_sync(objective):
-                found = self._one_backward(piece, first=k == 0)
+                found = self._one_backward(piece)
             for name, value in found.items():
                 values[name] = values.get(name, 0) + value.detach() / self.parts
         mean = self.accelerator.reduce(torch.stack(list(values.values())), "mean")
         return dict(zip(values, mean.tolist(), strict=True))
 
-    def _one_backward(self, piece: dict, *, first: bool) -> dict[str, torch.Tensor]:
+    def _one_backward(self, piece: dict) -> dict[str, torch.Tensor]:
         try:
             found = self.work(to_device(piece, self.accelerator.device))
             self.accelerator.backward(sum(found.values()) / self.parts)
@@ -134,12 +132,12 @@ class RunLoop(Loop):
                     f"{2 * self.parts}, the same batch in smaller parts, or for --set "
                     "checkpointing=true"
                 ) from None
-            if not first or self.work is self.eager:
+            if not self.profile.compile:
                 raise
-            words = str(error).strip().splitlines()[0]
-            tqdm.write(f"torch.compile does not work here ({words}); going on without")
-            self.work = self.eager
-            return self._one_backward(piece, first=first)
+            words = f"{type(error).__name__}: {error}".splitlines()[0]
+            raise JswsError(
+                f"torch.compile does not work here ({words}): leave --set compile=true out"
+            ) from error
 
     def stop(self, step: int, values: dict, sets: list[Dataset], batch: list[dict]):
         """Raise JswsError, the images of the step listed in `not_finite.json`."""
@@ -162,16 +160,14 @@ class RunLoop(Loop):
         """Log a step; validate, and write a resume point, where it is due."""
         step, found = record["step"], {}
         if self.every and (step + 1) % self.every == 0:
-            found = self.look(net)
-            self.bar.set_description(f"{self.title}; step {step + 1}: {words(found)}")
+            found = look(net, self.profile, self.losses)
+            words = ", ".join(f"{COLUMNS[key]} {value:.3f}" for key, value in found.items())
+            self.bar.set_description(f"{self.title}; step {step + 1}: {words}")
         if self.log:
             self.log.add(record | found)
         shown = {name: value for name, value in record.items() if name != "step"}
         self.accelerator.log(shown | found, step=step)
         super().after_step(net, record)
-        if found and is_main():
-            self.looks.append({"step": step, **found})
-            self.figure.update(self.history, self.looks)
         late = time.monotonic() - self.saved > SAVE_AFTER
         due = (step + 1) % SAVE_EVERY == 0 or late
         if self.log and due and step < self.last_step:

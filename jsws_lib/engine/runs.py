@@ -12,7 +12,7 @@ import os
 import shutil
 import tempfile
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import asdict, dataclass, fields, replace
 from functools import cached_property
 from pathlib import Path
@@ -245,7 +245,7 @@ def train_or_load(
     if found:
         return found
     pick_device()  # connects the processes, if several were launched
-    with _alone(run):
+    with _alone(run) if is_main() else nullcontext():
         wait_for_everyone()
         return _load(run, use_shipped) or _train(run, use_shipped, on_step, tracker)
 
@@ -256,19 +256,14 @@ def _alone(run: Run) -> Iterator[None]:
 
     The lock goes with its process, however that ends.
     """
-    if not is_main():
-        yield
-        return
     lock = lock_of(run)
     try:
-        lock.acquire(timeout=0)
+        held = lock.acquire(timeout=0)
     except Timeout:
         tqdm.write(f"waiting for another process, which trains {run.folder}")
-        lock.acquire()
-    try:
+        held = lock.acquire()
+    with held:
         yield
-    finally:
-        lock.release()
 
 
 def lock_of(run: Run) -> FileLock:
@@ -305,26 +300,26 @@ def _train(
 
 def _load(run: Run, use_shipped: bool) -> Trained | None:
     """A finished run, from its folder or from the repository."""
-    if run.weights.is_file():
-        net, story = load_ssnet(run.weights, device=pick_device())
-        if story.get("run") != run.name or _changed(run, story):
-            raise JswsError(
-                f"{run.folder} holds the finished run {story.get('run')}, but {run.name} "
-                "is asked for (another setting, profile, recipe, seed or teacher); choose "
-                "another folder, or delete this one"
-            )
-        net.mirror = run.recipe.mirror
-        source = f"loaded from {run.folder.parent.name}/{run.folder.name}"
-        return Trained(net, story["history"], source)
-    if os.environ.get("JSWS_TRAIN") == "1" or run.out or not use_shipped:
-        return None
-    path = shipped(f"{run.profile.name}_{run.setting}")
-    if path:
-        net, story = load_ssnet(path, device=pick_device())
-        if story["run"] == run.name and not _changed(run, story):
-            net.mirror = run.recipe.mirror
-            return Trained(net, story["history"], f"shipped as {path.name}")
-    return None
+    path, source = run.weights, f"loaded from {run.folder.parent.name}/{run.folder.name}"
+    own = path.is_file()
+    if not own:
+        if os.environ.get("JSWS_TRAIN") == "1" or run.out or not use_shipped:
+            return None
+        path = shipped(f"{run.profile.name}_{run.setting}")
+        if path is None:
+            return None
+        source = f"shipped as {path.name}"
+    net, story = load_ssnet(path, device=pick_device())
+    if story.get("run") != run.name or _changed(run, story):
+        if not own:
+            return None
+        raise JswsError(
+            f"{run.folder} holds the finished run {story.get('run')}, but {run.name} is "
+            "asked for (another setting, profile, recipe, seed or teacher); choose another "
+            "folder, or delete this one"
+        )
+    net.mirror = run.recipe.mirror
+    return Trained(net, story["history"], source)
 
 
 def _changed(run: Run, story: dict) -> bool:

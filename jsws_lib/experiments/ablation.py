@@ -41,7 +41,7 @@ from data_utils.voc import read_ids, write_palette_png
 from jsws_lib.config import ROOT, SETTINGS, STEADY, Profile, Recipe
 from jsws_lib.engine.cam import cam_segmentation, class_activation_maps
 from jsws_lib.engine.devices import pick_device, provenance
-from jsws_lib.engine.evaluation import evaluate, some, validation
+from jsws_lib.engine.evaluation import evaluate, evenly, validation
 from jsws_lib.engine.labelling import make_pseudo_labels
 from jsws_lib.engine.runs import Run, runs_root, train_or_load, training_state
 from jsws_lib.inference import predict, resize_nearest
@@ -489,7 +489,7 @@ def label_quality(run: Run) -> dict:
     """
     names, masks = categories(run.profile.data / run.profile.voc), true_masks(run.profile)
     paths = [run.labels_folder / f"{name}.png" for name in masks]
-    paths = some([path for path in paths if path.is_file()], JUDGED, True)
+    paths = evenly([path for path in paths if path.is_file()], JUDGED)
     matrix = ConfusionMatrix(len(names) + 1, absent="target")
     for path in paths:
         label = read_class_mask(path, names=names)

@@ -23,7 +23,7 @@ from data_utils.real.download import missing, sources
 from data_utils.voc import read_ids
 from jsws_lib.config import Profile
 from jsws_lib.engine.devices import pick_device
-from jsws_lib.engine.evaluation import some
+from jsws_lib.engine.evaluation import evenly
 from jsws_lib.engine.look import LIMIT
 from jsws_lib.engine.loop import RunLoop
 from jsws_lib.engine.runs import Run, runs_root
@@ -93,7 +93,7 @@ def check_data(p: Profile) -> tuple[list[tuple[bool, str]], dict[str, int]]:
     crop = Augmentation(p.size)
 
     def look_into(data, kind: str):
-        for k in some(range(len(data)), SAMPLE, spread=True):
+        for k in evenly(range(len(data)), SAMPLE):
             data[k, 0]
         sizes[kind] = len(data)
 
@@ -120,7 +120,7 @@ def check_data(p: Profile) -> tuple[list[tuple[bool, str]], dict[str, int]]:
         masks = [voc / "SegmentationClass" / f"{i}.png" for i in ids]
         if lost := [m for m in masks if not m.is_file()]:
             raise JswsError(f"{len(lost)} masks are missing, the first is {lost[0]}")
-        for mask in some(masks, SAMPLE, spread=True):
+        for mask in evenly(masks, SAMPLE):
             image = read_image(voc / "JPEGImages" / f"{mask.stem}.jpg")
             same_size(image, read_class_mask(mask, names=categories(voc)), mask)
         sizes["val"] = len(ids)

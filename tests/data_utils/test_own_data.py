@@ -392,8 +392,8 @@ def test_a_network_of_other_categories_is_refused(small, world, tmp_path, monkey
     more = {"setting": "M", "recipe": checkpoints.recipe_fields(STEADY)}
     story = checkpoints.describe(net, backbone="densenet_mini", **more)
     path = checkpoints.save_weights(tmp_path / "voc.safetensors", net, story)
-    words = r"voc.safetensors was trained on 20 categories \(aeroplane to tvmonitor\), but "
-    words += r"the data have 3 \(cross to frame\); choose another checkpoint or other data"
+    words = "voc.safetensors was trained on other categories: number 1 is 'aeroplane' there"
+    words += ", but 'cross' in the data; choose another checkpoint or other data"
     run = Run("MM", small, STEADY, teacher=path, out=tmp_path / "x")
     refuses(words, train_or_load, run)
     few = "knows 20 categories, .* has 3; choose another"

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from helpers import network, same, state, stored
+from helpers import network, refuses, same, state, stored
 from safetensors.torch import save
 
 from data_utils.errors import JswsError
@@ -50,36 +50,29 @@ def test_broken_checkpoints_are_one_line_each(saved, tmp_path):
     path, net = saved
     whole, story, weights = path.read_bytes(), read_weights(path)[1], net.state_dict()
     nan = weights | {"sam.conv.bias": torch.full_like(weights["sam.conv.bias"], torch.nan)}
-    broken = "is not a whole safetensors file"
     strange, other = "was not written by `jsws train`", "does not hold the network"
     files = {
-        "cut": (whole[: len(whole) // 2], broken),
+        "cut": (whole[: len(whole) // 2], "is not a whole safetensors file"),
         "empty": (save({"a": torch.zeros(1)}), strange),
-        "torn": (save(weights, {"story": "{"}), f"{strange}: its header cannot"),
+        "torn": (save(weights, {"story": "{"}), strange),
         "nan": (save(nan, {"story": json.dumps(story)}), "sam.conv.bias .* not finite"),
     }
-    for name, header, words in (
-        ("a seed alone", {"seed": 0}, other),
-        ("another setting", {**story, "setting": "XX"}, other),
-        ("no setting", {k: v for k, v in story.items() if k != "setting"}, other),
-        ("a stage that is a text", {**story, "stage": "1"}, strange),
-        ("another architecture", {**story, "setting": "MM", "stage": 2}, other),
-        ("size 0", {**story, "size": 0}, ""),
-        ("a size no stride divides", {**story, "size": 63}, ""),
-        ("a recipe in colour", {**story, "recipe": {"colour": "red"}}, other),
-        ("odd", {**story, "recipe": {**story["recipe"], "class_evidence": 3}}, ""),
-        ("no categories", {**story, "categories": []}, strange),
-        ("numbers as history", {**story, "history": [1]}, strange),
+    for change in (
+        {"setting": "XX"},
+        {"stage": "1"},
+        {"setting": "MM", "stage": 2},  # another architecture
+        {"size": 0},
+        {"recipe": {"colour": "red"}},
+        {"categories": []},
     ):
-        files[name] = save(weights, {"story": json.dumps(header)}), words
+        header = {"story": json.dumps(story | change)}
+        files["-".join(change)] = save(weights, header), other
     for name, (content, words) in files.items():
         file = tmp_path / f"{name}.safetensors"
         file.write_bytes(content)
-        with pytest.raises(JswsError, match=f"{name}.safetensors.*{words}") as caught:
-            load_ssnet(file)
-        assert "\n" not in str(caught.value)
-    with pytest.raises(JswsError, match="backbone = densenet_mini, but vgg16 is asked"):
-        load_ssnet(path, expect={"backbone": "vgg16"})
+        refuses(f"{name}.safetensors.*{words}", load_ssnet, file)
+    words = "backbone = densenet_mini, but vgg16 is asked"
+    refuses(words, load_ssnet, path, expect={"backbone": "vgg16"})
 
 
 def test_a_shipped_network_is_found_by_its_name(tmp_path, monkeypatch):

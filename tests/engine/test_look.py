@@ -8,21 +8,23 @@ from helpers import learn, network, same, state
 
 from data_utils.voc import read_ids
 from jsws_lib.config import PROFILES, STEADY
-from jsws_lib.engine import look
-from jsws_lib.engine import loop as module
+from jsws_lib.engine import look as module
+from jsws_lib.engine import loop
 from jsws_lib.engine.evaluation import evaluate
-from jsws_lib.engine.look import COLUMNS, Look
+from jsws_lib.engine.look import COLUMNS, look
 from jsws_lib.engine.loop import RunLoop
 from jsws_lib.engine.resume import read_log
 
+BOTH = ("L_c", "L_s1")
+
 
 def trained(folder, profile, on_step=None):
-    net, loop = network(), RunLoop(folder=folder, tag="a", on_step=on_step)
-    return learn(net, profile, loop=loop), net
+    net, surroundings = network(), RunLoop(folder=folder, tag="a", on_step=on_step)
+    return learn(net, profile, loop=surroundings), net
 
 
 def test_a_look_changes_nothing_and_is_in_the_log(tiny, tmp_path, monkeypatch):
-    monkeypatch.setattr(module, "SAVE_EVERY", 1)
+    monkeypatch.setattr(loop, "SAVE_EVERY", 1)
     looking = replace(tiny, validate_every=2)
     blind, first = trained(tmp_path / "blind", tiny)
     seen, second = trained(tmp_path / "looking", looking)
@@ -52,14 +54,14 @@ def test_a_look_is_spread_evenly_over_the_lists(tiny, own_data, monkeypatch):
     (own_data / "some.txt").write_text(f"{test[0]}\n{test[4]}\n")
     net = network()
     whole = replace(tiny, data=own_data)
-    right = Look(replace(whole, val_list="some", test_list="some.txt"), ("L_c", "L_s1"))
-    monkeypatch.setattr(look, "LIMIT", 2)
-    assert Look(whole, ("L_c", "L_s1"))(net) == right(net)
+    right = look(net, replace(whole, val_list="some", test_list="some.txt"), BOTH)
+    monkeypatch.setattr(module, "LIMIT", 2)
+    assert look(net, whole, BOTH) == right
 
 
 def test_the_figures_are_those_of_evaluate(tiny):
     net = network().train()
-    found = Look(tiny, ("L_c", "L_s1"))(net)
+    found = look(net, tiny, BOTH)
     assert net.training and net.backbone.training
     right = evaluate(net.eval(), profile=tiny, recipe=STEADY)
     figures = right.figures()
@@ -68,55 +70,15 @@ def test_the_figures_are_those_of_evaluate(tiny):
             assert value == pytest.approx(figures[name.removeprefix("val_")]), name
     counts = right.segmentation.matrix
     assert found["val_background"] == pytest.approx(counts[:, 0].sum() / counts.sum())
-    assert set(Look(tiny, ("L_c",))(net)) == {"val_background", "val_miou"}
-    assert set(Look(tiny, ("L_s1",))(net)) == set(COLUMNS) - {"val_miou"}
+    assert set(look(net, tiny, ("L_c",))) == {"val_background", "val_miou"}
+    assert set(look(net, tiny, ("L_s1",))) == set(COLUMNS) - {"val_miou"}
 
 
-def test_a_collapse_is_seen(tiny):
-    net = network()
-    net.sn.head.bias.data[0] = 1e4
-    assert Look(tiny, ("L_c",))(net)["val_background"] == 1
-
-
-def test_a_notebook_shows_one_figure_that_grows(tiny, tmp_path, monkeypatch):
-    shown, drawn = [], []
-
-    class Handle:
-        def update(self, picture):
-            shown.append(picture)
-
-    def display(picture, *, display_id):
-        shown.append(picture)
-        return Handle()
-
-    def draw(*given):
-        drawn.append(original(*given))
-        return drawn[-1]
-
-    original = look.draw
-    monkeypatch.setattr(look, "draw", draw)
-    monkeypatch.setattr("IPython.display.display", display)
-    looking = replace(tiny, validate_every=2)
-    trained(tmp_path / "terminal", looking)
-    assert not shown
-    monkeypatch.setattr(look, "in_notebook", lambda: True)
-    trained(tmp_path / "notebook", looking)
-    assert len(shown) == 2 and shown[0].alt and shown[0].data[:4] == b"\x89PNG"
-    left, right = drawn[-1].axes
-    assert [line.get_label() for line in left.lines] == ["L_c", "L_s1"]
-    assert [line.get_label() for line in right.lines] == [*COLUMNS.values()]
-    rows = read_log(tmp_path / "notebook/log.csv")
-    assert list(right.lines[1].get_ydata()) == [rows[k]["val_miou"] for k in (1, 3)]
-
-
-def test_what_is_missing_is_said_once(tiny, own_data, capsys):
+def test_what_is_missing_is_said(tiny, own_data, capsys):
     profile = replace(tiny, data=own_data)
     shutil.rmtree(own_data / "ECSSD")
-    look, net = Look(profile, ("L_c", "L_s1")), network()
-    for _ in range(2):
-        assert set(look(net)) == {"val_background", "val_miou"}
-    said = capsys.readouterr()
-    assert (said.out + said.err).count("not validated while training: no picture in") == 1
+    assert set(look(network(), profile, BOTH)) == {"val_background", "val_miou"}
+    assert "not validated while training: no picture in" in "".join(capsys.readouterr())
 
 
 def test_it_is_on_where_it_pays():
