@@ -15,7 +15,7 @@ from data_utils.errors import JswsError
 from data_utils.files import read_json, verified
 from jsws_lib.config import ROOT
 
-MEMORY_NEEDED = 2.0  # GB: a notebook with PyTorch and the embedded data, beside a step
+MEMORY_NEEDED = 2.0  # GB: a notebook with PyTorch and the embedded data
 SHARED_NEEDED = 0.5  # GB of /dev/shm, through which loader processes hand over batches
 SHARED = Path("/dev/shm")
 GB = 1e9
