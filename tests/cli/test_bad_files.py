@@ -1,6 +1,7 @@
-"""Bad files of every kind, into every command that reads such a file.
+"""Bad files, into every command that reads such a file.
 
-Each ends in one sentence that names it: no traceback, no hang, no answer.
+Each ends in one sentence that names it: no traceback, no hang, no answer. What a reader
+refuses its own tests say; here are kinds that they do not have, and one or two that do.
 """
 
 import io
@@ -79,11 +80,11 @@ def trials(trials, monkeypatch):
 NOISE = np.random.default_rng(0).integers(0, 256, (64, 64, 3), np.uint8)
 
 
-def stored(array, kind="PNG", **options) -> bytes:
+def stored(array, kind="PNG") -> bytes:
     """An array or a picture as a file."""
     picture = array if isinstance(array, Image.Image) else Image.fromarray(array)
     file = io.BytesIO()
-    picture.save(file, kind, **options)
+    picture.save(file, kind)
     return file.getvalue()
 
 
@@ -105,28 +106,16 @@ def rows(array) -> tuple[bytes, bytes]:
     return b"IDAT", zlib.compress(b"".join(b"\0" + line.tobytes() for line in lines))
 
 
-JPEG, PNG = stored(NOISE, "JPEG"), stored(NOISE)
 END = (b"IEND", b"")
 BOMB = png(header(60_000, 60_000, 1), (b"IDAT", zlib.compress(bytes(1000))), END)
 DAMAGED = {
-    "empty": b"",
-    "text": b"no picture",
-    "page": b"<html>404</html>",
-    "half a JPEG": JPEG[: len(JPEG) // 2],
-    "half a PNG": PNG[: len(PNG) // 2],
+    "half a JPEG": stored(NOISE, "JPEG")[:2000],
     "bomb": BOMB,
     "no size": png(header(0, 5), (b"IDAT", b""), END),
     "short header": png((b"IHDR", b"short"), END),
     "swollen text": png(
         header(8, 8), (b"zTXt", b"a\0\0" + zlib.compress(bytes(1 << 24))), END
     ),
-    "wrong checksum": PNG.replace(PNG[41:45], b"aaaa", 1)[:-40],
-    "two pictures": stored(
-        NOISE, "TIFF", save_all=True, append_images=[Image.fromarray(NOISE[::-1])]
-    ),
-    "floats": stored(NOISE[..., 0].astype(np.float32), "TIFF"),
-    "32 bits": stored(NOISE[..., 0].astype(np.int32), "TIFF"),
-    "dim 16 bits": stored(NOISE[..., 0].astype(np.uint16)),
     "dim 16 bits a colour": png(header(64, 64, 16, 2), rows(NOISE.astype(">u2")), END),
     "drawing": b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n%%EOF\n",
     **ODD_FILES,
@@ -149,23 +138,15 @@ OF_PICTURES = {
 
 def test_pictures(trials):
     trials.files(DAMAGED, OF_PICTURES)
-    sized = ("floats", "32 bits", "dim")  # all that the server's picture is for
-    kind = {name: data for name, data in DAMAGED.items() if not name.startswith(sized)}
-    trials.files(kind, {SUBMIT: "{voc}/JPEGImages/mini_100001.jpg"})
+    trials.files(BROKEN, {SUBMIT: "{voc}/JPEGImages/mini_100001.jpg"})
 
 
 BOX = np.zeros((64, 64), np.uint8)
 BOX[16:40, 20:50] = 1
-NO_MASKS = {
-    "numbers": stored(BOX * 15),
-    "numbers, void": stored(np.where(np.roll(BOX, 1, 0), BOX * 15, BOX * 255)),
-    "colours": stored(np.dstack([BOX * 255, BOX, BOX])),
-    "alpha": stored(np.dstack([BOX * 0] * 3 + [BOX * 255])),
-    "dim 16 bits": stored(BOX.astype(np.uint16) * 255),
-}
+COLOURS = {"colours": stored(np.dstack([BOX * 255, BOX, BOX]))}
+NO_MASKS = {"numbers": stored(BOX * 15), **COLOURS}
 SIZE = {"another size": stored(BOX[:30] * 255)}
-WHOLLY = ("empty", "half a PNG", "bomb", "short header", "pipe", "floats")
-BROKEN = {name: DAMAGED[name] for name in WHOLLY}
+BROKEN = {name: DAMAGED[name] for name in ("half a JPEG", "bomb", "short header", "pipe")}
 OF_MAPS = {
     STAGE_1: "{data}/DUTS-TR/DUTS-TR-Mask/mini_200001.png",
     MEASURE: "{data}/ECSSD/ground_truth_mask/mini_300001.png",
@@ -181,26 +162,19 @@ OF_FOLDERS = {
 def test_saliency_masks(trials):
     trials.files(NO_MASKS | SIZE | BROKEN, OF_MAPS)
     trials.files(NO_MASKS | BROKEN, OF_FOLDERS)
-    predicted = NO_MASKS.keys() - {"numbers", "numbers, void"}  # dim, but possible
-    maps = {name: NO_MASKS[name] for name in sorted(predicted)} | BROKEN
-    trials.files(maps, {SALIENCY: "{maps}/mini_300001.png"})
-    trials.files(maps | SIZE, {PAGE_S: "{maps}/mini_300001.png"})
+    trials.files(COLOURS | BROKEN, {SALIENCY: "{maps}/mini_300001.png"})
+    trials.files(COLOURS | BROKEN | SIZE, {PAGE_S: "{maps}/mini_300001.png"})
     trials.files(SIZE, {f"{SALIENCY} --protocol pysod": "{maps}/mini_300001.png"})
 
 
 RGB = Image.fromarray(np.dstack([BOX] * 3))
 MOVED = Image.fromarray(BOX)
 MOVED.putpalette(palette()[[0, 15]].tobytes())  # as an editor numbers used colours anew
-FOUR_BITS = png(header(64, 64, 4), rows(BOX[:, ::2] * 16 + BOX[:, 1::2]), END)
 NO_CLASSES = {
     "RGB": stored(RGB),
-    "JPEG": stored(BOX, "JPEG"),
-    "value 21": stored(BOX * 21),
     "value 254": stored(BOX * 254),
-    "16 bits": stored(BOX.astype(np.uint16)),
-    "alpha": stored(RGB.convert("LA")),
     "one bit": stored(Image.fromarray(BOX * 255).convert("1")),
-    "four bits": FOUR_BITS,
+    "four bits": png(header(64, 64, 4), rows(BOX[:, ::2] * 16 + BOX[:, 1::2]), END),
     "moved palette": stored(MOVED),
     "another size": stored(BOX[:30]),
     **BROKEN,
@@ -220,12 +194,6 @@ OF_CLASSES = {
 
 def test_class_masks(trials):
     trials.files(NO_CLASSES, OF_CLASSES)
-    grey = stored(BOX)
-    other = Image.fromarray(BOX)
-    other.putpalette(palette()[::-1].tobytes())
-    trials.files(
-        {"grey": grey, "palette": stored(other)}, {SUBMIT: "{pred}/mini_100001.png"}
-    )
 
 
 def test_nothing_to_measure(trials):
@@ -256,8 +224,6 @@ def test_pseudo_labels_of_other_categories(trials):
 
 NO_LISTS = {
     "empty": b"",
-    "blank": b" \n\n\t\n",
-    "UTF-16": "mini_000001\n".encode("utf-16"),
     "Latin-1": "B\xe4r\n".encode("latin-1"),
     "twice": b"mini_000001\nmini_000001\n",
     "missing": b"nobody\n",
@@ -265,8 +231,6 @@ NO_LISTS = {
     "NUL": b"mini\0\n",
     "escape": b"mini\x1b[31m\n",
     "long": b"a" * 5000 + b"\n",
-    "dots": b"..\n",
-    "binary": bytes(range(256)),
     **ODD_FILES,
 }
 OF_LISTS = {
@@ -288,56 +252,35 @@ def test_id_lists(trials):
     trials.files(NO_LISTS, OF_LISTS, names=[])
 
 
-def annotation(name: str, encoding: str = "", text: str = "") -> bytes:
-    head = f'<?xml version="1.0" encoding="{encoding}"?>' if encoding else ""
-    return f"{head}{text}<a><object><name>{name}</name></object></a>".encode()
+def annotation(name: str, head: str = "") -> bytes:
+    return f"{head}<a><object><name>{name}</name></object></a>".encode()
 
 
 LAUGHS = "".join(f'<!ENTITY l{k} "{f"&l{k - 1};" * 10 if k else "ha"}">' for k in range(10))
 NO_XML = {
-    "empty": b"",
-    "text": b"cat",
     "cut": annotation("cat")[:-5],
-    "unknown encoding": annotation("cat", "utf-99"),
-    "several bytes": annotation("cat", "utf-7"),
-    "codec of Python": annotation("cat", "base64"),
-    "said to be UTF-16": annotation("cat", "utf-16"),
+    "unknown encoding": annotation("cat", '<?xml version="1.0" encoding="utf-99"?>'),
     "no UTF-8": annotation("B\xe4r").decode().encode("latin-1"),
-    "laughs": annotation("&l9;", text=f"<!DOCTYPE a [{LAUGHS}]>"),
-    "another file": annotation(
-        "&x;", text='<!DOCTYPE a [<!ENTITY x SYSTEM "/etc/passwd">]>'
-    ),
-    "unknown": annotation("dragon"),
+    "laughs": annotation("&l9;", f"<!DOCTYPE a [{LAUGHS}]>"),
+    "another file": annotation("&x;", '<!DOCTYPE a [<!ENTITY x SYSTEM "/etc/passwd">]>'),
     "background": annotation("background"),
-    "no name": b"<a><object/></a>",
-    "no object": b"<a/>",
-    "two lines": annotation("cat\ndog"),
     "escape": annotation("&#155;31m"),
     "deep": b"<a>" * 50_000,
-    "NUL": b"<a>\0</a>",
     **ODD_FILES,
 }
 
 
-OF_XML = (LABELS_ONLY, PSEUDO, CHECK)
-
-
 def test_annotations(trials):
-    place = "{voc}/Annotations/mini_000001.xml"
-    trials.files(NO_XML, dict.fromkeys(OF_XML, place), names=["mini_000001"])
+    place = dict.fromkeys((LABELS_ONLY, PSEUDO, CHECK), "{voc}/Annotations/mini_000001.xml")
+    trials.files(NO_XML, place, names=["mini_000001"])
 
 
 NO_TABLES = {
-    "empty": b"",
-    "no header": b"mini_200001.jpg,cat\n",
-    "UTF-16": "file,labels\n".encode("utf-16"),
     "NUL": b"file,labels\na\0.jpg,cat\n",
-    "quote": b'file,labels\nmini_200001.jpg,"cat\n',
     "long": b"file,labels\nmini_200001.jpg," + b"x" * 200_000 + b"\n",
     "short": b"file,labels\nmini_200001.jpg,cat\n",
     "elsewhere": b"file,labels\n../../etc/passwd,cat\n",
     "escape": b"file,labels\nmini_200001.jpg,\x1b[31m\n",
-    "many": b"file," + b",".join(b"%d" % k for k in range(300)) + b"\na.jpg,1\n",
     **ODD_FILES,
 }
 
@@ -353,31 +296,26 @@ def test_categories(trials):
     ids = [f"mini_{k:06d}" for k in (*range(6), *range(100_000, 100_003))]
     names = [f"c{k}" for k in range(20)]
     good = {"categories": names, "labels": dict.fromkeys(ids, ["c1"]), "files": "0"}
-    bad = [None, 3, "x", [], {}, [[]], [3], ["a", "a"], ["a"] * 300, [""], ["a\n"]]
-    wrong = [None, 3, "c1", [], {}, [[]], [3], ["nobody"], ["\x1b[31m"]]
-    kind = spoilt(good, categories=bad, labels=[None, 3, "x", [], {}])
-    kind |= ODD_FILES
+    bad = [None, [], {}, [3], ["a", "a"], ["a"] * 300, [""], ["a\n"]]
+    wrong = [None, "c1", [], {}, [3], ["nobody"], ["\x1b[31m"]]
+    kind = spoilt(good, categories=bad, labels=[None, "x", []]) | ODD_FILES
     note = "{voc}/categories.json"
-    trials.files(kind, {LABELS_ONLY: note})
-    no_labels = {k: v for k, v in kind.items() if k != "labels {}"}  # is said of pictures
-    trials.files(no_labels, {PSEUDO: note, CHECK: note})
-    given = f"{SEGMENTATION} --categories {{voc}}"
-    trials.files(no_labels, {given: note, PAGE: note})
+    readers = (LABELS_ONLY, PSEUDO, CHECK, SEGMENTATION, PAGE)
+    trials.files(kind, dict.fromkeys(readers, note))
     labels = {k: v for k, v in spoilt(good, labels__mini_000001=wrong).items() if "__" in k}
     trials.files(labels, {LABELS_ONLY: note, CHECK: note}, names=["mini_000001"])
 
 
 def test_notes_of_drawn_data(trials):
     good = json.loads((trials.world["data"] / "mini.json").read_text())
-    bad = [None, -1, 2.5, "x", [], {}]
+    bad = [None, -1, 2.5, "x", {}]
     kind = spoilt(
         good,
-        parameters=[None, 3, "x", [], {}],
+        parameters=[None, 3, {}],
         parameters__seed=bad,
-        parameters__size=bad,
-        parameters__images=[*bad, ["train_aug", "val", "saliency", "test"]],
+        parameters__images=bad,
         parameters__images__test=bad,
-        contents=[3, "x", []],
+        contents=[3, []],
         contents__D_c=[3, []],
     )
     for optional in ("contents", "contents__D_c"):
