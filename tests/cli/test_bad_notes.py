@@ -339,9 +339,6 @@ NO_SOURCES = {  # what stands in SOURCE, and what in its place
     "words": ("0.001", '"much"'),
     "holds a list": ("holds.*", "holds = [1]"),
     "one folder": (', "MINE/masks" = 3', ""),
-    "above": ('"mine.zip", ', '"../mine.zip", '),
-    "into above": ("urls", 'into = "../..", urls'),
-    "no https": ("https://example.org", "file:///etc"),
 }
 
 

