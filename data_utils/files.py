@@ -46,9 +46,9 @@ def whole(path: Path | str, *, more: str = "") -> Iterator[Path]:
 
 @contextmanager
 def whole_folder(path: Path | str) -> Iterator[Path]:
-    """Give an empty folder beside `path`; at the end it takes the place of `path`.
+    """Give an empty folder beside `path`; at the end it is renamed to `path`.
 
-    What killed processes left beside it is swept.
+    There must be none by that name, or an empty one. What killed processes left is swept.
 
     Raises:
         JswsError: as `whole` does.
@@ -62,7 +62,7 @@ def whole_folder(path: Path | str) -> Iterator[Path]:
             made.mkdir()  # not `room` itself, which is shut to everyone else
             yield made
             if path.exists():
-                path.rename(Path(room, "old"))
+                path.rmdir()
             made.rename(path)
 
 

@@ -5,17 +5,15 @@ Also which of several launched processes this is; what they do: `engine/devices.
 
 import multiprocessing
 import os
-import sys
 import threading
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
-from pathlib import Path
 
 from data_utils.errors import JswsError
 
-FEW = 256  # files; for less of them starting processes takes longer than the work
+FEW = 256  # jobs; for less of them starting processes takes longer than the work
 
 
 def available_cores() -> int:
@@ -72,16 +70,16 @@ def in_parallel(work: Callable, jobs: Iterable, *, workers: int | None = None) -
     Args:
         work: a picklable function of one argument.
         jobs: picklable arguments.
-        workers: processes; default one per core, 0 or 1 for none.
+        workers: processes, 0 or 1 for none; default one per core, none for few jobs.
 
     Raises:
         JswsError: a worker was stopped: the memory was full, or the calling script starts
             itself anew in each, its work not being behind `if __name__ == "__main__":`.
     """
-    workers = available_cores() if workers is None else workers
-    script = getattr(sys.modules["__main__"], "__file__", None)
-    if workers <= 1 or (script and not Path(script).is_file()):
-        # A script read from standard input cannot be imported by other processes.
+    if workers is None:
+        few = isinstance(jobs, Sequence) and len(jobs) < FEW
+        workers = 0 if few else available_cores()
+    if workers <= 1:
         yield from map(work, jobs)
         return
     # Spawned, not forked: a fork of a process that runs threads (torch, Jupyter) may hang.
@@ -98,7 +96,7 @@ def in_parallel(work: Callable, jobs: Iterable, *, workers: int | None = None) -
     except BrokenProcessPool:
         raise JswsError(
             "a worker process was stopped: ask for fewer workers if the memory was full, "
-            f'and put the work of {script} behind if __name__ == "__main__": if it is yours'
+            'and put a script of yours behind if __name__ == "__main__":'
         ) from None
     finally:
         pool.shutdown(cancel_futures=True)

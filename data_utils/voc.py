@@ -3,6 +3,7 @@
 import json
 import os
 import xml.etree.ElementTree as ET
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -57,8 +58,7 @@ def read_ids(list_file: Path | str, *, image_dir: Path | str | None = None) -> l
     ]
     if not ids:
         raise JswsError(f"{list_file}: the id list is empty; expected an id per line")
-    seen: set[str] = set()
-    if twice := [i for i in ids if i in seen or seen.add(i)]:
+    if twice := [i for i, count in Counter(ids).items() if count > 1]:
         raise JswsError(
             f"{list_file}: names {twice[0]} more than once; keep one line of it"
         )
@@ -67,12 +67,9 @@ def read_ids(list_file: Path | str, *, image_dir: Path | str | None = None) -> l
         found = set(os.listdir(image_dir)) if Path(image_dir).is_dir() else set()
         missing = [i for i in ids if f"{i}.jpg" not in found]
         if missing:
-            near = sorted(name for name in found if Path(name).stem == missing[0])
             raise JswsError(
                 f"{list_file}: names {len(missing)} missing image(s), first "
-                f"{Path(image_dir) / missing[0]}.jpg; "
-                + (f"rename {near[0]}, " if near else "")
-                + "add them or shorten the list"
+                f"{Path(image_dir) / missing[0]}.jpg; add them or shorten the list"
             )
     return ids
 
@@ -113,14 +110,8 @@ def write_palette_png(
     With `names` of categories 1 to C the file says which they are, so that
     `read_class_mask` finds them wherever they have other numbers.
 
-    Raises JswsError for any other shape or dtype.
+    Pillow's TypeError or ValueError meets any other shape or dtype.
     """
-    array = np.asarray(array)
-    if array.dtype != np.uint8 or array.ndim != 2:
-        raise JswsError(
-            f"{path}: a label PNG needs (H, W) uint8, "
-            f"got {array.shape} {array.dtype}; convert before writing"
-        )
     image = Image.fromarray(array)
     image.putpalette(palette().tobytes())
     note = PngInfo()

@@ -64,7 +64,7 @@ def mini_data(tmp_path_factory) -> Path:
 
     counts = dict(n_class=24, n_saliency=24, n_val=8, n_test=8)
     folder = tmp_path_factory.mktemp("embedded") / "data"
-    return make_mini(folder, size=64, workers=1, progress=False, **counts)
+    return make_mini(folder, size=64, **counts)
 
 
 @pytest.fixture

@@ -6,7 +6,6 @@ nor the size of the set changes it.
 
 import json
 import platform
-import re
 from functools import partial
 from importlib import metadata
 from pathlib import Path
@@ -31,10 +30,8 @@ FOLDERS = {  # of pictures, of masks
     "saliency": ("DUTS-TR/DUTS-TR-Image", "DUTS-TR/DUTS-TR-Mask"),
     "test": ("ECSSD/images", "ECSSD/ground_truth_mask"),
 }
-DRAWN = {folder for pair in FOLDERS.values() for folder in pair if folder}
-DRAWN.add(f"{VOC_FOLDER}/Annotations")
 LISTS = f"{VOC_FOLDER}/ImageSets/Segmentation"
-# What is drawn; change it with the drawings: data of another recipe are drawn again.
+# What is drawn; change it with the drawings: data of another recipe are other data.
 RECIPE = "9f6185cbadaf"
 
 README = """\
@@ -125,10 +122,6 @@ def _write_one(root: Path, seed: int, size: int, image: tuple[str, int]):
     picture.save(root / images / f"{name}.jpg", quality=92)
 
 
-def _single(seed: int, size: int, split: str, k: int) -> tuple[np.ndarray, int]:
-    return single_object(np.random.default_rng([seed, SPLITS.index(split), k]), size)
-
-
 def make_mini(
     root: Path | str,
     *,
@@ -138,61 +131,40 @@ def make_mini(
     n_saliency: int = 2000,
     n_val: int = 400,
     n_test: int = 400,
-    workers: int | None = None,
-    progress: bool = True,
 ) -> Path:
     """Write the embedded data below `root` and return `root`.
 
     `VOCdevkit/VOC2012` gets `n_class` training images with image labels only and
     `n_val` with masks, `DUTS-TR` gets `n_saliency` pairs, `ECSSD` `n_test`; all are
     `size` x `size` pixels. Nothing is done if the same data are already there. The
-    folder appears, or is replaced, only when complete.
+    folder appears only when complete.
 
-    Raises JswsError for impossible counts or sizes, and for a `root` that holds
-    anything this function did not write.
+    Raises JswsError for impossible counts or sizes, and for a `root` that holds anything
+    else.
     """
     root = Path(root).resolve()
     counts = dict(zip(SPLITS, (n_class, n_val, n_saliency, n_test), strict=False))
-    for split, n in counts.items():
-        if not 1 <= n <= 99_999:
-            raise JswsError(f"make_mini: {n} images for {split}; choose 1 to 99999")
-    if size < 32:
-        raise JswsError(f"make_mini: size={size} is too small to draw in; choose >= 32")
-    if seed < 0:
-        raise JswsError(f"make_mini: seed={seed}; choose 0 or more")
+    if bad := [n for n in counts.values() if not 1 <= n <= 99_999]:
+        raise JswsError(f"make_mini: {bad[0]} images of a kind; choose 1 to 99999")
+    if size < 32 or seed < 0:
+        raise JswsError(f"make_mini: size={size}, seed={seed}; choose >= 32, >= 0")
     parameters = {"seed": seed, "size": size, "images": counts, "recipe": RECIPE}
     if (known := drawn(root)) and known["parameters"] == parameters:
         return root
-    if known is None and root.exists() and (not root.is_dir() or any(root.iterdir())):
+    if root.exists() and (not root.is_dir() or any(root.iterdir())):
+        what = "other drawings" if known else "files that make-mini did not write"
         raise JswsError(
-            f"{root}: exists and was not written by make-mini (no mini.json); "
-            "choose another folder ($JSWS_DATA names that of the notebooks)"
-        )
-    if foreign := _foreign(root):
-        raise JswsError(
-            f"{root} holds {foreign}, which make-mini did not write and would delete; "
-            "move it away, or choose another folder"
+            f"{root} holds {what}; delete it, or choose another folder ($JSWS_DATA names "
+            "that of the notebooks)"
         )
     with whole_folder(root) as made:
-        _write_all(made, parameters, workers=workers, progress=progress)
+        _write_all(made, parameters)
     return root
 
 
-def _foreign(root: Path) -> Path | None:
-    """The first file under `root` that `make_mini` does not write."""
-    own = {"README.txt", "mini.json", f"{LISTS}/train_aug.txt", f"{LISTS}/val.txt"}
-    for path in sorted(root.rglob("*")):
-        place = path.relative_to(root)
-        drawing = re.fullmatch(r"mini_\d{6}\.(jpg|png|xml)", path.name)
-        ours = place.as_posix() in own or (drawing and place.parent.as_posix() in DRAWN)
-        cache = place.parent.name == ".decoded" and path.suffix in (".npy", ".tmp")
-        if not (ours or cache or path.is_dir()) or path.is_symlink():
-            return place
-    return None
-
-
-def _write_all(root: Path, parameters: dict, *, workers: int | None, progress: bool):
-    for folder in (*DRAWN, LISTS):
+def _write_all(root: Path, parameters: dict):
+    folders = {folder for pair in FOLDERS.values() for folder in pair if folder}
+    for folder in (*folders, LISTS, f"{VOC_FOLDER}/Annotations"):
         (root / folder).mkdir(parents=True)
     counts = parameters["images"]
     for split in ("train_aug", "val"):
@@ -201,8 +173,7 @@ def _write_all(root: Path, parameters: dict, *, workers: int | None, progress: b
 
     images = [(split, k) for split, n in counts.items() for k in range(n)]
     work = partial(_write_one, root, parameters["seed"], parameters["size"])
-    results = in_parallel(work, images, workers=workers)
-    for _ in tqdm(results, "drawing", len(images), unit="image", disable=not progress):
+    for _ in tqdm(in_parallel(work, images), "drawing", len(images), unit="image"):
         pass
 
     made_with = {"python": platform.python_version()}
@@ -218,29 +189,19 @@ def _write_all(root: Path, parameters: dict, *, workers: int | None, progress: b
     (root / "mini.json").write_text(json.dumps(note, indent=2) + "\n")
 
 
+def _single(seed: int, size: int, split: str, k: int) -> tuple[np.ndarray, int]:
+    return single_object(np.random.default_rng([seed, SPLITS.index(split), k]), size)
+
+
 def pretraining_images(
-    n: int,
-    *,
-    seed: int = 0,
-    size: int = 64,
-    split: str = "pretrain",
-    workers: int | None = None,
-    progress: bool = True,
+    n: int, *, seed: int = 0, size: int = 64, split: str = "pretrain"
 ) -> tuple[np.ndarray, np.ndarray]:
     """Return `n` pictures of single drawings and their categories.
 
     Images are (n, size, size, 3) uint8, targets (n,) int64 indices into
     `openmoji.CATEGORIES`. `split` is `pretrain` or `pretrain_val`, which share the
     drawings but no picture.
-
-    Raises JswsError for another split or n < 1.
     """
-    if split not in ("pretrain", "pretrain_val") or n < 1:
-        raise JswsError(
-            f"pretraining_images: split={split!r}, n={n}; "
-            "expected split 'pretrain' or 'pretrain_val' and n >= 1"
-        )
-    results = in_parallel(partial(_single, seed, size, split), range(n), workers=workers)
-    bar = tqdm(results, total=n, desc=split, unit="image", disable=not progress)
-    images, targets = zip(*bar, strict=True)
+    results = in_parallel(partial(_single, seed, size, split), range(n))
+    images, targets = zip(*tqdm(results, split, n, unit="image"), strict=True)
     return np.stack(images), np.array(targets, np.int64)

@@ -67,7 +67,7 @@ def small_world(tmp_path_factory, checkpoint):
     """Six and six images to train on, three and three to measure on, and a network."""
     root = tmp_path_factory.mktemp("world")
     counts = dict(n_class=6, n_saliency=6, n_val=3, n_test=3)
-    make_mini(root / "data", size=64, workers=1, progress=False, **counts)
+    make_mini(root / "data", size=64, **counts)
     shutil.copy(checkpoint, root / "m.safetensors")
     return root
 

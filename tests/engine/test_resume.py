@@ -108,48 +108,39 @@ def _is_of(process, group):
 
 DRAW = """
 import sys
+from data_utils import parallel
 from data_utils.embedded.mini import make_mini
 
 if __name__ == "__main__":
-    few = {"n_class": 60, "n_saliency": 60, "n_val": 9, "n_test": 9}
-    make_mini(sys.argv[1], seed=int(sys.argv[2]), size=48, workers=2, **few)
+    parallel.FEW, parallel.available_cores = 0, lambda: 2
+    make_mini(sys.argv[1], size=48, n_class=60, n_saliency=60, n_val=9, n_test=9)
 """
 
 
 @pytest.mark.slow
-def test_killed_drawing_leaves_the_data_before_or_the_new(tmp_path, kills):
-    """Data of another seed are drawn over those before, and killed again and again."""
+def test_killed_drawing_leaves_all_or_nothing(tmp_path, kills):
     script, root = tmp_path / "draw.py", tmp_path / "data"
     script.write_text(DRAW)
-    (tmp_path / "thesis.txt").write_text("a neighbour")
 
-    def start(seed):
-        return launch(script, root, seed, PYTHONPATH=ROOT)
+    def start():
+        shutil.rmtree(root, ignore_errors=True)
+        return launch(script, root, PYTHONPATH=ROOT)
 
     def data():
         return {f.relative_to(root): f.read_bytes() for f in root.rglob("*") if f.is_file()}
 
-    began, wholes = time.monotonic(), []
-    for seed in (1, 0):
-        assert start(seed).wait() == 0
-        wholes.append(data())
-    length, rng, killed, seed = (time.monotonic() - began) / 2, random.Random(0), 0, 1
-    while killed < kills:
-        run = start(seed)
-        try:
-            run.wait(length * rng.uniform(0.3, 1.05))
-            assert run.returncode == 0
-            seed = 1 - seed
-        except subprocess.TimeoutExpired:
-            kill(run)
-            killed += 1
-        assert data() in wholes
+    began = time.monotonic()
+    assert start().wait() == 0
+    whole, length, rng = data(), time.monotonic() - began, random.Random(0)
+    for _ in range(kills):
+        run = start()
+        time.sleep(length * rng.uniform(0.3, 1.05))
+        kill(run)
+        assert data() in ({}, whole)
     for left in tmp_path.glob(".data-making-*"):
         os.utime(left, (1, 1))
-    for seed in (0, 1):  # one of them has to draw
-        assert start(seed).wait() == 0
-    assert data() == wholes[0]
-    assert {path.name for path in tmp_path.iterdir()} == {"draw.py", "data", "thesis.txt"}
+    assert start().wait() == 0 and data() == whole
+    assert {path.name for path in tmp_path.iterdir()} == {"draw.py", "data"}
 
 
 WHOLE_WAY = """

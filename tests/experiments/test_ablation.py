@@ -303,7 +303,7 @@ def test_the_dry_run_says_what_is_to_be_fetched(tmp_path):
 def test_saliency_makes_weak_labels_segment(ablated, tmp_path):
     """Table 5's claim in small: M above S by a margin, from the same few steps."""
     counts = dict(n_class=480, n_saliency=480, n_val=100, n_test=100)
-    small = {"data": make_mini(tmp_path / "data", size=64, progress=False, **counts)}
+    small = {"data": make_mini(tmp_path / "data", size=64, **counts)}
     small |= {"name": "small", "size": 64, "crf_scale": 64 / 500, "steps": (160, 1)}
     result = ablated("S", "M", profile=replace(PROFILES["mini"], **small), jobs=None)
     (s,), (m,) = (result["settings"][name]["miou"] for name in ("S", "M"))

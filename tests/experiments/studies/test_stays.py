@@ -15,7 +15,7 @@ def scenes(tmp_path_factory):
     """The mini profile on 64 + 64 training images and 32 + 4 others of its own size."""
     counts = dict(n_class=64, n_saliency=64, n_val=32, n_test=4)
     folder = tmp_path_factory.mktemp("embedded") / "data"
-    data = make_mini(folder, workers=1, progress=False, **counts)
+    data = make_mini(folder, **counts)
     return replace(PROFILES["mini"], data=data, batch_class=8, batch_saliency=8)
 
 
