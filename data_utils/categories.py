@@ -2,7 +2,7 @@
 
 The note is one file in the VOC folder, `categories.json`:
 
-    {"categories": ["cat", "dog"], "labels": {"<id>": ["dog"], ...}, "files": "<sha256>"}
+    {"categories": ["cat", "dog"], "labels": {"<id>": ["dog"], ...}}
 
 Category k of the list is channel k + 1 of the network and pixel value k + 1 of a mask; 0
 is the background.

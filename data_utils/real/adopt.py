@@ -11,14 +11,13 @@ of quality 95, masks that are no PNG as PNG.
 """
 
 import csv
-import hashlib
-import io
 import json
 import os
 import re
 import unicodedata
 from collections.abc import Sequence
 from functools import partial
+from itertools import pairwise
 from pathlib import Path
 from typing import NamedTuple
 
@@ -28,7 +27,7 @@ from data_utils import pictures as readers
 from data_utils.categories import MOST, NOTE, natural
 from data_utils.errors import JswsError
 from data_utils.files import read_text, whole, whole_folder, write_bytes, write_png
-from data_utils.parallel import FEW, in_parallel
+from data_utils.parallel import in_parallel
 from data_utils.pictures import SUFFIXES, key
 from data_utils.voc import VOID
 
@@ -44,7 +43,7 @@ class Table(NamedTuple):
 
     categories: tuple[str, ...]
     labels: dict[str, list[str]]  # by key of the picture's name
-    lines: dict[str, tuple[int, str]]  # where it says so, and the name as written
+    lines: dict[str, str]  # where it says so: "labels.csv, line 2: 'a.jpg'"
 
 
 class Adopted(NamedTuple):
@@ -63,60 +62,39 @@ class Adopted(NamedTuple):
 def read_table(path: Path | str) -> Table:
     """Read the labels of pictures.
 
-    The first line is a header, and its first column is `file`. Then comes either one
-    column `labels`, with the names separated by `;`, whose categories are put in `natural`
-    order; or a column for each category, in that order, with 1 or 0. Commas, semicolons
-    and tabs separate columns; a byte-order mark and any line ends are accepted.
+    The first line is the header `file,labels`; the labels of a picture are separated by
+    `;`. Categories are put in `natural` order. Commas, semicolons and tabs separate
+    columns; a byte-order mark and any line ends are accepted.
 
     Raises:
-        JswsError: no such file, not UTF-8, no header, or a line that says nothing, says it
-            twice or says something else; the message names the line.
+        JswsError: no such file, not UTF-8, no header, a line without a label, two lines of
+            one picture, or a name that is none of a category.
     """
-    path = Path(path)
-    (at, header), *rows = _rows(path)
-    columns = header[1:]
-    if not columns:
-        raise JswsError(
-            f"{path}, line {at}: no category; add a column `labels`, or one "
-            "column for each category"
-        )
-    if not rows:
-        raise JswsError(f"{path} has a header, but no picture")
-    listed = [name.casefold() for name in columns] in (["labels"], ["label"])
+    rows = _rows(path)
+    header = [cell.casefold() for cell in rows[0][1]] if rows else []
+    if header != ["file", "labels"]:
+        raise JswsError(f"{path}: the first line must be the header `file,labels`")
     labels: dict[str, list[str]] = {}
-    lines: dict[str, tuple[int, str]] = {}
-    for line, (name, *cells) in rows:
-        where, picture = f"{path}, line {line}", key(name)
-        if any(mark in field for field in (name, *cells) for mark in "\r\n"):
-            raise JswsError(
-                f"{where}: a line break within quotation marks; close the mark "
-                "that opens above"
-            )
+    lines: dict[str, str] = {}
+    for line, (name, *cells) in rows[1:]:
+        where, picture = f"{path}, line {line}: {name!r}", key(name)
         if picture in lines:
-            raise JswsError(
-                f"{where}: {name!r} stands in line {lines[picture][0]}, too; keep one "
-                "of them"
-            )
-        found = _listed(cells, where) if listed else _marked(cells, columns, where)
-        if not found:
-            raise JswsError(f"{where}: {name!r} has no label; a picture needs at least one")
-        labels[picture], lines[picture] = found, (line, name)
-    if listed:
-        names = {name for found in labels.values() for name in found}
-        columns = sorted(sorted(names), key=natural)
-    _check_names(columns, path)
-    return Table(tuple(columns), labels, lines)
+            raise JswsError(f"{where} stands there twice: {lines[picture]}; keep one line")
+        if not cells:
+            raise JswsError(f"{where} has no label; a picture needs at least one")
+        found = [label.strip() for cell in cells for label in cell.split(";")]
+        labels[picture], lines[picture] = list(dict.fromkeys(found)), where
+    names = {name for found in labels.values() for name in found}
+    names = sorted(sorted(names), key=natural)
+    _check_names(names, path)
+    return Table(tuple(names), labels, lines)
 
 
-def _rows(path: Path) -> list[tuple[int, list[str]]]:
-    """The lines that say something, with their numbers; the first is the header."""
+def _rows(path: Path | str) -> list[tuple[int, list[str]]]:
+    """The lines that say something, with their numbers."""
     text = read_text(path, advice="give a table of labels")
-    first = text.lstrip().partition("\n")[0]
-    delimiter = next((sign for sign in first if sign in ",;\t"), ",")
-    reader, rows = (
-        csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, strict=True),
-        [],
-    )
+    delimiter = next((sign for sign in text if sign in ",;\t"), ",")
+    reader, rows = csv.reader(text.splitlines(True), delimiter=delimiter, strict=True), []
     try:
         for row in reader:
             fields = [field.strip() for field in row]
@@ -126,52 +104,25 @@ def _rows(path: Path) -> list[tuple[int, list[str]]]:
                 rows.append((reader.line_num, fields))
     except csv.Error as error:
         raise JswsError(f"{path}, line {reader.line_num}: {error}") from None
-    if not rows or rows[0][1][0].casefold() != "file":
-        raise JswsError(
-            f"{path}: the first line must be a header whose first column is "
-            "`file`, such as `file,labels`"
-        )
     return rows
 
 
-def _listed(cells: list[str], where: str) -> list[str]:
-    names = [name.strip() for cell in cells for name in cell.split(";")]
-    if "" in names:
-        raise JswsError(f"{where}: an empty label; remove the extra separator")
-    return list(dict.fromkeys(names))
-
-
-def _marked(cells: list[str], columns: Sequence[str], where: str) -> list[str]:
-    if len(cells) > len(columns):
-        raise JswsError(
-            f"{where}: {len(cells) + 1} fields, but the header has {len(columns) + 1}"
-        )
-    found = []
-    for name, cell in zip(columns, cells, strict=False):
-        if cell not in ("1", "0", "1.0", "0.0", ""):
-            raise JswsError(f"{where}: column {name!r} holds {cell!r}; expected 1 or 0")
-        if cell.startswith("1"):
-            found.append(name)
-    return found
-
-
-def _check_names(names: Sequence[str], path: Path):
+def _check_names(names: Sequence[str], path: Path | str):
     """Refuse too many categories, and names that mean no or the same category."""
     if len(names) > MOST:
         raise JswsError(f"{path} has {len(names)} categories; {MOST} is the most")
-    seen: dict[str, str] = {}
     for name in names:
         if name.casefold() in ("", "background") or not name.isprintable():
             raise JswsError(
-                f"{path}: {name!r} is no name of a category; the background "
-                "needs no column and no label"
+                f"{path}: {name!r} is no name of a category; the background needs none, "
+                "and an empty name comes from a separator too many"
             )
-        if other := seen.get(name.casefold()):
+    for name, other in pairwise(names):  # sorted whatever their case
+        if name.casefold() == other.casefold():
             raise JswsError(
-                f"{path}: the categories {other!r} and {name!r} differ in no "
-                "letter; spell them alike, or rename one"
+                f"{path}: the categories {name!r} and {other!r} differ in no letter; spell "
+                "them alike, or rename one"
             )
-        seen[name.casefold()] = name
 
 
 # --- pictures and masks --------------------------------------------------------------
@@ -189,6 +140,13 @@ def _files(folder: Path | str | None) -> dict[str, Path]:
     found = {key(path.name): path for path in readers.list_pictures(folder).values()}
     if not found:
         raise JswsError(f"no picture in {folder}; looked for {', '.join(SUFFIXES)}")
+    ids: dict[str, Path] = {}
+    for path in found.values():
+        other = ids.setdefault(_id(path).casefold(), path)
+        if other is not path:
+            raise JswsError(
+                f"{path} and {other.name} would both be called {_id(path)}; rename one"
+            )
     return found
 
 
@@ -196,20 +154,15 @@ class _Job(NamedTuple):
     """One picture, with what it is written as."""
 
     picture: Path
-    name: str
     pictures: tuple[str, ...]  # folders that get it
     saliency: tuple[Path, str] | None  # mask, folder
     mask: Path | None  # of categories
 
 
-def _take(job: _Job, *, root: Path, names: Sequence[str]) -> tuple[str, bool]:
-    """Check a picture and its masks, and put them into their folders.
-
-    Returns a digest of the files, and whether the class mask has a category.
-    """
-    picture = readers.read_image(job.picture)
-    digest = hashlib.sha256(job.picture.read_bytes())
-    first, *others = [root / folder / f"{job.name}.jpg" for folder in job.pictures]
+def _take(job: _Job, *, root: Path, names: Sequence[str]) -> bool:
+    """Read a picture and its masks, put them into their folders: has its class mask any?"""
+    picture, name = readers.read_image(job.picture), _id(job.picture)
+    first, *others = [root / folder / f"{name}.jpg" for folder in job.pictures]
     if job.picture.suffix.lower() in (".jpg", ".jpeg"):
         _link(job.picture, first)
     else:
@@ -227,13 +180,12 @@ def _take(job: _Job, *, root: Path, names: Sequence[str]) -> tuple[str, bool]:
         mask = read(source)
         readers.same_size(picture, mask, source)
         category = source == job.mask and any(mask.histogram()[1:VOID])
-        digest.update(source.read_bytes())
-        target = root / folder / f"{job.name}.png"
+        target = root / folder / f"{name}.png"
         if source.suffix.lower() == ".png":
             _link(source, target)
         else:
             write_png(target, mask)
-    return digest.hexdigest(), category
+    return category
 
 
 def _link(source: Path, target: Path):
@@ -262,7 +214,6 @@ def adopt(
     saliency_masks: Path | None = None,
     saliency_images: Path | None = None,
     class_masks: Path | None = None,
-    workers: int | None = None,
 ) -> Adopted:
     """Take over a folder of pictures with a table of labels.
 
@@ -275,7 +226,6 @@ def adopt(
         saliency_images: the pictures of these masks; default `pictures`.
         class_masks: folder of indexed or grey pictures, 0 background, k the k-th category,
             255 void. Pictures that have one are only measured on, and need no label.
-        workers: processes; default one per core for more than `FEW` pictures.
 
     Raises:
         JswsError: `out` exists; or a file is missing, broken, twice there or of another
@@ -296,25 +246,21 @@ def adopt(
             "the category, or add pictures"
         )
     jobs = _jobs(found, truth, saliency_masks, saliency_images)
-    if workers is None and len(jobs) <= FEW:
-        workers = 0
     with whole_folder(out) as root:
         work = partial(_take, root=root, names=read.categories)
-        results = in_parallel(work, jobs, workers=workers)
-        bar = tqdm(results, total=len(jobs), desc="pictures", leave=False)
-        hashes, measured = zip(*bar, strict=True)
+        taken = tqdm(in_parallel(work, jobs), "pictures", len(jobs), leave=False)
+        measured = list(taken)
         if truth and not any(measured):
             raise JswsError(
                 f"no mask in {class_masks} has a category: 1 to {len(read.categories)} "
                 f"are categories, {VOID} is void and not counted"
             )
-        lists = {"train_aug": train, "val": truth}
-        _write_notes(root / VOC, read, found, lists, "".join(hashes))
+        _write_notes(root / VOC, read, found, {"train_aug": train, "val": truth})
     test = [job.mask is not None for job in jobs if job.saliency]
     return Adopted(counts, len(train), len(truth), len(test) - sum(test), sum(test))
 
 
-def _write_notes(voc: Path, read: Table, found: dict, lists: dict, hashes: str):
+def _write_notes(voc: Path, read: Table, found: dict, lists: dict):
     """Write the id lists that are not empty, and the note of categories and labels."""
     for name, members in lists.items():
         if members:
@@ -323,7 +269,6 @@ def _write_notes(voc: Path, read: Table, found: dict, lists: dict, hashes: str):
     note = {
         "categories": read.categories,
         "labels": {_id(found[one]): names for one, names in read.labels.items()},
-        "files": hashlib.sha256(hashes.encode()).hexdigest(),
     }
     write_bytes(voc / NOTE, json.dumps(note, ensure_ascii=False, indent=1).encode())
 
@@ -332,11 +277,8 @@ def _trained_on(
     read: Table, found: dict[str, Path], truth: dict[str, Path], *, table, pictures
 ) -> dict[str, Path]:
     """The pictures without a class mask; table, pictures and masks fit together."""
-    for picture, (line, name) in read.lines.items():
-        if picture not in found:
-            raise JswsError(
-                f"{table}, line {line}: there is no picture {name!r} in {pictures}"
-            )
+    if lost := [line for picture, line in read.lines.items() if picture not in found]:
+        raise JswsError(f"{lost[0]} is no picture in {pictures}")
     _must_have(truth, found, f"has no picture in {pictures}")
     train = {picture: path for picture, path in found.items() if picture not in truth}
     _must_have(
@@ -355,15 +297,12 @@ def _jobs(
     """What to do with each picture; every mask that is needed exists."""
     voc, train = f"{VOC}/JPEGImages", {k: p for k, p in found.items() if k not in truth}
     masks, others = _files(saliency_masks), _files(saliency_images)
-    if others and not masks:
-        raise JswsError("pictures of a saliency set need their masks, too: name the folder")
-    if masks:
+    if masks or others:
         _must_have(
             others or train,
             masks,
-            f"has no saliency mask in {saliency_masks}; add "
-            "it, or name a folder that holds only pictures with a mask as the "
-            "saliency images",
+            f"has no saliency mask in {saliency_masks}; add it, or name a folder that "
+            "holds only pictures with a mask as the saliency images",
         )
     jobs = []
     for picture, path in found.items():
@@ -372,17 +311,8 @@ def _jobs(
             folders, saliency = (voc, images), (masks[picture], folder)
         else:
             folders, saliency = (voc,), None
-        jobs.append(_Job(path, _id(path), folders, saliency, truth.get(picture)))
+        jobs.append(_Job(path, folders, saliency, truth.get(picture)))
     images, folder = PAIRS["train"]
     for picture, path in others.items():
-        jobs.append(_Job(path, _id(path), (images,), (masks[picture], folder), None))
-    seen: dict[tuple[str, str], Path] = {}
-    for job in jobs:
-        for folder in job.pictures:
-            if other := seen.get((folder, job.name.casefold())):
-                raise JswsError(
-                    f"{job.picture} and {other.name} would both be called "
-                    f"{job.name}; rename one"
-                )
-            seen[folder, job.name.casefold()] = job.picture
+        jobs.append(_Job(path, (images,), (masks[picture], folder), None))
     return jobs

@@ -20,7 +20,8 @@ from tqdm.auto import tqdm
 from data_utils import pictures
 from data_utils.categories import NOTE, all_labels, categories
 from data_utils.errors import JswsError
-from data_utils.parallel import FEW, in_parallel
+from data_utils.parallel import in_parallel
+from data_utils.real.adopt import VOC
 from data_utils.real.download import sources
 from data_utils.voc import VOID, read_ids
 
@@ -38,7 +39,6 @@ WRONG = {
     "no image": "masks without an image",
     "refused": "files that training and measuring refuse",
     "labels": "images whose labels are missing or cannot be read",
-    "foreign": "pseudo labels with a category that their image's labels lack",
     "nothing": "no mask of the list has a category: there is nothing to measure or learn",
 }
 UNUSUAL = {
@@ -80,7 +80,6 @@ class Verdict:
     published: int | None
     # Kind: file names, none where it is said of the whole set.
     findings: dict[str, list[str]] = field(default_factory=dict)
-    categories: dict[str, int] = field(default_factory=dict)  # images that have each
 
     @property
     def state(self) -> str:
@@ -101,26 +100,11 @@ class Verdict:
             what = (WRONG | UNUSUAL)[kind]
             first = f"{len(names):,} {what}; first: {names[0]}" if names else what
             lines.append(f"      {first}")
-        if self.categories:
-            there = [f"{name} {n:,}" for name, n in self.categories.items() if n]
-            absent = len(self.categories) - len(there)
-            more = f"; {absent} categories do not occur" if absent else ""
-            lines.append(f"      images with {', '.join(there)}{more}")
         return lines
 
 
-def check(
-    root: Path | str,
-    *,
-    voc: str = "VOCdevkit/VOC2012",
-    pseudo_labels: Path | None = None,
-    workers: int | None = None,
-) -> list[Verdict]:
-    """Look at every data set under a data root, and at its folder `voc`.
-
-    Args:
-        pseudo_labels: folder of `<id>.png` for the list train_aug, to be looked at, too.
-        workers: processes; default one per core, 0 for none.
+def check(root: Path | str) -> list[Verdict]:
+    """Look at every data set under a data root.
 
     Returns:
         one verdict for each saliency set that has a folder and each VOC list that exists.
@@ -129,8 +113,8 @@ def check(
     Raises:
         JswsError: there is no data set at all, or a list cannot be read.
     """
-    root = Path(root)
-    found, adopted = [], (root / voc / NOTE).is_file()
+    root, voc = Path(root), Path(root, VOC)
+    found, adopted = [], (voc / NOTE).is_file()
     for name, source in sources().items():
         if name in ("VOC2012", "SBD"):
             continue
@@ -138,14 +122,14 @@ def check(
         if (root / images).is_dir() or (root / masks).is_dir():
             verdict = Verdict(name, 0, None if adopted else published)
             jobs = _saliency_jobs(verdict, root / images, root / masks)
-            found.append((verdict, name in TRAINED, _look_at(verdict, jobs, workers)))
+            found.append((verdict, name in TRAINED, _look_at(verdict, jobs)))
     for name, (published, masked, trained) in VOC_LISTS.items():
-        if (root / voc / "ImageSets" / "Segmentation" / f"{name}.txt").is_file():
-            verdict = Verdict(f"{Path(voc).name} {name}", 0, None if adopted else published)
-            folder = root / voc / "SegmentationClass" if masked else None
+        if (voc / "ImageSets" / "Segmentation" / f"{name}.txt").is_file():
+            verdict = Verdict(f"{voc.name} {name}", 0, None if adopted else published)
+            folder = voc / "SegmentationClass" if masked else None
             labelled = trained or not adopted and name != "test"
-            jobs = _voc_jobs(verdict, root / voc, name, folder, labelled=labelled)
-            seen = _look_at(verdict, jobs, workers, names=categories(root / voc))
+            jobs = _voc_jobs(verdict, voc, name, folder, labelled=labelled)
+            seen = _look_at(verdict, jobs, names=categories(voc))
             found.append((verdict, trained, seen))
     if not found:
         raise JswsError(
@@ -153,10 +137,7 @@ def check(
             "or name another root with --data"
         )
     _cross(found)
-    verdicts = [verdict for verdict, *_ in found]
-    if pseudo_labels:
-        verdicts.append(_check_pseudo_labels(root / voc, Path(pseudo_labels), workers))
-    return verdicts
+    return [verdict for verdict, *_ in found]
 
 
 def _saliency_jobs(verdict: Verdict, images: Path, masks: Path) -> list[_Job]:
@@ -191,9 +172,6 @@ def _voc_jobs(
             except JswsError:
                 if labelled:
                     verdict.add("labels", one)
-    if labelled and labels:
-        counts = map(int, sum(labels.values()))
-        verdict.categories = dict(zip(categories(voc), counts, strict=True))
     jobs = []
     for one in ids:
         mask = masks and masks / f"{one}.png"
@@ -205,27 +183,13 @@ def _voc_jobs(
     return jobs
 
 
-def _check_pseudo_labels(voc: Path, folder: Path, workers: int | None) -> Verdict:
-    """Masks to train on: none may show a category that its image does not."""
-    verdict = Verdict(f"pseudo labels {folder}", 0, None)
-    jobs = _voc_jobs(verdict, voc, "train_aug", folder, labelled=True)
-    for seen in _look_at(verdict, jobs, workers, names=categories(voc)):
-        if seen.job.labels is not None and seen.numbers - seen.job.labels:
-            verdict.add("foreign", seen.job.mask.name)
-    for kind in ("labels and mask", "void"):  # they may leave much out
-        verdict.findings.pop(kind, None)
-    return verdict
-
-
 def _look_at(
-    verdict: Verdict, jobs: list[_Job], workers: int | None, *, names: Sequence[str] = ()
+    verdict: Verdict, jobs: list[_Job], *, names: Sequence[str] = ()
 ) -> list[_Seen]:
     """Read every file and note every finding; `names` as in `_look`."""
     if verdict.published not in (None, verdict.pairs):
         verdict.findings["count"] = []
-    if workers is None and len(jobs) < FEW:
-        workers = 0
-    results = in_parallel(partial(_look, names=names), jobs, workers=workers)
+    results = in_parallel(partial(_look, names=names), jobs)
     everything, known = list(tqdm(results, total=len(jobs), desc=verdict.name)), {}
     for seen in everything:
         if seen.finding:

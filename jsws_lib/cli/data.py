@@ -59,18 +59,12 @@ def list_sets(*, data: Data = None):
 
 
 @command(app, "check")
-def check_sets(
-    *, data: Data = None, pseudo_labels: Path | None = None, json_: Json = False
-):
-    """Read every file under the data root: whole, paired, and as published?
-
-    Args:
-        pseudo_labels: folder of pseudo labels to look at, too.
-    """
+def check_sets(*, data: Data = None, json_: Json = False):
+    """Read every file under the data root: whole, paired, and as published?"""
     from data_utils.real.check import check
 
     p = get_profile("paper", data=data)
-    verdicts = check(p.data, voc=p.voc, pseudo_labels=pseudo_labels)
+    verdicts = check(p.data)
     if json_:
         say(json.dumps([{**asdict(v), "state": v.state} for v in verdicts]))
     else:
@@ -101,8 +95,7 @@ def adopt_pictures(
 
     Args:
         pictures: folder of your pictures.
-        labels: CSV table with a header: `file,labels`, names separated by `;`, or `file`
-            and a column of 1 and 0 for each category.
+        labels: CSV table with the header `file,labels`, names separated by `;`.
         out: data root to make; give it to --data afterwards.
         saliency_masks: folder of saliency masks, named as their pictures; without them
             only --labels-only can be trained.

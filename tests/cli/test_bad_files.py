@@ -186,7 +186,6 @@ OF_CLASSES = {
     PAGE: "{pred}/mini_100001.png",
     STAGE_2.replace("{pred}", "{labels}"): "{labels}/mini_000001.png",
     CHECK: "{voc}/SegmentationClass/mini_100001.png",
-    f"{CHECK} --pseudo-labels {{labels}}": "{labels}/mini_000001.png",
     ADOPT: "{own}/truth/mini_200000.png",
     SUBMIT: "{pred}/mini_100001.png",
 }

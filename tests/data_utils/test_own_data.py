@@ -3,7 +3,6 @@
 import csv
 import json
 import os
-import pickle
 import re
 import shlex
 import shutil
@@ -20,7 +19,6 @@ from PIL import Image, ImageDraw, ImageOps
 
 from data_utils.categories import all_labels, categories
 from data_utils.datasets import Augmentation, ClassificationSet
-from data_utils.decoded import Decoded
 from data_utils.pictures import read_class_mask, read_image
 from data_utils.real.adopt import adopt, read_table
 from data_utils.real.check import check
@@ -61,12 +59,6 @@ def draw(k: int) -> tuple[Image.Image, list[str], np.ndarray]:
                 pen.line((x + 10, y, x + 10, y + 20), ink, width=7)
                 pen.line((x, y + 10, x + 20, y + 10), ink, width=7)
     return picture, names, np.asarray(truth)
-
-
-def occurrences() -> dict[str, int]:
-    """How many training pictures have each category."""
-    labels = [draw(k)[1] for k in range(TRAIN)]
-    return {name: sum(name in one for one in labels) for name in NAMES}
 
 
 def make_folder(root: Path) -> Path:
@@ -162,42 +154,30 @@ def run(*words) -> str:
     return done.stdout
 
 
-def test_the_page_has_the_whole_way():
-    starts = [" ".join(words[1:3]) for words in commands()]
-    assert starts[:2] == ["data adopt", "train stage1"]
-    assert {"train stage2", "evaluate segmentation"} < set(starts)
-    assert any("pseudo-label" in one for one in starts)
-
-
 def test_adopting_says_what_there_is(walked):
+    wanted = {"data adopt", "train stage1", "train stage2", "evaluate segmentation"}
+    assert wanted < walked[1].keys()
     said = walked[1]["data adopt"]
     assert f"{TRAIN} pictures to train on, {VAL} to measure on" in said
     assert f"saliency masks: {TRAIN} and {VAL}" in said
     rows = re.findall(r"^ +(\d) (\w+): (\d+)$", said, re.M)
     assert [row[:2] for row in rows] == [("1", "cross"), ("2", "disc"), ("3", "frame")]
-    assert [int(row[2]) for row in rows] == list(occurrences().values())
+    labels = [draw(k)[1] for k in range(TRAIN)]
+    assert [int(row[2]) for row in rows] == [sum(n in one for one in labels) for n in NAMES]
 
 
 def test_check_looks_at_adopted_data(folder):
     take(folder)
     data = folder / "data/mine"
-    found = {verdict.name: verdict for verdict in check(data, workers=0)}
+    found = {verdict.name: verdict for verdict in check(data)}
     assert set(found) == {"DUTS-TR", "ECSSD", "VOC2012 train_aug", "VOC2012 val"}
     assert all(v.state == "ok" and v.published is None for v in found.values())
-    assert found["VOC2012 train_aug"].categories == occurrences()
-    assert not found["VOC2012 val"].categories  # measured on; nobody labelled it
-    assert found["VOC2012 val"].words() == ["ok    VOC2012 val: 6"]
     voc = data / "VOCdevkit/VOC2012"
-    mask = next((voc / "SegmentationClass").iterdir())
     one = read_ids(voc / "ImageSets/Segmentation/train_aug.txt")[0]
     note = json.loads((voc / "categories.json").read_text())
     del note["labels"][one]
     (voc / "categories.json").write_text(json.dumps(note))
-    mask.unlink()  # a link
-    Image.new("L", (SIZE, SIZE), 4).save(mask)  # there are three
-    found = {verdict.name: verdict for verdict in check(data, workers=0)}
-    (said,) = found["VOC2012 val"].findings["refused"]
-    assert f"{mask.name} holds the value 4" in said
+    found = {verdict.name: verdict for verdict in check(data)}
     assert found["VOC2012 train_aug"].findings == {"labels": [one]}
 
 
@@ -206,11 +186,6 @@ def test_networks_have_three_categories(walked):
     for stage, name in ((1, "M"), (2, "MM")):
         net, story = load_ssnet(root / f"runs/mine-{name}/weights.safetensors")
         assert story["categories"] == list(NAMES) and net.stage == stage
-        pixels = torch.zeros(2, 3, 48, 48, dtype=torch.uint8)
-        with torch.inference_mode():
-            out = net(pixels)
-        assert out.log_probs.shape == (2, 4, 48, 48)
-        assert out.sal_logits.shape == (2, 3)
 
 
 def test_it_learns(walked):
@@ -301,18 +276,12 @@ def test_pictures_are_what_they_were(world):
     assert close.mean() < 4  # of noise, which JPEG likes least
 
 
-def test_pseudo_labels_of_other_data_are_refused(world, tmp_path, monkeypatch):
+def test_pseudo_labels_of_other_data_are_refused(world, tmp_path):
     voc = world / "data/mine/VOCdevkit/VOC2012"
     for name in read_ids(voc / "ImageSets/Segmentation/train_aug.txt"):
         Image.new("L", (SIZE, SIZE), 4).save(tmp_path / f"{name}.png")
     data = ClassificationSet(voc, augmentation=Augmentation(32), pseudo_labels=tmp_path)
-    words = "holds the value 4; a VOC mask holds 0 to 3"
-    refuses(words, lambda: data[0, 0])
-    monkeypatch.setattr("data_utils.decoded.in_parallel", map)
-    # The cache of squares names its readers, and hands them to other processes.
-    again = pickle.loads(pickle.dumps([data._files(k) for k in range(3)]))
-    refuses(words, Decoded, again, name="x", side=36, folder=tmp_path / "cache")
-    assert again[0][1][1].__name__ == "read_class_mask"
+    refuses("holds the value 4; a VOC mask holds 0 to 3", lambda: data[0, 0])
 
 
 def test_a_camera_held_sideways(folder):
@@ -370,12 +339,11 @@ def test_files_are_copied_where_links_are_impossible(folder, monkeypatch):
 def test_the_run_knows_its_labels(folder, small):
     """Other labels or masks of the same pictures are another run."""
     profile = replace(small, data=folder / "data/mine")
-    note = profile.data / profile.voc / "categories.json"
 
     def taken():
         shutil.rmtree(profile.data, ignore_errors=True)
         take(folder)
-        return note.read_text(), Run("M", profile, STEADY).name
+        return Run("M", profile, STEADY).name
 
     found, table = [taken()], (folder / "labels.csv").read_text()
     (folder / "labels.csv").write_text(table.replace("00.jpg,cross", "00.jpg,disc"))
@@ -383,7 +351,7 @@ def test_the_run_knows_its_labels(folder, small):
     (folder / "labels.csv").write_text(table)
     Image.new("L", (SIZE, SIZE), 255).save(folder / "masks/IMG 04.png")
     found.append(taken())
-    assert all(len(set(three)) == 3 for three in zip(*found, strict=True))
+    assert len(set(found)) == 3
 
 
 def test_a_network_of_other_categories_is_refused(small, world, tmp_path, monkeypatch):
@@ -459,11 +427,8 @@ def test_a_page_has_the_names(world, tmp_path, monkeypatch):
         "file;labels\na.jpg;cat;dog\nb.jpg;dog\n",  # a spreadsheet's semicolons
         'file;labels\na.jpg;"cat;dog"\nb.jpg;dog\n',
         "file\tlabels\na.jpg\tcat;dog\nb.jpg\tdog\n",
-        "\ufefffile,labels\r\na.jpg,cat;dog\r\nb.jpg,dog\r\n",
         "file,labels\ra.jpg,cat;dog\rb.jpg,dog",
-        "file,cat,dog\na.jpg,1,1\nb.jpg,0,1\n",
-        "file;cat;dog\na.jpg;1;1\nb.jpg;;1\n",
-        "\ufeffFile,cat,dog\r\na.jpg,1.0,1.0\r\n\r\nb.jpg,0.0,1.0\r\n",
+        "\ufeffFile,labels\r\na.jpg,cat;dog\r\n\r\nb.jpg,dog\r\n",
         " file , Labels ,\n A.JPG , cat ; dog ,\n b.png ,dog;dog\n",
     ],
 )
@@ -489,37 +454,24 @@ def test_names_are_sorted_as_people_do(tmp_path, names, expected):
     assert list(found) == expected.split(";" if ";" in expected else None)
 
 
-def test_columns_keep_their_order(tmp_path):
-    path = tmp_path / "labels.csv"
-    path.write_text('file,zebra,"cat, big",Äpfel\na.jpg,1,1,1\n', encoding="utf-8")
-    assert read_table(path).categories == ("zebra", "cat, big", "Äpfel")
-
-
 @pytest.mark.parametrize(
     ("text", "words"),
     [
-        ("", "the first line must be a header"),
-        ("a.jpg,cat\n", "the first line must be a header"),
-        ("file\na.jpg\n", "line 1: no category"),
-        ("file,labels\n", "has a header, but no picture"),
+        ("", "the first line must be the header"),
+        ("a.jpg,cat\n", "the first line must be the header"),
+        ("file,cat,dog\na.jpg,1,0\n", "the first line must be the header"),
         ("file,labels\na.jpg,cat\nb.jpg,\n", "line 3: 'b.jpg' has no label"),
-        ("file,cat,dog\na.jpg,1,0\nb.jpg,0,0\n", "line 3: 'b.jpg' has no label"),
-        ("file,labels\na.jpg,cat;;dog\n", "line 2: an empty label"),
-        ("file,labels\na.jpg,cat;\n", "line 2: an empty label"),
-        ("file,labels\na.jpg,cat\na.jpg,dog\n", "line 3: 'a.jpg' stands in line 2, too"),
-        ("file,cat,dog\na.jpg,1,yes\n", "line 2: column 'dog' holds 'yes'; expected 1 or"),
-        ("file,cat,dog\na.jpg,1,0,1\n", "line 2: 4 fields, but the header has 3"),
+        ("file,labels\na.jpg,cat;\n", "'' is no name of a category"),
+        ("file,labels\na.jpg,cat\na.jpg,dog\n", "line 3: 'a.jpg' stands there twice"),
         ("file,labels\na.jpg,Cat\nb.jpg,cat\n", "'Cat' and 'cat' differ in no letter"),
-        ("file,cat,cat\na.jpg,1,0\n", "'cat' and 'cat' differ in no letter"),
         ("file,labels\na.jpg,background\n", "'background' is no name of a category"),
-        ("file,cat,,dog\na.jpg,1,0,1\n", "'' is no name of a category"),
         (
             "file,labels\n" + "".join(f"{k}.jpg,{k}\n" for k in range(255)),
             "has 255 categories; 254 is the most",
         ),
         ('file,labels\na.jpg,"cat\n', "line 2: unexpected end of data"),
         ('file,labels\na.jpg,"cat\nb.jpg,dog\nc.jpg,"cat"\n', "line 4: "),
-        ('file,labels\na.jpg,"cat\nb.jpg,dog"\nc.jpg,cat\n', "line 3: a line break within"),
+        ('file,labels\na.jpg,"cat\nb.jpg,dog"\nc.jpg,cat\n', "is no name of a category"),
     ],
 )
 def test_bad_tables_are_named(tmp_path, text, words):
@@ -542,15 +494,9 @@ def add_line(folder, line):
         table.write(line + "\n")
 
 
-def flat(place, *, mode="L", size=(SIZE, SIZE), value=0):
+def flat(place, *, size=(SIZE, SIZE), value=0):
     """A mistake: a picture of one value at this place."""
-    return lambda folder: Image.new(mode, size, value).save(folder / place)
-
-
-def same_id(folder):
-    for place in ("photos/IMG_00.png", "masks/IMG_00.png"):
-        flat(place)(folder)
-    add_line(folder, "IMG_00.png,disc")
+    return lambda folder: Image.new("L", size, value).save(folder / place)
 
 
 def never_seen(folder):
@@ -569,30 +515,22 @@ def only_void(folder):
         Image.fromarray(np.where(mask, 255, 0).astype(np.uint8)).save(path)
 
 
+# Files that no reader takes: tests/cli/test_bad_files.py.
 MISTAKES = {
-    "labels.csv, line 32: there is no picture 'nowhere.jpg' in ": lambda folder: add_line(
+    "labels.csv, line 32: 'nowhere.jpg' is no picture in ": lambda folder: add_line(
         folder, "nowhere.jpg,disc"
     ),
     "more.jpg has no line in ": flat("photos/more.jpg"),
     "IMG 05.jpg has no saliency mask in ": lambda f: (f / "masks/IMG 05.png").unlink(),
-    "masks/IMG 05.png is 9 x 9 px but its image is 56": flat(
-        "masks/IMG 05.png", size=(9, 9)
-    ),
     "truth/IMG 31.png is 9 x 9 px but its image is 56": flat(
         "truth/IMG 31.png", size=(9, 9)
     ),
     "IMG 31.png holds the value 4; a VOC mask holds 0 to 3 and 255": flat(
         "truth/IMG 31.png", value=4
     ),
-    "IMG 05.png holds the values 15, as masks of": flat("masks/IMG 05.png", value=15),
-    "IMG 31.png is a RGB picture": flat("truth/IMG 31.png", mode="RGB"),
     "IMG 99.png has no picture in ": flat("truth/IMG 99.png"),
-    "IMG 03.jpg cannot be decoded": lambda f: os.truncate(f / "photos/IMG 03.jpg", 300),
     "have the same name but for suffix and case": flat("photos/img 00.png"),
-    "would both be called IMG_00": same_id,
-    "IMG 01.PNG has 16 bits a pixel, but no value above 300": flat(
-        "photos/IMG 01.PNG", mode="I;16", value=300
-    ),
+    "would both be called IMG_00": flat("photos/IMG_00.png"),
     "no training picture has the label 'frame'": never_seen,
     "truth has a category: 1 to 3 are categories, 255 is void": only_void,
     "no picture in ": lambda f: [p.unlink() for p in (f / "photos").iterdir()],
@@ -610,4 +548,4 @@ def test_nothing_is_overwritten(world, folder):
     refuses("exists already; choose another folder", take, world)
     refuses("no such folder", take, folder, saliency_masks=folder / "nowhere")
     alone = {"saliency_masks": None, "saliency_images": folder / "photos"}
-    refuses("need their masks, too", take, folder, **alone)
+    refuses("has no saliency mask in None", take, folder, **alone)

@@ -8,8 +8,6 @@ unlearned. The rest is `jsws ablate` under the profile and the recipe that stand
 """
 
 import argparse
-import csv
-import io
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
@@ -17,7 +15,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from data_utils.categories import all_labels, categories
+from data_utils.categories import all_labels, categories, natural
 from data_utils.errors import JswsError
 from data_utils.files import write_bytes, write_png
 from data_utils.pictures import read_class_mask, renumbering
@@ -39,7 +37,7 @@ RECIPE = get_recipe("steady", stage1_stride=STRIDE, mirror=True, stage2_stride=S
 def present(voc: Path, out: Path) -> Path:
     """Make a data root whose VOC2012 has only the categories that occur in train_aug.
 
-    They keep VOC's order; masks of val are renumbered. Pictures are linked.
+    They are sorted by name, as VOC's are; masks of val are renumbered. Pictures are linked.
 
     Raises:
         JswsError: data are missing or broken, or a mask holds another category.
@@ -50,7 +48,7 @@ def present(voc: Path, out: Path) -> Path:
     train, val = (read_ids(lists / f"{name}.txt") for name in ("train_aug", "val"))
     labels = all_labels(voc, train)
     here = np.flatnonzero(labels.any(0))
-    kept = [known[k] for k in here]
+    kept = sorted((known[k] for k in here), key=natural)
     number = renumbering(known, kept)
     with tempfile.TemporaryDirectory() as folder:
         pictures, masks = Path(folder) / "pictures", Path(folder) / "masks"
@@ -64,12 +62,11 @@ def present(voc: Path, out: Path) -> Path:
             if not {*np.unique(mask)} <= {0, VOID, *(here + 1)}:
                 raise JswsError(f"{path} holds a category that no image of train_aug has")
             write_png(masks / f"{name}.png", Image.fromarray(number[mask]))
-        text = io.StringIO()
-        table = csv.writer(text)
-        table.writerow(["file", *kept])
+        table = ["file,labels"]
         for name, row in zip(train, labels, strict=True):
-            table.writerow([f"{name}.jpg", *row[here].astype(int)])
-        write_bytes(Path(folder) / "labels.csv", text.getvalue().encode())
+            shown = [known[k] for k in np.flatnonzero(row)]
+            table.append(f"{name}.jpg,{';'.join(shown)}")
+        write_bytes(Path(folder) / "labels.csv", "\n".join(table).encode())
         adopt(pictures, Path(folder) / "labels.csv", out, class_masks=masks)
     return out
 
