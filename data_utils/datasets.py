@@ -8,7 +8,7 @@ a run depends on (seed, k) alone, whatever the number of loader processes.
 import os
 from collections.abc import Iterator
 from dataclasses import KW_ONLY, dataclass
-from functools import partial, update_wrapper
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -93,9 +93,8 @@ class Augmentation:
             x, y = round(left), round(top)
             places = slice(y, y + self.size), slice(x, x + self.size)
             cut = [one[places][:, :: -1 if mirror else 1] for one in squares]
-            planes = [one.transpose(2, 0, 1) for one in cut]
-            whole = np.empty((sum(map(len, planes)), self.size, self.size), np.uint8)
-            layers = torch.from_numpy(np.concatenate(planes, out=whole))
+            planes = [np.ascontiguousarray(one.transpose(2, 0, 1)) for one in cut]
+            layers = torch.cat([torch.from_numpy(plane) for plane in planes])
         return (layers[:3], *layers[3:])
 
 
@@ -129,13 +128,10 @@ def _turn(
     image = F.grid_sample(layers[:, :3], place[None], **how)
     # Nearest: categories do not mix.
     masks = F.grid_sample(layers[:, 3:], place[None], mode="nearest", **how)
-    turned = torch.empty(layers.shape[1], size, size, dtype=torch.uint8)
-    turned[:3], turned[3:] = image[0].round_(), masks[0]
-    away = place.abs_().numpy()
-    outside = np.flatnonzero(np.maximum(away[..., 0], away[..., 1]) > 1)
-    fill = np.array([*MEAN_COLOUR, *[VOID] * (len(turned) - 3)], np.uint8)
-    turned.flatten(1).numpy()[:, outside] = fill[:, None]  # a view: the memory is shared
-    return turned
+    turned = torch.cat([image.round_(), masks], 1)[0].to(torch.uint8)
+    fill = torch.tensor([*MEAN_COLOUR, *[VOID] * (len(turned) - 3)], dtype=torch.uint8)
+    outside = (place.abs() > 1).any(-1)
+    return torch.where(outside, fill[:, None, None], turned)
 
 
 class _TrainingSet(Dataset):
@@ -229,7 +225,6 @@ class ClassificationSet(_TrainingSet):
         leaky = self.leaky_labels and self.voc / "SegmentationClass"
         folders = filter(None, (self.pseudo_labels, leaky))
         reader = partial(read_class_mask, names=self.names)
-        update_wrapper(reader, read_class_mask)  # a cache of squares knows it by its name
         return (image, *((folder / f"{name}.png", reader) for folder in folders))
 
     def __getitem__(self, key: tuple[int, int]) -> dict[str, torch.Tensor]:

@@ -13,11 +13,8 @@ list, which side and, as two digests, which source files, and of which size and 
 are: when one of them changes, another name is looked for and the file is made anew.
 """
 
-import errno
 import hashlib
 import json
-import os
-import shutil
 from collections.abc import Callable, Sequence
 from functools import cached_property, partial
 from pathlib import Path
@@ -131,38 +128,14 @@ def decode(job: tuple, *, side: int) -> np.ndarray:
 def _build(jobs: Sequence[tuple], path: Path, side: int):
     """Write the rows of a file, which appears when it is whole."""
     row = side * side * 3 + SIZE if jobs[0][1] is None else side * side
-    shape = (len(jobs), row)
+    header = {"descr": "|u1", "fortran_order": False, "shape": (len(jobs), row)}
     more = " in $JSWS_CACHE, or train with --set cache=none"
-    with whole(path, more=more) as temporary:
-        remove_left(
-            path.parent, ".*.npy.*.tmp"
-        )  # ours: the folder may hold other programs'
-        need, free = np.prod(shape, dtype=float), shutil.disk_usage(path.parent).free
-        if need > 0.98 * free:
-            raise JswsError(
-                f"decoded pictures need {need / 1e9:.1f} GB in {path.parent}, "
-                f"{free / 1e9:.1f} GB are free; make room, name another folder in "
-                "$JSWS_CACHE, or train with --set cache=none"
-            )
-        rows = np.lib.format.open_memmap(temporary, "w+", np.uint8, shape)
-        _reserve(temporary)
-        results = in_parallel(partial(decode, side=side), jobs)
-        bar = tqdm(results, total=len(jobs), desc="decoding once", unit="picture")
-        for k, row in enumerate(bar):
-            rows[k] = row
-        rows.flush()
-        del rows
-
-
-def _reserve(path: Path):
-    """Take a file's room on the disk: lacking later, it would kill the process."""
-    if hasattr(os, "posix_fallocate"):
-        try:
-            with open(path, "r+b") as file:
-                os.posix_fallocate(file.fileno(), 0, path.stat().st_size)
-        except OSError as error:
-            if error.errno in (errno.ENOSPC, errno.EDQUOT):  # else it cannot be reserved
-                raise
+    with whole(path, more=more) as temporary, open(temporary, "wb") as file:
+        remove_left(path.parent, ".*.npy.*.tmp")  # ours: others may use the folder, too
+        np.lib.format.write_array_header_1_0(file, header)
+        rows = in_parallel(partial(decode, side=side), jobs)
+        for one in tqdm(rows, total=len(jobs), desc="decoding once", unit="picture"):
+            file.write(one.tobytes())
 
 
 def _files_digest(files: Files, folder: Path) -> str:
@@ -173,7 +146,7 @@ def _files_digest(files: Files, folder: Path) -> str:
         parent: str(place.relative_to(root) if place.is_relative_to(root) else place)
         for parent, place in parents.items()
     }
-    how = [reader.__name__, getattr(reader, "keywords", {})]
+    how = [getattr(reader, "func", reader).__name__, getattr(reader, "keywords", {})]
     return _digest([how, [[places[path.parent], path.name] for path, _ in files]])[:8]
 
 

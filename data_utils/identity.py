@@ -20,31 +20,27 @@ from data_utils.voc import read_ids
 EMBEDDED = "mini.json"  # the note of drawn data
 
 
-def class_digest(root: Path, voc: str, list_name: str, *, contents: bool = False) -> str:
+def class_digest(
+    root: Path, voc: str, list_name: str, *, masks: bool = False, contents: bool = False
+) -> str:
     """Of the pictures and labels of D_c: a list of the VOC folder under the data root.
 
+    `masks`: of the masks that segmentation is measured on, instead of the labels.
     `contents`: of drawn data, take the contents of all files, see `_digest`.
 
     Raises:
-        JswsError: the list, a picture or an annotation is missing.
+        JswsError: the list, a picture, an annotation or a mask is missing.
     """
     folder = root / voc
     lists, images = folder / "ImageSets" / "Segmentation", folder / "JPEGImages"
     ids = read_ids(lists / f"{list_name}.txt", image_dir=images)
-    own = folder / NOTE
-    labels = [own] if own.is_file() else [folder / "Annotations" / f"{i}.xml" for i in ids]
+    own = [folder / NOTE] if (folder / NOTE).is_file() else []
+    if masks:
+        labels = [folder / f"SegmentationClass/{i}.png" for i in ids] + own
+    else:
+        labels = own or [folder / "Annotations" / f"{i}.xml" for i in ids]
     paths = [images / f"{i}.jpg" for i in ids] + labels
     return _digest(paths, dated=drawn(root) is None, contents=contents)
-
-
-def val_digest(root: Path, voc: str, list_name: str) -> str:
-    """Of the pictures and masks that segmentation is measured on, as `class_digest`."""
-    folder = root / voc
-    ids = read_ids(folder / f"ImageSets/Segmentation/{list_name}.txt")
-    paths = [folder / f"JPEGImages/{i}.jpg" for i in ids]
-    paths += [folder / f"SegmentationClass/{i}.png" for i in ids]
-    own = [folder / NOTE] if (folder / NOTE).is_file() else []
-    return _digest(paths + own, dated=drawn(root) is None, contents=True)
 
 
 def saliency_digest(

@@ -27,7 +27,7 @@ from data_utils.categories import categories
 from data_utils.embedded.mini import drawn_scenes, image_id, render_training_mask, roles
 from data_utils.errors import JswsError
 from data_utils.files import check_place, for_json, read_json, write_bytes
-from data_utils.identity import drawn, saliency_digest, val_digest
+from data_utils.identity import class_digest, drawn, saliency_digest
 from data_utils.parallel import (
     available_cores,
     gather,
@@ -347,7 +347,8 @@ def _asked(run: Run) -> list:
     read_outs = [name for name, setting in READ_OUTS.items() if setting == run.setting]
     pictures = [p.val_list, p.test_images, p.test_masks, p.test_list]
     try:
-        pictures += [val_digest(p.data, p.voc, p.val_list)]
+        masks = {"masks": True, "contents": True}
+        pictures += [class_digest(p.data, p.voc, p.val_list, **masks)]
         test = p.test_images, p.test_masks, p.test_list
         pictures += [saliency_digest(p.data, *test, contents=True)]
     except JswsError:  # they are not there; measuring will say so

@@ -8,7 +8,7 @@ from helpers import refuses
 from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 
-from data_utils.datasets import Augmentation, SaliencySet, saliency_pairs
+from data_utils.datasets import saliency_pairs
 from data_utils.errors import JswsError
 from data_utils.pictures import (
     list_pictures,
@@ -17,7 +17,7 @@ from data_utils.pictures import (
     read_saliency_map,
     read_saliency_mask,
 )
-from data_utils.voc import NAMES_KEY, overlay, palette, read_ids, write_palette_png
+from data_utils.voc import NAMES_KEY, overlay, palette, write_palette_png
 from jsws_lib.experiments.folders import evaluate_saliency_folder
 from jsws_lib.experiments.predictions import find_pictures
 
@@ -111,23 +111,10 @@ REFUSED = {
 
 @pytest.mark.parametrize("kind", REFUSED)
 def test_saliency_masks_that_are_refused(tmp_path, kind):
-    """By training, and by measuring networks and folders, with the same words."""
     made, words = REFUSED[kind]
     suffix = "tif" if kind == "floats" else "png"
-    (tmp_path / "masks").mkdir()
-    path = saved(tmp_path / f"masks/a.{suffix}", made)
-    for name in ("images", "maps"):
-        (tmp_path / name).mkdir()
-        grey(BOX).save(tmp_path / f"{name}/a.png")
-    data = SaliencySet(
-        tmp_path / "images", path.parent, augmentation=Augmentation(8, flip=False)
-    )
-    for read, *given in (
-        (data.__getitem__, (0, 0)),
-        (read_saliency_mask, path),
-        (evaluate_saliency_folder, tmp_path / "maps", path.parent),
-    ):
-        assert refuses(words, read, *given).startswith(str(path))
+    path = saved(tmp_path / f"a.{suffix}", made)
+    assert refuses(words, read_saliency_mask, path).startswith(str(path))
 
 
 def test_soft_masks_and_dark_maps_are_no_categories(tmp_path):
@@ -150,18 +137,16 @@ def test_soft_masks_and_dark_maps_are_no_categories(tmp_path):
         ("b.png", bordered(15), None),
         ("c.png", lying(indexed(BOX * 15)), None),
         ("d.jpg", grey(BOX * 15), "d.jpg is a JPEG, which changes numbers"),
-        ("e.png", grey(BOX * 15).convert("RGB"), "e.png is a RGB picture"),
-        ("f.png", deep(BOX * 15), "f.png is a I;16 picture"),
-        ("g.png", grey(BOX * 21), "g.png holds the value 21"),
+        ("e.png", deep(BOX * 15), "e.png is a I;16 picture"),
+        ("f.png", grey(BOX * 21), "f.png holds the value 21"),
     ],
 )
 def test_class_masks(tmp_path, name, made, words):
     path = saved(tmp_path / name, made)
-    if words is None:
-        values = np.asarray(read_class_mask(path))
-        np.testing.assert_array_equal(values == 15, BOX)
-        return
-    refuses(words, read_class_mask, path)
+    if words:
+        refuses(words, read_class_mask, path)
+    else:
+        np.testing.assert_array_equal(np.asarray(read_class_mask(path)) == 15, BOX)
 
 
 # --- pictures ------------------------------------------------------------------------
@@ -189,27 +174,19 @@ def test_pictures_show_what_viewers_show(tmp_path, made, expected):
 
 
 @pytest.mark.parametrize(
-    ("name", "data", "words"),
+    ("made", "words"),
     [
-        ("a.jpg", b"", "cannot be decoded"),
-        ("a.png", b"<html>", "cannot be decoded"),
-        ("cut.png", None, "cannot be decoded"),
-        ("a.tif", Image.fromarray(RAMP.astype(np.float32)), "is of mode F; save it"),
-        ("b.tif", Image.fromarray(RAMP.astype(np.int32)), "is of mode I; save it"),
-        ("c.tif", deep(RAMP), "has 16 bits a pixel, but no value above 255"),
-        ("d.tif", (grey(RAMP), dict(save_all=True, append_images=[grey(BOX)])), "holds 2"),
+        (b"", "cannot be decoded"),
+        (b"<html>", "cannot be decoded"),
+        (Image.fromarray(RAMP.astype(np.float32)), "is of mode F; save it"),
+        (Image.fromarray(RAMP.astype(np.int32)), "is of mode I; save it"),
+        (deep(RAMP), "has 16 bits a pixel, but no value above 255"),
+        ((grey(RAMP), dict(save_all=True, append_images=[grey(BOX)])), "holds 2 pictures"),
     ],
 )
-def test_pictures_that_are_refused(tmp_path, name, data, words):
-    path = tmp_path / name
-    if name == "cut.png":
-        noise = np.random.default_rng(0).integers(0, 256, (64, 64), np.uint8)
-        whole = saved(path, grey(noise)).read_bytes()
-        path.write_bytes(whole[: len(whole) // 2])
-    elif isinstance(data, bytes):
-        path.write_bytes(data)
-    else:
-        saved(path, data)
+def test_pictures_that_are_refused(tmp_path, made, words):
+    path = tmp_path / "a.tif"
+    path.write_bytes(made) if isinstance(made, bytes) else saved(path, made)
     assert str(path) in refuses(words, read_image, path)
 
 
@@ -263,20 +240,6 @@ def test_two_pictures_of_one_name(tmp_path, names):
     refuses(words, saliency_pairs, images, tmp_path / "masks")
     refuses(words, evaluate_saliency_folder, images, tmp_path / "masks")
     refuses(words, find_pictures, [images], None)
-
-
-@pytest.mark.parametrize("text", ["a\nb\na\n", "a\n\na.jpg\n", "/JPEGImages/a.jpg x\na\n"])
-def test_an_id_twice_in_a_list(tmp_path, text):
-    (tmp_path / "list.txt").write_text(text)
-    refuses("list.txt: names a more than once", read_ids, tmp_path / "list.txt")
-
-
-@pytest.mark.parametrize("name", ["a.JPG", "a.jpeg", "a.png"])
-def test_a_listed_picture_of_another_suffix(tmp_path, name):
-    (tmp_path / "list.txt").write_text("a\n")
-    grey(BOX).save(tmp_path / name)
-    words = rf"names 1 missing image\(s\), first .*a\.jpg; rename {name}, add them"
-    refuses(words, read_ids, tmp_path / "list.txt", image_dir=tmp_path)
 
 
 def test_masks_that_say_what_they_number(tmp_path):
