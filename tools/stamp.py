@@ -8,6 +8,7 @@ of README. Until a repository was given there are no badges: they would lead now
 
 import argparse
 import re
+import subprocess
 import sys
 import tomllib
 from collections.abc import Sequence
@@ -62,6 +63,17 @@ class Stamp:
         """The badge of a notebook, by its path in the repository."""
         target = f"{COLAB}/github/{self.repository}/blob/{self.tag}/{path}"
         return f"[![Open in Colab]({COLAB}/assets/colab-badge.svg)]({target})"
+
+
+def origin(root: Path) -> str | None:
+    """NAME/PROJECT of the git remote `origin`, if that is on GitHub."""
+    words = ["git", "-C", str(root), "remote", "get-url", "origin"]
+    try:
+        address = subprocess.run(words, capture_output=True, text=True).stdout
+    except OSError:  # no git
+        return None
+    found = re.search(r"github\.com[:/]([\w.-]+/[\w.-]+?)(?:\.git)?/?\s*$", address)
+    return found[1] if found else None
 
 
 def read_stamp(root: Path = ROOT) -> Stamp:
@@ -122,7 +134,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     args = parser.parse_args(argv)
     try:
         old = read_stamp(args.root)
-        new = Stamp(args.repo or old.repository, args.tag or old.tag)
+        found = None if args.repo else origin(args.root)
+        if found:
+            print(f"{found}: the git remote `origin`; --repo names another")
+        new = Stamp(args.repo or found or old.repository, args.tag or old.tag)
         for path, text in stamped(args.root, old, new).items():
             if text != path.read_text(encoding="utf-8"):
                 write_bytes(path, text.encode())
@@ -134,7 +149,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     if new.given:
         print(f"once there: commit, git tag {new.tag}, git push origin HEAD {new.tag}")
     else:
-        print("which is a placeholder: make stamp REPO=owner/name")
+        print("which is a placeholder, `origin` not being on GitHub: REPO=owner/name")
     return 0
 
 

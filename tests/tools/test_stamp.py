@@ -3,6 +3,7 @@
 import json
 import re
 import shutil
+import subprocess
 
 import nbformat
 import pytest
@@ -61,8 +62,12 @@ def test_a_new_stamp_reaches_everything_and_comes_off_again(copy, capsys):
         assert title == without_badge(then.cells[0].source) and "Colab" not in title
         for one, other in zip(now.cells, then.cells, strict=True):
             assert {**one, "source": ""} == {**other, "source": ""}
-    again = ["--repo", old.repository, "--tag", old.tag]
-    assert main(["--root", str(copy), *again]) == 0
+    subprocess.run(["git", "init", "--quiet", copy], check=True)
+    remote = ["git", "-C", copy, "remote", "add", "origin"]
+    subprocess.run([*remote, f"git@github.com:{old.repository}.git"], check=True)
+    assert main(["--root", str(copy), "--tag", old.tag]) == 0  # asks the remote
+    assert f"{old.repository}: the git remote" in capsys.readouterr().out
+    shutil.rmtree(copy / ".git")
     assert contents(copy) == before
 
 
