@@ -10,10 +10,8 @@ ablation takes up where it stopped, and a second one trains nothing.
 import hashlib
 import json
 import math
-import multiprocessing
 import time
-from collections.abc import Callable, Sequence
-from concurrent.futures import ProcessPoolExecutor, as_completed
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import cache, partial, partialmethod
 from pathlib import Path
@@ -31,8 +29,8 @@ from data_utils.identity import class_digest, drawn, saliency_digest
 from data_utils.parallel import (
     available_cores,
     gather,
+    in_parallel,
     is_main,
-    leave_with_parent,
     process_share,
     wait_for_everyone,
 )
@@ -63,11 +61,9 @@ FAIR = {"SS_cam": ("SS", {"suppress": "cam"})}
 # difference from v = 1, and a network of labels alone is read as what it is.
 READ_OUTS = {"S_cam": "S", "M_no_sam": "M", "MM_no_sam": "MM"}
 # Trainings that ask what a row of the paper's would be worth otherwise: S-S with labels
-# read as CAM, M-S with the true masks as its labels, 2S from where M-M starts. And of all
-# that image labels alone were made into, the best segmentation.
+# read as CAM, M-S with the true masks as its labels, 2S from where M-M starts.
 BOUNDS = ("SS_cam", "full", "2S_from_M")
-LABELS_ALONE = ("S", "S_odds", "S_mean_probs")
-TABLE = (*SETTINGS, *READ_OUTS, "S_best", *BOUNDS)
+TABLE = (*SETTINGS, *READ_OUTS, *BOUNDS)
 FRACTIONS = ("miou", "mae", "max_f", "mae_crf", "max_f_crf")  # figures from 0 to 1
 JUDGED = 500  # training images whose pseudo labels are compared with their masks
 CAM_THRESHOLDS = tuple(round(0.1 * k, 1) for k in range(1, 10))
@@ -80,17 +76,6 @@ class Row:
     name: str
     run: Run
     teaches: bool = False  # whether a student learns from its pseudo labels
-
-    @property
-    def sets(self) -> int:
-        """How many data sets a step draws from."""
-        losses = self.run.plan.losses
-        return bool({"L_c", "L_s2"} & set(losses)) + ("L_s1" in losses)
-
-    @property
-    def passes(self) -> int:
-        """Forward and backward passes of one batch: the unit of the progress bar."""
-        return self.sets * self.run.profile.steps[self.run.plan.stage - 1]
 
     @property
     def wave(self) -> int:
@@ -125,15 +110,24 @@ def plan(
             if setting in wanted
             for seed in seeds
         ]
-        for seed in seeds if {"M", "2S"} <= {*wanted} else ():
-            start = Run("M", profile, recipe, seed).weights
-            run = Run("2S", profile, recipe, seed, teacher=start)
-            rows.append(Row("2S_from_M", run))
-        for seed in seeds if "MS" in wanted else ():
-            masks = masks_folder(profile)
-            run = Run("MS", profile, recipe, seed, pseudo_labels=masks)
-            rows.append(Row("full", run))
+        rows += from_m(rows)
+        masks = masks_folder(profile)
+        rows += [
+            Row("full", replace(row.run, pseudo_labels=masks))
+            for row in rows
+            if row.name == "MS"
+        ]
     return sorted(rows, key=lambda row: row.wave)
+
+
+def from_m(rows: Sequence[Row]) -> list[Row]:
+    """2S from M's backbone, for each seed of which both are among `rows`."""
+    starts = {row.run.seed: row.run.weights for row in rows if row.name == "M"}
+    return [
+        Row("2S_from_M", replace(row.run, teacher=starts[row.run.seed]))
+        for row in rows
+        if row.name == "2S" and starts
+    ]
 
 
 def masks_folder(profile: Profile) -> Path:
@@ -225,35 +219,24 @@ def store(result: dict, file: Path):
 def _refuse_loss(file: Path, rows: Sequence[Row]):
     """Raise JswsError if a results file holds runs that are not among `rows`."""
     advice = "move it away, or name another file with --out"
-    held, lost = read_json(file, "configuration", "seeds", advice=advice), []
-    try:
-        if not same_configuration(held["configuration"], rows[0].run):
-            lost.append("another configuration")
-        kept = [*held["settings"].keys(), *held["contrasts"].keys()]
-        kept_seeds = [*map(int, held["seeds"])]
-    except (AttributeError, KeyError, TypeError, ValueError):
-        raise JswsError(f"{file} is not what `jsws ablate` wrote; {advice}") from None
+    wanted = ("configuration", "seeds", "settings", "contrasts")
+    held, asked = read_json(file, *wanted, advice=advice), configuration(rows[0].run)
     names, seeds = {row.name for row in rows}, {row.run.seed for row in rows}
-    names |= {name for name, setting in READ_OUTS.items() if setting in names}
-    names |= {"S_best"} if "S" in names else set()
-    lost += [name for name in kept if name not in names]
-    lost += [f"seed {seed}" for seed in kept_seeds if seed not in seeds]
+    lost = [
+        f"{field} = {value}"
+        for part in ("profile", "recipe")
+        for field, value in held["configuration"][part].items()
+        if asked[part].get(field, value) != value
+        and field not in ("workers", "cache", "validate_every")  # no figure depends on them
+    ]
+    kept = (*held["settings"], *held["contrasts"])
+    lost += [name for name in kept if name not in names and name not in READ_OUTS]
+    lost += [f"seed {seed}" for seed in held["seeds"] if seed not in seeds]
     if lost:
         raise JswsError(
             f"{file} holds what this ablation has not: {', '.join(lost)}; name "
             "another file with --out, or this one to replace it"
         )
-
-
-def same_configuration(held: dict, run: Run) -> bool:
-    """Whether a file's configuration is a run's, but for what changes no figure."""
-    asked = configuration(run)
-    return not any(
-        asked[part].get(key, value) != value
-        for part in ("profile", "recipe")
-        for key, value in held[part].items()
-        if key not in ("workers", "cache", "validate_every")
-    )
 
 
 def configuration(run: Run) -> dict:
@@ -278,44 +261,28 @@ def run_all(rows: Sequence[Row], jobs: int) -> dict[Row, dict]:
     In `rows`, as `plan` lists them, teachers stand before their students.
     """
     todo = [row for row in rows if measured(row.run) is None or not _has_labels(row)]
-    total = sum(row.passes for row in rows)
-    done = total - sum(row.passes for row in todo)
-    with tqdm(total=total, initial=done, desc="ablation", unit="pass") as bar:
-        if jobs == 1:
-            for row in todo:
-                bar.set_postfix_str(f"{row.name}, seed {row.run.seed}")
-                _run(row, bar.update)
-        elif todo:
-            _run_in_processes(todo, jobs, bar)
+    work = _run if jobs == 1 else partial(_run_apart, max(1, available_cores() // jobs))
+    done = len(rows) - len(todo)
+    with tqdm(total=len(rows), initial=done, desc="ablation", unit="run") as bar:
+        for wave in (0, 1):  # every teacher is ready before the first student starts
+            own = [row for row in todo if row.wave == wave]
+            for _ in in_parallel(work, own, workers=jobs):
+                bar.update()
     return {row: measured(row.run) for row in rows}
 
 
-def _run_in_processes(todo: list[Row], jobs: int, bar):
-    threads, spawn = max(1, available_cores() // jobs), multiprocessing.get_context("spawn")
-    pool = ProcessPoolExecutor(
-        jobs, mp_context=spawn, initializer=_start_worker, initargs=(threads,)
-    )
-    try:
-        for wave in (0, 1):  # every teacher is ready before the first student starts
-            running = {pool.submit(_run, row): row for row in todo if row.wave == wave}
-            for future in as_completed(running):
-                future.result()
-                bar.update(running[future].passes)
-    finally:
-        pool.shutdown(cancel_futures=True)
-
-
-def _start_worker(threads: int):
-    leave_with_parent()
+def _run_apart(threads: int, row: Row):
+    """One of several processes: it takes its share of the cores, and draws no bars."""
     torch.set_num_threads(threads)
-    tqdm.__init__ = partialmethod(tqdm.__init__, disable=True)  # many bars tell nothing
+    tqdm.__init__ = partialmethod(tqdm.__init__, disable=True)
+    _run(row)
 
 
-def _run(row: Row, count: Callable[[int], object] = lambda passes: None):
+def _run(row: Row):
     """Train (or load) and measure one run; a teacher makes its pseudo labels as well."""
     run, start = row.run, time.perf_counter()
     resumed = any((run.folder / "resume").glob("*.pt"))
-    trained = train_or_load(run, use_shipped=False, on_step=lambda *_: count(row.sets))
+    trained = train_or_load(run, use_shipped=False)
     whole = trained.source == "trained" and not resumed
     seconds = round(time.perf_counter() - start, 1) if whole else None
     if row.teaches:
@@ -364,17 +331,9 @@ def measured(run: Run) -> dict | None:
         return None
     advice = "delete it, and the network is measured again"
     record = read_json(file, "asked", "seconds", "read_outs", advice=advice)
-    wrong = [name for name in FRACTIONS if not _fraction(record.get(name, 0))]
-    if not isinstance(record["read_outs"], dict):
-        wrong.append("read_outs")
-    if wrong:
-        raise JswsError(f"{file}: {wrong[0]} is not what was measured; {advice}")
+    if any(record.get(name, 0) < 0 or record.get(name, 0) > 1 for name in FRACTIONS):
+        raise JswsError(f"{file} holds a figure below 0 or above 1; {advice}")
     return record if record.pop("asked") == _asked(run) else None
-
-
-def _fraction(value) -> bool:
-    """From 0 to 1, or nan: the protocol's answer where every map is constant."""
-    return type(value) in (int, float) and not (value < 0 or value > 1)
 
 
 # --- measuring -----------------------------------------------------------------------
@@ -503,34 +462,7 @@ def label_quality(run: Run) -> dict:
 
 def collect(rows: Sequence[Row], records: dict[Row, dict], jobs: int) -> dict:
     """The JSON file: figures as lists by seed."""
-    found: dict[str, dict[str, list]] = {}
-    taught: dict[str, dict[str, list]] = {}
-    alone: dict[int, list[tuple[float, str, str]]] = {}
-
-    def add(name: str, figures: dict, to: dict = found):
-        for key, value in figures.items():
-            to.setdefault(name, {}).setdefault(key, []).append(value)
-
-    for row in rows:
-        figures = dict(records[row])
-        read_outs = figures.pop("read_outs", {})
-        bare = read_outs.get(f"{row.run.setting}_no_sam", {})
-        if row.name != row.run.setting:  # a contrast's read-out is no row of its own
-            figures |= {f"{name}_no_sam": value for name, value in bare.items()}
-        if row.run.setting != "M":  # long; only M's is drawn
-            figures.pop("v_by_image", None)
-        add(row.name, figures)
-        if row.teaches:
-            add(row.name, label_quality(row.run), taught)
-        if row.name in LABELS_ALONE:
-            cam = read_outs["S_cam"]["miou"]
-            own = alone.setdefault(row.run.seed, [])
-            own += [(figures["miou"], row.name, "argmax"), (cam, row.name, "CAM")]
-        if row.name == row.run.setting:
-            for name, other in read_outs.items():
-                add(name, other)
-    for own in alone.values() if {row.name for row in rows} >= {*LABELS_ALONE} else ():
-        add("S_best", dict(zip(("miou", "training", "read_as"), max(own), strict=True)))
+    found = _by_seed(pair for row in rows for pair in _named(row, records[row]))
     seconds = [records[row]["seconds"] for row in rows]
     first, profile = rows[0].run, rows[0].run.profile
     return {
@@ -539,13 +471,39 @@ def collect(rows: Sequence[Row], records: dict[Row, dict], jobs: int) -> dict:
         "seeds": list(dict.fromkeys(row.run.seed for row in rows)),
         "settings": {name: found[name] for name in TABLE if name in found},
         "contrasts": {name: row for name, row in found.items() if name not in TABLE},
-        "pseudo_labels": taught,
+        "pseudo_labels": _by_seed(
+            (row.name, label_quality(row.run)) for row in rows if row.teaches
+        ),
         "categories": ["background", *categories(profile.data / profile.voc)],
         **provenance(profile, training_state(profile, {"L_c", "L_s1"})),
         "jobs": jobs,
         "training_seconds": None if None in seconds else round(sum(seconds), 1),
         "configuration": configuration(first),
     }
+
+
+def _named(row: Row, record: dict) -> Iterator[tuple[str, dict]]:
+    """A run's figures, and those of each read-out; a contrast's are in its own row."""
+    figures = dict(record)
+    read_outs = figures.pop("read_outs", {})
+    if row.run.setting != "M":  # long; only M's is drawn
+        figures.pop("v_by_image", None)
+    if row.name == row.run.setting:
+        yield from read_outs.items()
+    else:
+        for name, other in read_outs.items():
+            ending = name.removeprefix(row.run.setting)
+            figures |= {f"{key}{ending}": value for key, value in other.items()}
+    yield row.name, figures
+
+
+def _by_seed(named: Iterable[tuple[str, dict]]) -> dict[str, dict[str, list]]:
+    """Figures of one name as lists, in the order in which they come."""
+    found: dict[str, dict[str, list]] = {}
+    for name, figures in named:
+        for key, value in figures.items():
+            found.setdefault(name, {}).setdefault(key, []).append(value)
+    return found
 
 
 def mean_sd(values: Sequence[float]) -> tuple[float, float]:

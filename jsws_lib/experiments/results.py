@@ -36,7 +36,6 @@ ROWS = {
     "S_cam": "S read as CAM, labels given",
     "M_no_sam": "M without its SAM, *v* = 1",
     "MM_no_sam": "M-M without its SAM, *v* = 1",
-    "S_best": "the best stage 1 of labels alone",
     "SS_cam": "S-S with S's labels read as CAM",
     "full": "M-S with true masks: full supervision",
     "2S_from_M": "2S from M's backbone",

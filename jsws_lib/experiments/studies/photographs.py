@@ -22,8 +22,7 @@ from data_utils.pictures import read_class_mask, renumbering
 from data_utils.real.adopt import adopt
 from data_utils.voc import VOID, read_ids
 from jsws_lib.config import ROOT, SETTINGS, Profile, get_profile, get_recipe
-from jsws_lib.engine.runs import Run
-from jsws_lib.experiments.ablation import RESULTS, Row, collect, plan, run_all, store
+from jsws_lib.experiments.ablation import RESULTS, collect, from_m, plan, run_all, store
 
 FILE = RESULTS / "photographs.json"
 COMMAND = "python -m jsws_lib.experiments.studies.photographs DATA"
@@ -111,9 +110,7 @@ def photographs(given: Path, settings: Sequence[str], seeds: Sequence[int]):
     """
     profile = scale(open_data(given))
     rows = plan(profile, RECIPE, seeds=seeds, settings=settings)
-    for seed in seeds if {"M", "2S"} <= {row.name for row in rows} else ():
-        start = Run("M", profile, RECIPE, seed).weights
-        rows.append(Row("2S_from_M", Run("2S", profile, RECIPE, seed, teacher=start)))
+    rows += from_m(rows)
     words = [COMMAND, *settings, "--seeds", *map(str, seeds)]
     made = {"command": " ".join(words)}
     store(made | collect(rows, run_all(rows, 1), 1), FILE)
