@@ -7,19 +7,19 @@ asked for, on the images asked for, then multiplied.
 import shutil
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
+from functools import partial
 
 import numpy as np
 import torch
+from torch.utils.data import Dataset
 from tqdm.auto import tqdm
 
-from data_utils.categories import NOTE, categories
-from data_utils.datasets import Augmentation, ClassificationSet, SaliencySet
+from data_utils.categories import categories
+from data_utils.datasets import Augmentation, ClassificationSet, SaliencySet, saliency_pairs
 from data_utils.errors import JswsError
-from data_utils.identity import drawn
 from data_utils.parallel import available_cores
 from data_utils.pictures import read_class_mask, read_image, same_size
-from data_utils.real.download import missing, sources
 from data_utils.voc import read_ids
 from jsws_lib.config import Profile
 from jsws_lib.engine.devices import pick_device
@@ -28,6 +28,7 @@ from jsws_lib.engine.look import LIMIT
 from jsws_lib.engine.loop import RunLoop
 from jsws_lib.engine.runs import Run, runs_root
 from jsws_lib.experiments.ablation import Row, default_jobs, measured
+from jsws_lib.experiments.bench import thread_count
 from jsws_lib.experiments.memory import random_network
 from jsws_lib.inference import predict
 from jsws_lib.pseudo_labels import pseudo_label
@@ -49,11 +50,6 @@ def describe_plan(rows: Sequence[Row], *, jobs: int | None = None) -> tuple[str,
         f"{len(rows)} runs, profile {profile.name}, recipe {recipe.name}, "
         f"{profile.backbone}, {profile.size} px"
     ]
-    if profile.name == "paper" and recipe.name != "paper":
-        lines.append(
-            "the paper's size and schedule, not its reading of the loss; that is "
-            "--recipe paper"
-        )
     for name in dict.fromkeys(row.name for row in rows):
         own = [row.run for row in rows if row.name == name]
         stage, losses = own[0].plan.stage, " + ".join(own[0].plan.losses)
@@ -68,7 +64,6 @@ def describe_plan(rows: Sequence[Row], *, jobs: int | None = None) -> tuple[str,
     if ready:
         lines += estimate(rows, sizes, jobs=jobs)
     else:
-        lines += _archives(profile)
         lines.append("mend the data first; then the dry run measures a few steps")
     return "\n".join(lines), ready
 
@@ -89,89 +84,66 @@ def check_data(p: Profile) -> tuple[list[tuple[bool, str]], dict[str, int]]:
         verdicts as (fine, words), and how many images each of `train`, `saliency`, `val`
         and `test` has.
     """
-    voc, sizes = p.data / p.voc, {}
-    crop = Augmentation(p.size)
-
-    def look_into(data, kind: str):
-        for k in evenly(range(len(data)), SAMPLE):
-            data[k, 0]
-        sizes[kind] = len(data)
-
-    def train_images() -> str:
-        data = ClassificationSet(voc, p.train_list, augmentation=crop)
-        look_into(data, "train")
-        labels = data.labels
-        return (
-            f"{len(data):,} training images with image labels ({p.train_list}), "
-            f"{int((labels.sum(0) > 0).sum())} of {labels.shape[1]} categories, "
-            f"{labels.sum(1).mean():.2f} labels an image"
-        )
-
-    def pairs(kind: str, images: str, masks: str, list_name: str | None) -> str:
-        ids = list_name and read_ids(p.data / list_name)
-        data = SaliencySet(p.data / images, p.data / masks, ids=ids, augmentation=crop)
-        look_into(data, kind)
-        what = "training" if kind == "saliency" else "test"
-        return f"{len(data):,} saliency {what} images with masks ({images})"
-
-    def val() -> str:
-        file = voc / f"ImageSets/Segmentation/{p.val_list}.txt"
-        ids = read_ids(file, image_dir=voc / "JPEGImages")
-        masks = [voc / "SegmentationClass" / f"{i}.png" for i in ids]
-        if lost := [m for m in masks if not m.is_file()]:
-            raise JswsError(f"{len(lost)} masks are missing, the first is {lost[0]}")
-        for mask in evenly(masks, SAMPLE):
-            image = read_image(voc / "JPEGImages" / f"{mask.stem}.jpg")
-            same_size(image, read_class_mask(mask, names=categories(voc)), mask)
-        sizes["val"] = len(ids)
-        return f"{len(ids):,} validation images with class masks ({p.val_list})"
-
-    looks: list[Callable[[], str]] = [
-        train_images,
-        lambda: pairs("saliency", p.saliency_images, p.saliency_masks, p.saliency_list),
-        val,
-        lambda: pairs("test", p.test_images, p.test_masks, p.test_list),
-    ]
-    verdicts = []
-    for look in looks:
+    looks = {
+        "train": (_labelled, f"training images with image labels ({p.train_list})"),
+        "saliency": (
+            partial(_masked, p.saliency_images, p.saliency_masks, p.saliency_list),
+            f"saliency training images with masks ({p.saliency_images})",
+        ),
+        "val": (_validation, f"validation images with class masks ({p.val_list})"),
+        "test": (
+            partial(_masked, p.test_images, p.test_masks, p.test_list),
+            f"saliency test images with masks ({p.test_images})",
+        ),
+    }
+    verdicts, sizes = [], {}
+    for kind, (look, words) in looks.items():
         try:
-            verdicts.append((True, look()))
+            sizes[kind] = look(p)
+            verdicts.append((True, f"{sizes[kind]:,} {words}"))
         except JswsError as error:
             verdicts.append((False, str(error)))
     return verdicts, sizes
 
 
-def _archives(p: Profile) -> list[str]:
-    """What is to be fetched of the published sets that a profile names."""
-    if drawn(p.data) or (p.data / p.voc / NOTE).is_file():
-        return []
-    wanted = {p.saliency_images, p.test_images, f"{p.voc}/JPEGImages"}
-    lines = []
-    for name, source in sources().items():
-        extra = name == "SBD" and p.train_list == "train_aug"  # VOC's list and SBD's
-        if (extra or wanted & source.holds.keys()) and missing(source, p.data):
-            files = ", ".join(archive.name for archive in source.archives)
-            lines.append(
-                f"  fetch {name}: {files}, {source.gigabytes:.1f} GB; `jsws data download "
-                f"{name}`"
-            )
-    return lines
+def _labelled(p: Profile) -> int:
+    crop = Augmentation(p.size)
+    return _opened(ClassificationSet(p.data / p.voc, p.train_list, augmentation=crop))
+
+
+def _masked(images: str, masks: str, list_name: str | None, p: Profile) -> int:
+    ids = list_name and read_ids(p.data / list_name)
+    given = {"ids": ids, "augmentation": Augmentation(p.size)}
+    return _opened(SaliencySet(p.data / images, p.data / masks, **given))
+
+
+def _opened(data: Dataset) -> int:
+    """Read a few pictures of a set, and count them all."""
+    for k in evenly(range(len(data)), SAMPLE):
+        data[k, 0]
+    return len(data)
+
+
+def _validation(p: Profile) -> int:
+    voc = p.data / p.voc
+    ids = read_ids(voc / f"ImageSets/Segmentation/{p.val_list}.txt")
+    pairs = saliency_pairs(voc / "JPEGImages", voc / "SegmentationClass", ids=ids)
+    for image, mask in evenly(pairs, SAMPLE):
+        same_size(read_image(image), read_class_mask(mask, names=categories(voc)), mask)
+    return len(pairs)
 
 
 def estimate(rows: Sequence[Row], sizes: dict[str, int], *, jobs=None) -> list[str]:
     """Hours, memory and disk of what is still to do, from a few measured steps."""
     device, jobs = pick_device(), jobs or default_jobs()
-    threads = torch.get_num_threads()
-    if device.type == "cpu":
-        torch.set_num_threads(max(1, available_cores() // jobs))
+    on_cpu = device.type == "cpu"
     kinds = {(row.run.plan.stage, row.run.plan.losses): row.run for row in rows}
     bar = tqdm(kinds.items(), desc="measuring", leave=False)
-    try:
+    cores = max(1, available_cores() // jobs)
+    with thread_count(cores if on_cpu else torch.get_num_threads()):
         cost = {kind: seconds_a_step(run) for kind, run in bar}
         memory = _peak_memory(device)
         image, crf = seconds_an_image(rows[0].run)
-    finally:
-        torch.set_num_threads(threads)
     profile, todo = rows[0].run.profile, [r for r in rows if measured(r.run) is None]
     labelled = sum(row.teaches for row in todo) * sizes["train"]
     seconds = labelled * (image + crf)
@@ -194,35 +166,30 @@ def estimate(rows: Sequence[Row], sizes: dict[str, int], *, jobs=None) -> list[s
         f"SSNet-{stage} {' + '.join(losses)} {value:.2f} s"
         for (stage, losses), value in cost.items()
     )
-    return [
+    lines = [
         f"measured on {device.type}, {jobs} at a time: a step of {each}; "
         f"inference {image:.3f} s, CRF {crf:.3f} s an image",
         f"  time    about {seconds / jobs / 3600:.1f} hours for {len(todo)} runs",
-        f"  memory  about {memory * (jobs if device.type == 'cpu' else 1):.1f} GB, "
+        f"  memory  about {memory * (jobs if on_cpu else 1):.1f} GB, "
         f"peak, of {'the GPU' if device.type == 'cuda' else 'the machine'}",
         f"  disk    about {weights + labels:.1f} GB ({weights:.1f} weights and resume "
         f"points, {labels:.1f} pseudo labels); {free:.0f} GB are free in {place}",
-        *_cache_words(todo, sizes),
     ]
+    if todo and profile.cache == "decoded":
+        lines.append(
+            f"  cache   about {_decoded(todo, sizes):.1f} GB of decoded pictures, beside "
+            "the data or in $JSWS_CACHE; cache=none makes none"
+        )
+    return lines
 
 
-def _cache_words(todo: Sequence[Row], sizes: dict[str, int]) -> list[str]:
-    """Say what decoded pictures take: teachers share the pictures, not their labels."""
-    profile = todo[0].run.profile if todo else None
-    if not profile or profile.cache != "decoded":
-        return []
-    losses = {name for row in todo for name in row.run.plan.losses}
-    pixels = Augmentation(profile.size, profile.crop).side ** 2
-    pictures = 3 * pixels * sizes["train"] / GB if losses & {"L_c", "L_s2"} else 0
-    saliency = 4 * pixels * sizes["saliency"] / GB if "L_s1" in losses else 0
+def _decoded(todo: Sequence[Row], sizes: dict[str, int]) -> float:
+    """GB of decoded pictures; teachers share the pictures, not their labels."""
+    profile, losses = todo[0].run.profile, {x for row in todo for x in row.run.plan.losses}
     teachers = {row.run.teacher_run for row in todo if row.run.plan.teacher}
-    labels = len(teachers) * pixels * sizes["train"] / GB
-    return [
-        f"  cache   about {pictures + saliency + labels:.1f} GB of decoded pictures: "
-        f"{pictures:.1f} with image labels, {saliency:.1f} with saliency masks, "
-        f"{labels:.1f} of pseudo labels, those of each teacher; beside the data or in "
-        "$JSWS_CACHE; cache=none makes none"
-    ]
+    labelled = 3 * bool(losses & {"L_c", "L_s2"}) + len(teachers)  # bytes a pixel
+    pixels = Augmentation(profile.size, profile.crop).side ** 2 / GB
+    return pixels * (labelled * sizes["train"] + 4 * ("L_s1" in losses) * sizes["saliency"])
 
 
 def _network(run: Run) -> SSNet:
