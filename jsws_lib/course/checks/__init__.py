@@ -9,13 +9,12 @@ learner reads and what the mistake would give on these inputs.
         '''Exercise 9.1: the mean of each column.'''
         for rows in (2, 5):
             x = torch.randn(rows, 3)
-            got = array_of(ask(mean, x), (3,), "the mean")
             mistakes = {
                 "this is the sum; divide by the number of rows": x.sum(0),
                 "divide by n, not by n - 1": x.sum(0) / (rows - 1),
-                "no mean lies below all values": (got < x.numpy().min(0)).any(),
+                "no mean is negative": lambda got: (got < 0).any(),
             }
-            judge(got, x.mean(0), mistakes, where=f"for {rows} rows, ")
+            judge(ask(mean, x), x.mean(0), mistakes, where=f"for {rows} rows, ")
         return "What is said about a right answer."
 
 The first mistake that fits is told, so the special stand before the general. A sentence
@@ -131,53 +130,82 @@ def pair(got, what: str) -> tuple:
     return tuple(got)
 
 
-class Either(tuple):
-    """Several values that one and the same mistake may give."""
-
-
-def either(*values) -> Either:
-    """Let one sentence stand for several values, in a table of mistakes."""
-    return Either(values)
-
-
 def judge(
     got,
     want,
     mistakes: Mapping[str, object],
     *,
+    what: str = "the result",
     where: str = "",
     otherwise: str = "",
+    nan: str = "",
     tolerance: float = 1e-5,
-) -> None:
+) -> np.ndarray:
     """Compare an answer with the right one, then with what known mistakes give.
 
     Args:
-        got: the answer, as `array_of` gives it.
+        got: the answer, which has to have the shape of the right one.
         want: the right answer.
-        mistakes: for each sentence the value its mistake gives, `either` of several, None
-            where the mistake cannot show, or a bool: whether the mistake was made.
+        mistakes: for each sentence the value its mistake gives, a tuple of several, or
+            whether the mistake was made: a bool, or a function of the answer.
+        what, nan: see `array_of`.
         where: said before each sentence: on which input it shows.
         otherwise: the sentence if no known mistake fits; by default it says how far off.
         tolerance: see `same`.
 
+    Returns:
+        the answer as NumPy.
+
     Raises:
         Wrong: the answer is not right.
     """
+    got = array_of(got, np.shape(want), what, nan=nan)
     if same(got, want, tolerance=tolerance):
-        return
+        return got
     for words, mistake in mistakes.items():
-        values = mistake if isinstance(mistake, Either) else (mistake,)
+        values = mistake if isinstance(mistake, tuple) else (mistake,)
         expect(not any(_fits(got, v, tolerance) for v in values), where + words)
-    apart = np.abs(_plain(got) - _plain(want)).max()
+    apart = np.abs(got - _plain(want)).max()
     raise Wrong(
-        where + (otherwise or f"it differs from the right answer by up to {apart:.2g}")
+        where + (otherwise or f"{what} differs from the right answer by up to {apart:.2g}")
     )
 
 
 def _fits(got, mistake, tolerance: float) -> bool:
-    if mistake is None or isinstance(mistake, bool | np.bool_):
+    if callable(mistake):
+        return bool(mistake(got))
+    if isinstance(mistake, bool | np.bool_):
         return bool(mistake)
     return same(got, mistake, tolerance=tolerance)
+
+
+def judge_verdict(verdict: Callable, draw: Callable, clear: str, chance: str):
+    """Try a learner's `verdict(a, b, sign)` on samples of which the truth is known.
+
+    Args:
+        verdict: says "supported", "refuted" or "open" of a relation of this sign.
+        draw: two samples from 1 or -1, the sign of their relation, or 0 for chance alone.
+        clear: said if a relation is missed, with {} for what it should be and what it is.
+        chance: said if chance is called a finding, with {} for how often of twenty.
+    """
+    known = ("supported", "refuted", "open")
+    for sign, way in ((1, 1), (1, -1), (-1, 1), (-1, -1)):
+        got, want = ask(verdict, *draw(way), sign), known[sign != way]
+        expect(got in known, f"a verdict is one of {', '.join(known)}, not {got!r}")
+        expect(got == want, clear.format(want, got))
+    claimed = sum(ask(verdict, *draw(0), 1) != "open" for _ in range(20))
+    expect(claimed <= 5, chance.format(claimed))
+
+
+def own_verdict(verdict: Callable, a, b, predicted: int, chosen: str) -> str:
+    """The verdict on the learner's own experiment; an open one is `Wrong`."""
+    found = ask(verdict, a, b, predicted)
+    expect(
+        found != "open",
+        "your verdict is sound, and it leaves your own experiment open: there is nothing "
+        f"to claim. Choose a {chosen} that should matter more",
+    )
+    return found
 
 
 def same(got, want, *, tolerance: float = 1e-5) -> bool:

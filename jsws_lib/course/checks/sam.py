@@ -7,7 +7,16 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from jsws_lib.course.checks import array_of, ask, check, either, expect, judge, number
+from jsws_lib.course.checks import (
+    array_of,
+    ask,
+    check,
+    expect,
+    judge,
+    judge_verdict,
+    number,
+    own_verdict,
+)
 from jsws_lib.ssnet import DilatedHead
 
 
@@ -29,19 +38,14 @@ def check_background_last(answer: Callable):
     for k, probs in enumerate(cases):
         torch.manual_seed(k)
         v = torch.rand(len(probs), probs.shape[1] - 1)
-        got = array_of(ask(answer, probs, v), tuple(probs[:, 0].shape), "S")
         want, background = _sum(v, probs[:, :-1]), probs[:, -1]
-        shining = want + background, want + v.mean(1)[:, None, None] * background
-        dark = want / v.sum(1)[:, None, None], want / v.shape[1]
-        of_the_first = _sum(v[:1].expand_as(v), probs[:, :-1])
         mistakes = {
             "each score meets its neighbour's map, and the last one the background. Which "
             "channel is the background?": _sum(v, probs[:, 1:]),
-            "the background shines in S, but it has no score": either(*shining),
-            "S is too dark: Eq. 1 is a sum, no mean; scores are no shares": either(*dark),
-            "every image of the batch gets the scores of the first": of_the_first,
+            "the background shines in S, but it has no score": want + background,
+            "S is too dark: Eq. 1 is a sum, no mean": want / v.shape[1],
         }
-        judge(got, want, mistakes)
+        judge(ask(answer, probs, v), want, mistakes, what="S")
     return "The background has a place in H, and none in Eq. 1."
 
 
@@ -80,22 +84,19 @@ def _judge_forward(got, feats: Tensor, branches, sam, stride: int):
         "is a sigmoid: a pixel's channels do not sum to 1": enlarged(logits).sigmoid(),
         "repeats pixels instead of interpolating": enlarged(logits, "nearest").softmax(1),
     }
-    otherwise = "is not the softmax of the enlarged sum of the branches"
-    H = array_of(got[0], tuple(want.shape), "H")
-    judge(H, want, mistakes, where="H ", otherwise=otherwise)
+    judge(got[0], want, mistakes, what="H", where="H ")
     mistakes = {
         "still holds logits: a sigmoid is missing": a,
         "is a softmax; scores do not compete": a.softmax(1),
     }
-    scores = array_of(got[1], tuple(v.shape), "v")
-    judge(scores, v, mistakes, where="v ", otherwise="is not the sigmoid of the SAM's sums")
-    S, right = array_of(got[2], tuple(want[:, 0].shape), "S"), _sum(v, want[:, 1:])
+    judge(got[1], v, mistakes, what="v", where="v ")
+    right = _sum(v, want[:, 1:])
     mistakes = {
         "pairs each score with its neighbour's map": _sum(v, want[:, :-1]),
         "is bright where the background is; it has no score": right + want[:, 0],
         "leaves the scores out": want[:, 1:].sum(1),
     }
-    judge(S, right, mistakes, where="S ", otherwise="is not the sum of Eq. 1")
+    judge(got[2], right, mistakes, what="S", where="S ")
 
 
 # Share of salient pixels, and how sure the map is.
@@ -111,14 +112,12 @@ def check_resting_score(answer: Callable):
         loss = -(share * np.log(grid * sure) + (1 - share) * np.log(1 - grid * sure))
         mistakes = {
             f"you say {got:.2f}, which no sigmoid can reach": not 0 <= got <= 1,
-            "that would do for a map without doubt": share if share != sure else None,
+            "that would do for a map without doubt": share,
             "an unsure map asks for a higher score, not a lower": share * sure,
             "Eq. 3 does not round: it stops in between": float(share > 0.5),
         }
         where = f"for share {share:g} and sure {sure:g} "
-        otherwise = f"the loss is lower elsewhere than at {got:.2f}"
-        want = grid[loss.argmin()]
-        judge(got, want, mistakes, where=where, otherwise=otherwise, tolerance=6e-4)
+        judge(got, grid[loss.argmin()], mistakes, where=where, tolerance=6e-4)
     return (
         "An unsure map has its score at 1 as soon as `share` exceeds `sure`: v = 1 does "
         "not mean certain."
@@ -129,19 +128,21 @@ def check_resting_score(answer: Callable):
 def check_experiment(change: Callable, predicted, verdict: Callable, errors: Callable):
     """Exercise 3.4: a change of the pictures chosen, predicted, run and judged."""
     expect(predicted in (-1, 1), "`predicted` is 1 or -1: say which before you run")
-    made, claimed = np.random.default_rng(2), 0
-    for sign in (1, -1):
-        for way in (1, -1):
-            before = made.gamma(2, 0.04, 100)
-            after = before + way * made.normal(0.008, 0.01, 100)
-            _expect_verdict(ask(verdict, before, after, sign), sign * way)
-    for _ in range(20):
+    made = np.random.default_rng(2)
+
+    def draw(way):
         before = made.gamma(2, 0.04, 100)
-        claimed += ask(verdict, before, before + made.normal(0, 0.02, 100), 1) != "open"
-    expect(
-        claimed <= 5,
-        f"{claimed} times of 20 you call it a finding where each scene's error moved by "
-        "chance alone",
+        moved = way * made.normal(0.008, 0.01, 100) if way else made.normal(0, 0.02, 100)
+        return before, before + moved
+
+    judge_verdict(
+        verdict,
+        draw,
+        "the error moves the same way in nearly every one of 100 scenes, and this should "
+        "be {}, not {}. Compare each scene with itself: scenes differ among each other far "
+        "more",
+        "{} times of 20 you call it a finding where each scene's error moved by chance "
+        "alone",
     )
     picture = made.integers(0, 256, (96, 96, 3)).astype(np.uint8)
     changed = array_of(ask(change, picture), picture.shape, "the changed picture")
@@ -152,12 +153,7 @@ def check_experiment(change: Callable, predicted, verdict: Callable, errors: Cal
         "no mask moves with it. Any such error says nothing of what S lives on",
     )
     before, after = errors(lambda image: image), errors(change)
-    found = ask(verdict, before, after, predicted)
-    expect(
-        found != "open",
-        "your verdict is sound, and it leaves your own experiment open: there is nothing "
-        "to claim. Choose a change that should matter more",
-    )
+    found = own_verdict(verdict, before, after, predicted, "change")
     means = f"{before.mean():.3f} before and {after.mean():.3f} after"
     return f"On {len(before)} scenes the mean error is {means}: your prediction is {found}."
 
@@ -171,15 +167,3 @@ def _in_place(change: Callable, made: np.random.Generator) -> bool:
     without, shown = (torch.as_tensor(np.asarray(image, float)) for image in seen)
     means = F.avg_pool2d((shown - without).abs().sum(2)[None], side, 1)[0]
     return bool(means[top, left] >= 0.8 * means.max())
-
-
-def _expect_verdict(got, agrees: int):
-    known = ("supported", "refuted", "open")
-    expect(got in known, f"a verdict is one of {', '.join(known)}, not {got!r}")
-    want = "supported" if agrees > 0 else "refuted"
-    hint = "Compare each scene with itself: scenes differ among each other far more"
-    same_way = "the same way in nearly every one of 100 scenes"
-    expect(
-        got == want,
-        f"the error moves {same_way}, and this should be {want}, not {got}. {hint}",
-    )
