@@ -71,7 +71,7 @@ def run_notebook(path: Path, build: Path, *, threads: int, update: bool = False)
     result.seconds = time.perf_counter() - begin - take_seconds(notebook)
     _tidy(notebook)
     found = (output["data"][MIME] for _, output in outputs(notebook, MIME))
-    result.measured = [*map(Measured.from_json, found)]
+    result.measured = [Measured(**data) for data in found]
     if not any(cell.get("execution_count") for cell in notebook.cells):
         result.error = result.error or "executed no cell"
     elif not result.measured and path.parent.name not in ("solutions", "extras"):

@@ -15,14 +15,13 @@ from pathlib import Path
 from packaging.requirements import Requirement
 
 from data_utils.errors import JswsError
+from data_utils.files import write_bytes
 from jsws_lib.config import ROOT
 from jsws_lib.engine import doctor
 
 KEPT = ("torch", "torchvision", "numpy")  # as the machine has them; never installed here
-OPTIONAL = "pydensecrf2"  # without it the CRF runs in PyTorch
-NOT_NEEDED = "jupyterlab"  # the notebook is open already
-COMPILING = ROOT / "build" / f"{OPTIONAL}.log"  # of the one try that a machine gets
-AFRESH = "choose Runtime, Disconnect and delete runtime, and begin anew"
+# Without pydensecrf2 the CRF runs in PyTorch; and the notebook is open already.
+OPTIONAL = ("pydensecrf2", "jupyterlab")
 COMMAND = """#!{python}
 import sys
 sys.path.insert(0, {root!r})
@@ -32,15 +31,15 @@ main()
 
 
 def missing() -> list[str]:
-    """The dependencies in pyproject.toml of which no version is installed.
+    """The dependencies in pyproject.toml that are needed and of which no version is there.
 
     A version other than the one asked for counts as installed: on a machine that is not
     ours a change does more harm than an old package.
     """
     project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
     asked = map(Requirement, project["project"]["dependencies"])
-    here = [one.name for one in asked if not one.marker or one.marker.evaluate()]
-    return [name for name in here if name != NOT_NEEDED and not _version(name)]
+    needed = [one.name for one in asked if not one.marker or one.marker.evaluate()]
+    return [name for name in needed if name not in OPTIONAL and not _version(name)]
 
 
 def _version(name: str) -> str:
@@ -58,31 +57,11 @@ def prepare() -> None:
         JswsError: packages are missing or cannot be installed, or torch and torchvision
             do not fit each other.
     """
-    lacking = missing()
-    if "google.colab" in sys.modules:
-        present = ", ".join(f"{name} {known}" for name, known in _kept().items())
-        wanted = [name for name in lacking if name not in (*KEPT, OPTIONAL)]
-        print(f"Colab has {present}; it gets {', '.join(wanted) or 'nothing else'}")
-        for name in wanted:
-            print(f"installing {name} ...", flush=True)
-            if problem := _pip(name):
-                raise JswsError(
-                    f"{name} cannot be installed ({problem}): run this cell "
-                    "again, or in a new session"
-                )
-        if OPTIONAL in lacking and not COMPILING.exists():
-            command = _pip_command(OPTIONAL)
-            with open(COMPILING, "w") as log:  # nobody waits for it
-                subprocess.Popen(command, stdout=log, stderr=log)
-            print(
-                f"{OPTIONAL} compiles in the background; a session that begins its CRF "
-                "before it is there computes it in PyTorch, slower"
-            )
-        importlib.invalidate_caches()
-        lacking = missing()
+    colab = "google.colab" in sys.modules
+    if colab:
+        _install([name for name in missing() if name not in KEPT])
         _command()
-    lacking = [name for name in lacking if name != OPTIONAL]
-    if lacking:
+    if lacking := missing():
         raise JswsError(
             f"this Python lacks {', '.join(lacking)}: choose the kernel that "
             f"`make install` made in {ROOT}, or run `pip install -e .` there"
@@ -90,8 +69,29 @@ def prepare() -> None:
     try:
         doctor.CHECKS["torch"]()
     except doctor.Problem as problem:
-        fix = AFRESH if "google.colab" in sys.modules else problem.fix
-        raise JswsError(f"{problem.found}: {fix}") from None
+        afresh = "choose Runtime, Disconnect and delete runtime, and begin anew"
+        raise JswsError(f"{problem.found}: {afresh if colab else problem.fix}") from None
+
+
+def _install(names: list[str]):
+    """Install packages on Colab, and leave `KEPT` as they are there."""
+    kept = {name: known for name in KEPT if (known := _version(name))}
+    present = ", ".join(f"{name} {known}" for name, known in kept.items())
+    print(f"Colab has {present}; it gets {', '.join(names) or 'nothing else'}", flush=True)
+    if not names:
+        return
+    pins = "".join(f"{name}=={known}\n" for name, known in kept.items())
+    constraints = write_bytes(ROOT / "build" / "kept.txt", pins.encode())
+    command = [sys.executable, "-m", "pip", "install", "--quiet", "-c", constraints, *names]
+    done = subprocess.run(command, capture_output=True, text=True)
+    if done.returncode:
+        lines = [line for line in done.stderr.splitlines() if "error" in line.lower()]
+        why = (lines or ["pip does not say why"])[0]
+        raise JswsError(
+            f"{', '.join(names)} cannot be installed ({why}): run this cell again, or in "
+            "a new session"
+        )
+    importlib.invalidate_caches()
 
 
 def _command():
@@ -99,22 +99,3 @@ def _command():
     file = Path(sysconfig.get_path("scripts"), "jsws")
     file.write_text(COMMAND.format(python=sys.executable, root=str(ROOT)))
     file.chmod(0o755)
-
-
-def _kept() -> dict[str, str]:
-    return {name: known for name in KEPT if (known := _version(name))}
-
-
-def _pip_command(name: str) -> list:
-    """What installs a package and leaves `KEPT` alone."""
-    constraints = COMPILING.with_name("kept.txt")
-    constraints.parent.mkdir(exist_ok=True)
-    constraints.write_text("".join(f"{name}=={v}\n" for name, v in _kept().items()))
-    return [sys.executable, "-m", "pip", "install", "--quiet", "-c", constraints, name]
-
-
-def _pip(name: str) -> str:
-    """Install a package; returns why it failed, or nothing."""
-    done = subprocess.run(_pip_command(name), capture_output=True, text=True)
-    lines = [line for line in done.stderr.splitlines() if "error" in line.lower()]
-    return (lines or ["pip does not say why"])[0] if done.returncode else ""

@@ -77,9 +77,8 @@ def choices(control: ipywidgets.Widget, shown: Sequence = ()) -> list[tuple[str,
     if kind == "checkbox":
         return [("no", False), ("yes", True)]
     if hasattr(control, "options"):
-        given = control.options
-        given = given.items() if isinstance(given, Mapping) else given
-        pairs = [one if isinstance(one, tuple) else (str(one), one) for one in given]
+        options = control.options
+        pairs = [one if isinstance(one, tuple) else (str(one), one) for one in options]
     else:
         count = round((control.max - control.min) / control.step)
         steps = (round(control.min + k * control.step, 9) for k in range(count + 1))
@@ -110,7 +109,7 @@ def states(values: Mapping[str, Sequence], strip: Sequence[dict]) -> list[dict]:
 
 def _kind(control: ipywidgets.Widget) -> str:
     """Which element of a page takes the control's place."""
-    if isinstance(control, ipywidgets.Checkbox | ipywidgets.ToggleButton):
+    if isinstance(control, ipywidgets.Checkbox):
         return "checkbox"
     slider = isinstance(control, ipywidgets.SelectionSlider)
     return "select" if hasattr(control, "options") and not slider else "range"

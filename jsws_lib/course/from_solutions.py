@@ -9,8 +9,8 @@
 
 The answer is a line that ends in `# solution`, of which only `name = ...` remains, or the
 lines between `# solution:` and `# end of solution`, which become one `...`.
-`python -m jsws_lib.course.from_solutions` rewrites the notebooks' exercises. What a learner
-wrote is kept in `answers/`. `--only 3.1` resets that exercise alone; `--handout FOLDER`
+`python -m jsws_lib.course.from_solutions` rewrites the notebooks' exercises. What was there
+before is kept in `answers/`. `--only 3.1` resets that exercise alone; `--handout FOLDER`
 writes the notebooks for a class: no outputs, and no word of the solutions.
 """
 
@@ -31,8 +31,6 @@ from jsws_lib.config import ROOT
 HEADING = "## Exercises"
 COPIED = {"exercise", "solution", "check"}
 BLOCK = re.compile(r"^( *)# solution:.*?^ *# end of solution\n?", re.M | re.S)
-SECTION = re.compile(r"(## .*)")
-TASK = re.compile(r"### Exercise (\d+\.\d+):")
 LINE = re.compile(r"^( *\w+ = ).*  # solution$", re.M)
 # A sentence that points to the solutions, by a link or by the folder's name.
 _PIECE = r"(?:\[[^\]]*\](?:\([^)\s]*\))?|`[^`]*`|[^.!?\n\[`]|\n(?!\n))*"
@@ -84,93 +82,68 @@ def learner_cells(solutions: NotebookNode, name: str) -> list[NotebookNode]:
     return cells
 
 
-def section(notebook: NotebookNode) -> slice:
-    """The cells of a notebook's section Exercises.
+def part(cells: list[NotebookNode], title: str) -> slice:
+    """The cells from the heading that begins with `title` to the next of its level.
 
     Raises:
-        JswsError: it has no such section, or two.
+        JswsError: there is no such heading, or there are two.
     """
-    missing = f"a notebook needs one section '{HEADING}'"
-    return _part(notebook.cells, SECTION, HEADING, missing)
-
-
-def _part(cells: list[NotebookNode], head: re.Pattern, title: str, missing: str) -> slice:
-    """The cells from the heading with this title to the next heading of its kind."""
+    level = title.split()[0] + " "
     heads = {
-        k: found[1]
+        k: cell.source.splitlines()[0]
         for k, cell in enumerate(cells)
-        if cell.cell_type == "markdown" and (found := head.match(cell.source))
+        if cell.cell_type == "markdown" and cell.source.startswith(level)
     }
-    starts = [k for k, found in heads.items() if found == title]
+    starts = [k for k, head in heads.items() if head.startswith(title)]
     if len(starts) != 1:
-        raise JswsError(f"{missing}; it has {', '.join(heads.values()) or 'none'}")
+        there = ", ".join(heads.values()) or "none"
+        raise JswsError(f"a notebook needs one heading '{title}'; it has {there}")
     return slice(starts[0], next((k for k in heads if k > starts[0]), len(cells)))
 
 
-def renew(path: Path, *, only: str = "", answers: Path | None = None) -> Path | bool:
+def renew(path: Path, *, only: str = "") -> Path | None:
     """Write a notebook's exercises anew from its solutions.
 
-    Outputs of cells that stay the same are kept.
+    Outputs of cells that stay the same are kept, and `answers/` beside the folder of
+    notebooks gets a copy of the notebook first.
 
     Args:
         path: the notebook.
         only: number of the one exercise to write anew, as in "3.1"; all if empty.
-        answers: folder that gets a copy of the notebook first if a learner wrote in what
-            is renewed; default `answers/` beside the folder of notebooks.
 
     Returns:
-        False if nothing changed, the copy if one was made, True otherwise.
+        the copy; None if nothing changes.
 
     Raises:
-        JswsError: see `section` and `unsolved`; or there is no such exercise.
+        JswsError: see `part` and `unsolved`.
     """
     notebook = nbformat.read(path, as_version=4)
     solutions = nbformat.read(path.parent / "solutions" / path.name, as_version=4)
-    where, new = section(notebook), learner_cells(solutions, path.stem)
+    where, new = part(notebook.cells, HEADING), learner_cells(solutions, path.stem)
     if only:
-        missing = f"no exercise {only}"
-        here = _part(notebook.cells[where], TASK, only, f"{path}: {missing}")
+        title = f"### Exercise {only}:"
+        here = part(notebook.cells[where], title)
         where = slice(where.start + here.start, where.start + here.stop)
-        new = new[_part(new, TASK, only, f"solutions/{path.name}: {missing}")]
-    present = notebook.cells[where]
-    old = {(c.id, c.source): c for c in present}
+        new = new[part(new, title)]
+    old = {(c.id, c.source): c for c in notebook.cells[where]}
     new = [old.get((c.id, c.source), c) for c in new]
-    if new == present:
-        return False
-    copy = True
-    if _written_by_learner(present, new):
-        answers = answers or path.parents[1] / "answers"
-        copy = answers / f"{path.stem}-{datetime.now():%Y-%m-%d-%H%M%S-%f}.ipynb"
-        write_bytes(copy, path.read_bytes())
+    if new == notebook.cells[where]:
+        return None
+    name = f"{path.stem}-{datetime.now():%Y-%m-%d-%H%M%S-%f}.ipynb"
+    copy = write_bytes(path.parents[1] / "answers" / name, path.read_bytes())
     notebook.cells[where] = new
     write_notebook(path, notebook)
     return copy
 
 
-def _written_by_learner(present: list[NotebookNode], new: list[NotebookNode]) -> bool:
-    """Whether code differs from its starter, or a cell is no starter at all."""
-    starters = {cell.id: cell.source for cell in new}
-    return any(
-        cell.source != starters.get(cell.id)
-        for cell in present
-        if cell.cell_type == "code" or cell.id not in starters
-        if not cell.source.startswith(HEADING)
-    )
-
-
-def without_key(text: str) -> str:
-    """Take each sentence that points to the solutions out of a text in Markdown."""
-    return KEY.sub("", text)
-
-
 def page_without_key(text: str) -> str:
-    """Do that to a whole file, Markdown or a notebook."""
+    """Take each sentence that points to the solutions out of Markdown or a notebook."""
     if not text.startswith("{"):
-        return without_key(text)
+        return KEY.sub("", text)
     notebook = nbformat.reads(text, as_version=4)
     for cell in notebook.cells:
         if cell.cell_type == "markdown":
-            cell.source = without_key(cell.source)
+            cell.source = KEY.sub("", cell.source)
     return nbformat.writes(notebook) + "\n"
 
 
@@ -196,23 +169,18 @@ def main(argv: Sequence[str] | None = None) -> int:
     args = parser.parse_args(argv)
     if args.only:
         args.names = [f"{args.only.split('.')[0]:0>2}_"]
-    starts = tuple(args.names or [""])
     files = sorted(args.notebooks.resolve().glob("*.ipynb"))
-    paths = [path for path in files if path.name.startswith(starts)]
+    paths = [path for path in files if path.name.startswith(tuple(args.names or [""]))]
     try:
         if not paths:
             raise JswsError(f"{args.notebooks}: no notebook {', '.join(args.names)}")
         for path in paths:
             if args.handout:
                 print(hand_out(path, args.handout))
-                continue
-            if not (path.parent / "solutions" / path.name).is_file():
-                continue  # the start has no exercises
-            done = renew(path, only=args.only)
-            what = f"exercise {args.only}" if args.only else "exercises"
-            print(f"{path.stem}: {what + ' renewed' if done else 'up to date'}")
-            if isinstance(done, Path):
-                print(f"  what you had written: {done}")
+            elif (path.parent / "solutions" / path.name).is_file():  # not the start
+                before = renew(path, only=args.only)
+                done = f"renewed; as it was: {before}" if before else "up to date"
+                print(f"{path.stem}: {done}")
     except JswsError as error:
         print(error, file=sys.stderr)
         return 1

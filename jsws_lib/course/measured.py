@@ -2,14 +2,14 @@
 
 import math
 import os
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 
 from IPython.display import display
 
 MIME = "application/vnd.jsws.measured+json"
 
 
-@dataclass(frozen=True)
+@dataclass
 class Measured:
     """One measured number and the range it is expected in, both ends included."""
 
@@ -19,16 +19,13 @@ class Measured:
     high: float
     unit: str = ""
 
-    @classmethod
-    def from_json(cls, data: dict[str, str]) -> "Measured":
-        """The number of which `data` is the `json`."""
-        value, low, high = (float(data[key]) for key in ("value", "low", "high"))
-        return cls(data["name"], value, low, high, data["unit"])
+    def __post_init__(self):
+        self.value, self.low, self.high = map(float, (self.value, self.low, self.high))
 
     @property
     def json(self) -> dict[str, str]:
-        """All fields as text, because JSON has no NaN and no infinity."""
-        return {k: v if isinstance(v, str) else repr(v) for k, v in asdict(self).items()}
+        """The fields, numbers as text, because JSON has no NaN and no infinity."""
+        return {name: str(value) for name, value in vars(self).items()}
 
     @property
     def ok(self) -> bool:
@@ -80,7 +77,7 @@ def report(name: str, value: float, low: float, high: float, unit: str = "") -> 
         high: largest expected value, or inf.
         unit: shown behind the value.
     """
-    measured = Measured(name, float(value), float(low), float(high), unit)
+    measured = Measured(name, value, low, high, unit)
     display({"text/plain": str(measured), MIME: measured.json}, raw=True)
     if asked("strict") and not measured.ok:
         raise AssertionError(str(measured))

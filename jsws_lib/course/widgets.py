@@ -6,7 +6,6 @@ states that `frames` stores, among which the controls of the static site choose.
 """
 
 import io
-import textwrap
 from collections.abc import Callable, Mapping, Sequence
 
 import ipywidgets
@@ -84,7 +83,9 @@ class Explorer:
             if asked("strict"):
                 raise
             fig = Figure(figsize=self.size)
-            _write_error(fig, error)
+            said = f"This picture could not be drawn.\n\n{type(error).__name__}: {error}"
+            look = {"fontsize": 9, "va": "top", "family": "monospace", "wrap": True}
+            fig.text(0.02, 0.96, said, parse_math=False, **look)
             picture, words = self._png(fig), self._in_words(fig, self.state)
         self.picture.value, self.picture.tooltip = picture, words
 
@@ -123,7 +124,8 @@ class Explorer:
         self.redraw()
         for name, control in self.controls.items():
             value, picture = control.value, self.picture.value
-            control.value = _elsewhere(control)
+            (_, first), *_, (_, last) = choices(control)
+            control.value = last if value != last else first
             if self.picture.value == picture:
                 raise AssertionError(f"moving {name} to {control.value} changes nothing")
             control.value = value
@@ -180,12 +182,6 @@ def _control(name: str, what, value) -> ipywidgets.Widget:
     return control
 
 
-def _elsewhere(control: ipywidgets.Widget):
-    """A value of this control that is not the present one."""
-    (_, first), *_, (_, last) = choices(control)
-    return last if control.value != last else first
-
-
 def _spoken(value) -> str:
     """A control's value in a few words: no bytes of an upload."""
     if isinstance(value, bool):
@@ -199,10 +195,3 @@ def _plain(text: str) -> str:
     """A title of a figure without the marks of its formulas."""
     text = text.replace("\\times", "×").replace("\n", " ")
     return " ".join(text.translate({ord(c): None for c in "${}\\"}).split())
-
-
-def _write_error(fig: Figure, error: Exception):
-    width = int(12 * fig.get_figwidth())  # letters in a line
-    text = f"This picture could not be drawn.\n\n{type(error).__name__}: {error}"
-    text = "\n".join(textwrap.fill(line, width) for line in text.splitlines())
-    fig.text(0.02, 0.96, text, fontsize=9, va="top", family="monospace", parse_math=False)

@@ -5,7 +5,6 @@ import importlib
 import io
 import pkgutil
 import re
-from dataclasses import replace
 from pathlib import Path
 
 import matplotlib
@@ -16,17 +15,10 @@ import torch
 
 from jsws_lib.course import checks
 from jsws_lib.course.checks import Wrong, ask, check, judge
-from jsws_lib.course.checks.evaluation import check_mae, check_mean_iou
 from jsws_lib.course.checks.losses import _price, _truth, check_rival
-from jsws_lib.course.checks.pseudo_labels import (
-    all_pairs,
-    check_repaired,
-    check_smallest_weight,
-    mean_field,
-)
+from jsws_lib.course.checks.pseudo_labels import check_repaired
 from jsws_lib.course.checks.sam import check_experiment
 from jsws_lib.course.from_solutions import unsolved
-from jsws_lib.crf import CRF_PRESETS
 from jsws_lib.experiments.studies.objective import made_by_hand
 from jsws_lib.ssnet import SSNetOutput
 
@@ -122,7 +114,7 @@ def test_a_check_says_what_is_wrong_in_words(capsys):
             "nothing is negative": lambda got: (got < 0).any(),
         }
         got = ask(answer, np.array([4.0, 2]))
-        judge(got, (2, 1), mistakes, where="of 4: ", otherwise="no half")
+        judge(got, (2, 1), mistakes, where="of 4: ")
         return "Two."
 
     def spoil(x):
@@ -134,7 +126,7 @@ def test_a_check_says_what_is_wrong_in_words(capsys):
         (lambda x: 2 * x, "✗ Not yet: of 4: that is the double"),
         (lambda x: torch.tensor([2, 4]), "of 4: that is the same"),
         (lambda x: -x, "of 4: nothing is negative"),
-        (lambda x: x + 1, "of 4: no half"),
+        (lambda x: x + 1, "of 4: the result differs from the right answer by up to 3"),
         (spoil, "changes its arguments"),
         (lambda x: None, "✗ Not yet: the result is missing"),
         (lambda x: [1, 2, 3], "has shape (3,), not (2,)"),
@@ -160,36 +152,17 @@ def softmax(x):
     return e / e.sum(0)
 
 
-def without_absent(matrix):
-    keep = matrix.sum(1) > 0
-    m = matrix[np.ix_(keep, keep)]
-    return (m.diagonal() / (m.sum(0) + m.sum(1) - m.diagonal())).mean()
-
-
-def column_first(image, unary, spot):
-    for weight in range(101):
-        knobs = replace(CRF_PRESETS["readme"], bilateral_compat=weight, gauss_compat=0)
-        q = mean_field(unary, all_pairs(image, knobs, 1.0), 5).argmax(0).reshape(6, 6)
-        if q[spot[::-1]] == 1:
-            return weight
-
-
-SLIPS = [
-    (check_repaired, lambda x, t: (softmax(x) * kept(t)).argmax(0), "✓ Right"),
-    (check_repaired, lambda x, t: (x + 100 * (kept(t) - 1)).argmax(0), "which number"),
-    (check_repaired, lambda x, t: np.where(kept(t), x, -900).argmax(0), "-1000 on all"),
-    (check_repaired, lambda x, t: (np.exp(x) * kept(t)).argmax(0), "infinities or zeros"),
-    (check_mae, lambda s, y: np.abs(s / 255 - y / 255).mean(), "divided by 255 as well"),
-    (check_mae, lambda s, y: np.abs(s - y).mean() / 255, "have no sign: print"),
-    (check_mae, lambda s, y: np.abs(s / 255 - (y > 0)).mean(), "white is 1 and not 255"),
-    (check_smallest_weight, column_first, "row, then column"),
-    (check_mean_iou, without_absent, "drop no column"),
-]
-
-
-@pytest.mark.parametrize(("check_it", "answer", "words"), SLIPS)
-def test_a_slip_is_called_by_its_own_name(check_it, answer, words, capsys):
-    check_it(answer)
+@pytest.mark.parametrize(
+    ("answer", "words"),
+    [
+        (lambda x, t: (softmax(x) * kept(t)).argmax(0), "✓ Right"),
+        (lambda x, t: (x + 100 * (kept(t) - 1)).argmax(0), "which number"),
+        (lambda x, t: np.where(kept(t), x, -900).argmax(0), "-1000 on all"),
+        (lambda x, t: (np.exp(x) * kept(t)).argmax(0), "infinities or zeros"),
+    ],
+)
+def test_a_slip_on_logits_is_called_by_its_own_name(answer, words, capsys):
+    check_repaired(answer)
     assert words in capsys.readouterr().out
 
 
@@ -208,7 +181,6 @@ def noisy(image):
     ("change", "words"),
     [
         (lambda image: 255 - image, "is supported"),
-        (lambda image: image.mean(2, keepdims=True).repeat(3, 2), "is supported"),
         (lambda image: 0 * image, "is supported"),
         (noisy, "is supported"),
         (lambda image: image[:, ::-1], "your change moves objects"),
@@ -223,7 +195,7 @@ def test_a_change_that_moves_objects_is_no_experiment(change, words, capsys):
     assert words in capsys.readouterr().out
 
 
-def test_a_rival_is_none_of_the_five_and_a_dear_one_no_hole(capsys):
+def test_a_rival_is_wrong_and_a_dear_one_no_hole(capsys):
     mask = torch.zeros(12, 12, dtype=torch.uint8)
     mask[:, :6] = 12
 
@@ -236,9 +208,6 @@ def test_a_rival_is_none_of_the_five_and_a_dear_one_no_hole(capsys):
     bird = SSNetOutput(logits.log_softmax(1), logits, torch.zeros(1, 20))
     for rival, predicted, words in [
         (bird, "dearer", "is supported. No hole yet"),
-        (made_by_hand("fill", mask), "cheaper", "those of *fill*"),
-        (made_by_hand("swap", mask), "dearer", "those of *swap*"),
-        (made_by_hand("empty", mask), "dearer", "those of *empty*"),
         (made_by_hand("truth", mask), "cheaper", "only 0% of the pixels"),
     ]:
         check_rival(experiment, lambda rival=rival: (mask, rival), predicted)

@@ -93,19 +93,16 @@ def _equal(a, b) -> bool:
     return np.array_equal(a, b)
 
 
-def array_of(
-    got, shape: tuple[int, ...], what: str = "the result", *, nan: str = ""
-) -> np.ndarray:
+def array_of(got, shape: tuple[int, ...], what: str = "the result") -> np.ndarray:
     """Give the learner's array or tensor as NumPy, or say what it is instead.
 
     Args:
         got: what came back.
         shape: the shape it must have.
         what: its name in the sentence.
-        nan: what to say of NaN or infinity, if there is more to say.
 
     Raises:
-        Wrong: nothing was returned, it is no array, its shape differs, or it holds NaN.
+        Wrong: nothing was returned, it is no array, or its shape differs.
     """
     missing = got is None or got is ...
     expect(not missing, f"{what} is missing: the function returns nothing")
@@ -114,13 +111,12 @@ def array_of(
     except (TypeError, ValueError):
         raise Wrong(f"{what} is a {type(got).__name__}, not an array of numbers") from None
     expect(array.shape == shape, f"{what} has shape {array.shape}, not {shape}")
-    expect(np.isfinite(array).all(), nan or f"{what} holds NaN or infinity")
     return array
 
 
-def number(got, what: str = "the result", *, nan: str = "") -> float:
+def number(got, what: str = "the result") -> float:
     """Give the learner's number as a float; see `array_of`."""
-    return float(array_of(got, (), what, nan=nan))
+    return float(array_of(got, (), what))
 
 
 def pair(got, what: str) -> tuple:
@@ -137,38 +133,35 @@ def judge(
     *,
     what: str = "the result",
     where: str = "",
-    otherwise: str = "",
-    nan: str = "",
     tolerance: float = 1e-5,
 ) -> np.ndarray:
     """Compare an answer with the right one, then with what known mistakes give.
 
     Args:
         got: the answer, which has to have the shape of the right one.
-        want: the right answer.
+        want: the right answer, finite.
         mistakes: for each sentence the value its mistake gives, a tuple of several, or
-            whether the mistake was made: a bool, or a function of the answer.
-        what, nan: see `array_of`.
+            whether the mistake was made: a bool, or a function of the answer. If none
+            fits, the sentence says how far off the answer is.
+        what: the name of the answer in a sentence.
         where: said before each sentence: on which input it shows.
-        otherwise: the sentence if no known mistake fits; by default it says how far off.
         tolerance: see `same`.
 
     Returns:
         the answer as NumPy.
 
     Raises:
-        Wrong: the answer is not right.
+        Wrong: the answer is not right, or see `array_of`.
     """
-    got = array_of(got, np.shape(want), what, nan=nan)
+    got = array_of(got, np.shape(want), what)
     if same(got, want, tolerance=tolerance):
         return got
     for words, mistake in mistakes.items():
         values = mistake if isinstance(mistake, tuple) else (mistake,)
         expect(not any(_fits(got, v, tolerance) for v in values), where + words)
+    expect(np.isfinite(got).all(), f"{where}{what} holds NaN or infinity")
     apart = np.abs(got - _plain(want)).max()
-    raise Wrong(
-        where + (otherwise or f"{what} differs from the right answer by up to {apart:.2g}")
-    )
+    raise Wrong(f"{where}{what} differs from the right answer by up to {apart:.2g}")
 
 
 def _fits(got, mistake, tolerance: float) -> bool:
@@ -179,14 +172,21 @@ def _fits(got, mistake, tolerance: float) -> bool:
     return same(got, mistake, tolerance=tolerance)
 
 
-def judge_verdict(verdict: Callable, draw: Callable, clear: str, chance: str):
-    """Try a learner's `verdict(a, b, sign)` on samples of which the truth is known.
+def judge_verdict(
+    verdict: Callable, draw: Callable, own: tuple, *, clear: str, chance: str, chosen: str
+) -> str:
+    """Try a learner's `verdict(a, b, sign)`: on known samples, then on the learner's own.
 
     Args:
         verdict: says "supported", "refuted" or "open" of a relation of this sign.
         draw: two samples from 1 or -1, the sign of their relation, or 0 for chance alone.
+        own: a, b and sign of the learner's own experiment.
         clear: said if a relation is missed, with {} for what it should be and what it is.
         chance: said if chance is called a finding, with {} for how often of twenty.
+        chosen: what the learner chose.
+
+    Returns:
+        the verdict on the learner's experiment.
     """
     known = ("supported", "refuted", "open")
     for sign, way in ((1, 1), (1, -1), (-1, 1), (-1, -1)):
@@ -195,11 +195,7 @@ def judge_verdict(verdict: Callable, draw: Callable, clear: str, chance: str):
         expect(got == want, clear.format(want, got))
     claimed = sum(ask(verdict, *draw(0), 1) != "open" for _ in range(20))
     expect(claimed <= 5, chance.format(claimed))
-
-
-def own_verdict(verdict: Callable, a, b, predicted: int, chosen: str) -> str:
-    """The verdict on the learner's own experiment; an open one is `Wrong`."""
-    found = ask(verdict, a, b, predicted)
+    found = ask(verdict, *own)
     expect(
         found != "open",
         "your verdict is sound, and it leaves your own experiment open: there is nothing "

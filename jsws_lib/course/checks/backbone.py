@@ -38,7 +38,6 @@ def _judge_convolution(got, x, weight, rate, where):
     mistakes = {
         "this is the convolution without dilation": conv(weight, 1),
         "the filter is upside down: networks do not flip it": conv(weight.flip(0, 1), rate),
-        "the taps are too far apart: rate 1 means neighbours": conv(weight, rate + 1),
         "the image is continued on its other side; outside it there are zeros": fits
         and conv(weight, rate, mode="circular"),
     }
@@ -51,7 +50,6 @@ PLANS = (
     [(3, 2, 1), (3, 2, 1), (3, 1, 1)],
     [(3, 1, 1), (5, 2, 1), (1, 1, 1), (3, 3, 1), (3, 1, 1)],
     [(3, 2, 1), (3, 1, 2), (3, 1, 1)],
-    [(3, 1, 1), (3, 1, 1)],
 )
 
 
@@ -96,33 +94,32 @@ def _judge_surgery(remove_strides, network, plan):
     large = altered(x)
     border = "a wider filter needs a wider border of zeros"
     expect(large.shape == (1, 4, 36, 36), f"{where}the map is not 36 x 36: {border}")
-    own_too = times(strides), times(reduced[1:])
+    own_too, anew = (times(strides), times(reduced[1:])), reduced[:-1]
     mistakes = {
         "no filter reaches further, though its neighbours moved closer": rates == given,
         "a filter's own stride comes after its taps": rates in own_too,
         "a stride counts for all filters behind it": rates == times([1, *strides]),
-        "one filter was dilated before the surgery, and that is lost": rates
-        == reduced[:-1],
+        "one filter was dilated before the surgery, and that is lost": rates == anew,
     }
     shared = large[..., :: reduced[-1], :: reduced[-1]]
     judge(shared, small, mistakes, where=f"{where}the rates are {rates}: ")
 
 
 @cache
-def _as_published() -> tuple[nn.Module, Tensor, Tensor]:
-    """The network at stride 32, forty normalised images, and its features of them."""
+def _as_published() -> tuple[Tensor, Tensor]:
+    """Forty normalised images, and what the network at stride 32 makes of them."""
     network = mini_classifier(num_classes=1).features.eval()
     network.load_state_dict(read_weights(MINI_WEIGHTS)[0])
     images = np.stack([render(0, "val", k).image for k in range(40)])
     mean, std = (torch.tensor(v).view(1, 3, 1, 1) for v in IMAGENET)
     images = (torch.from_numpy(images).permute(0, 3, 1, 2) / 255 - mean) / std
     with torch.no_grad():
-        return network, images, network(images).relu()
+        return images, network(images).relu()
 
 
 def _agreement(network: nn.Module) -> float:
     """Mean correlation of the channels with stride 32, where both maps have a pixel."""
-    _, images, coarse = _as_published()
+    images, coarse = _as_published()
     with torch.no_grad():
         fine = network(images).relu()
     grid = tuple(fine.shape[-2:])
@@ -137,12 +134,7 @@ def check_experiment(
     network: nn.Module, expected: float, measured: float, culprit: str
 ) -> str:
     """Exercise 2.3: what the dilated network lost, found by an experiment."""
-    expect(isinstance(network, nn.Module), "network is no nn.Module")
-    own, given = (list(net.parameters()) for net in (network, _as_published()[0]))
-    untouched = len(own) == len(given) and all(map(torch.equal, own, given))
-    expect(untouched, "a weight changed; then nobody can say what the accuracy comes from")
     expected = number(expected, "the accuracy you expect")
-    expect(0 <= expected <= 1, "give the accuracy you expect as a share, from 0 to 1")
     restored = _agreement(network) > 0.62  # 0.54 without any change, 1 at best
     expect(
         culprit in ("averages", "borders"),

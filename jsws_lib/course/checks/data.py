@@ -45,17 +45,16 @@ def check_company(company, together):
         labels = (rng.random((n, NUM_CLASSES)) < likely).astype(np.float32)
         labels[range(NUM_CLASSES), range(NUM_CLASSES)] = 1  # none is absent
         want = _company(labels)
-        both = want * labels.sum(0)[:, None]
         mistakes = {
             "row and column are swapped: row i belongs to the images with i": want.T,
-            "these are numbers of images; asked is a share": both,
-            "a share of all images; asked is one of the images with i": both / n,
+            "these are numbers of images; asked is a share": labels.T @ labels,
         }
         judge(ask(company, labels), want, mistakes, tolerance=1e-4)
     labels = np.zeros((3, NUM_CLASSES), np.float32)
     labels[:, 4], labels[1, 14] = 1, 1  # three bottles, one beside a person
-    nan = "a category that no image shows gives 0/0; its row has to be zero"
-    judge(ask(company, labels), _company(labels), {}, nan=nan)
+    empty = "a category that no image shows gives 0/0; its row has to be zero"
+    nan = {empty: lambda got: np.isnan(got).any()}
+    judge(ask(company, labels), _company(labels), nan)
     return _judge_together(pair(together, "the names of two categories"))
 
 
@@ -86,13 +85,10 @@ def _judge_together(names: tuple) -> str:
     return f"{shares}."
 
 
-BLOCK = 16  # px, of one category in `_blocks`
-
-
 def _blocks(rng, height: int, width: int):
     """An image and a mask of blocks: red and green tell where, blue the mask's value."""
-    numbers = rng.choice([0, 5, 12, 20, VOID], (height // BLOCK, width // BLOCK))
-    mask = np.kron(numbers, np.ones((BLOCK, BLOCK)))
+    numbers = rng.choice([0, 5, 12, 20, VOID], (height // 16, width // 16))
+    mask = np.kron(numbers, np.ones((16, 16)))
     y, x = np.mgrid[:height, :width]
     image = np.stack((x * 255 / (width - 1), y * 255 / (height - 1), mask), -1)
     return image.round().astype(np.uint8), mask.astype(np.uint8)
@@ -101,29 +97,28 @@ def _blocks(rng, height: int, width: int):
 @check
 def check_crop_and_flip(crop_and_flip):
     """Exercise 1.3: one crop and one mirroring for an image and its mask."""
-    rng = np.random.default_rng(14)
-    for (height, width), crop, size in (((96, 128), 0.9, 64), ((128, 96), 0.6, 48)):
-        given, lefts, mirrored = _blocks(rng, height, width), set(), set()
+    given, crop, size = _blocks(np.random.default_rng(14), 128, 96), 0.6, 48
+    lefts, mirrored = set(), set()
 
-        def draw(seed, given=given, size=size, crop=crop):
-            def answer(image, mask):
-                rng = np.random.default_rng(seed)
-                return crop_and_flip(rng, image, mask, crop=crop, size=size)
+    def draw(seed):
+        def answer(image, mask):
+            rng = np.random.default_rng(seed)
+            return crop_and_flip(rng, image, mask, crop=crop, size=size)
 
-            image, mask = pair(ask(answer, *given), "the image and the mask")
-            image = array_of(image, (size, size, 3), "the image")
-            return image, array_of(mask, (size, size), "the mask")
+        image, mask = pair(ask(answer, *given), "the image and the mask")
+        image = array_of(image, (size, size, 3), "the image")
+        return image, array_of(mask, (size, size), "the mask")
 
-        for seed in range(24):
-            image, cut = draw(seed)
-            _judge_pair(image, cut, given[1], crop)
-            again = all(map(same, draw(seed), (image, cut)))
-            expect(again, "the same generator gives another result: draw from rng only")
-            red = image[0, :, 0]
-            lefts.add(int(red.min()))
-            mirrored.add(bool(red[0] > red[-1]))
-        expect(len(mirrored) == 2, "in 24 draws, all or none of the images are mirrored")
-        expect(len(lefts) > 3, "every draw cuts out the same part")
+    for seed in range(24):
+        image, cut = draw(seed)
+        _judge_pair(image, cut, given[1], crop)
+        again = all(map(same, draw(seed), (image, cut)))
+        expect(again, "the same generator gives another result: draw from rng only")
+        red = image[0, :, 0]
+        lefts.add(int(red.min()))
+        mirrored.add(bool(red[0] > red[-1]))
+    expect(len(mirrored) == 2, "in 24 draws, all or none of the images are mirrored")
+    expect(len(lefts) > 3, "every draw cuts out the same part")
     return "One draw serves both pictures, and the mask keeps to its own values."
 
 
@@ -135,7 +130,6 @@ def _judge_pair(image: np.ndarray, cut: np.ndarray, mask: np.ndarray, crop: floa
         "before: how was it resized?",
     )
     red, green = np.median(image[..., 0], 0), np.median(image[..., 1], 1)
-    expect(np.ptp(red) > 0 and np.ptp(green) > 0, "the image came back in one colour")
     expect(green[0] < green[-1], "the image stands on its head: mirror left and right")
     for side, at in (("high", green), ("wide", red)):
         part = np.ptp(at) / 255 * len(at) / (len(at) - 1)
@@ -153,31 +147,27 @@ def _agree(image: np.ndarray, cut: np.ndarray) -> bool:
 
 
 @cache
-def _lazy() -> tuple[float, float, float, np.ndarray]:
-    """Of calling everything background: pixel accuracy, mean IoU, the mean of the images'
-    accuracies, and the numbers of background pixels, void pixels and all pixels.
+def _lazy() -> tuple[float, float, np.ndarray]:
+    """Of calling everything background: pixel accuracy, mean IoU, and the numbers of
+    background pixels, void pixels and all pixels.
     """
     profile = get_profile()
-    voc, matrix = profile.data / profile.voc, ConfusionMatrix()
-    each, counts = [], np.zeros(3)
+    voc, matrix, counts = profile.data / profile.voc, ConfusionMatrix(), np.zeros(3)
     for name in read_ids(voc / f"ImageSets/Segmentation/{profile.val_list}.txt"):
         mask = np.asarray(read_class_mask(voc / f"SegmentationClass/{name}.png"))
         matrix.update(mask, np.zeros_like(mask))
-        each.append((mask == 0).sum() / max((mask != VOID).sum(), 1))
         counts += (mask == 0).sum(), (mask == VOID).sum(), mask.size
     scores = matrix.compute()
-    return scores.pixel_accuracy, scores.miou, float(np.mean(each)), counts
+    return scores.pixel_accuracy, scores.miou, counts
 
 
 @check
 def check_lazy(accuracy, miou):
     """Exercise 1.4: accuracy and mean IoU of calling every pixel background."""
-    right, right_miou, mean_of_images, (background, void, pixels) = _lazy()
+    right, right_miou, (background, void, pixels) = _lazy()
     of_accuracy = {
         "counts void pixels as wrong; they do not count at all": background / pixels,
         "counts void pixels as right; they do not count": (background + void) / pixels,
-        "is a mean over images; count pixels of the whole set": mean_of_images,
-        "is above 1; give a share, not per cent": lambda got: got > 1,
     }
     judge(accuracy, right, of_accuracy, where="accuracy ", tolerance=1e-4)
     of_miou = {

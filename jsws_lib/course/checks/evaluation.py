@@ -18,10 +18,9 @@ def check_mean_iou(answer):
     confusion = ConfusionMatrix(5, absent="target")
     for matrix in (whole, nowhere, alarm, missed, *rng.integers(0, 4, (20, 5, 5))):
         confusion.matrix = matrix
-        want, got = confusion.compute().miou, ask(answer, matrix)
-        nan = "a class in neither the truth nor the prediction makes your result 0/0"
-        otherwise = f"for\n{matrix}\nthe mean is {want:.4f}, not yours"
-        judge(got, want, _wrong_means(matrix), nan=nan, otherwise=otherwise)
+        want = confusion.compute().miou
+        mistakes = _wrong_means(matrix) | {f"for\n{matrix}\nit is {want:.4f}": True}
+        judge(ask(answer, matrix), want, mistakes)
     return "Absent classes are left out, missed ones are not."
 
 
@@ -31,13 +30,11 @@ def _wrong_means(matrix) -> dict:
     iou = tp / np.maximum(truth + found - tp, 1)
     inner = matrix[np.ix_(present, present)]
     union = inner.sum(0) + inner.sum(1) - inner.diagonal()
-    twice, recall = (tp / (truth + found))[present].mean(), (tp / truth)[present].mean()
     without_missed, with_alarms = iou[truth * tp > 0].mean(), iou[truth + found > 0].mean()
     return {
+        "a class in neither the truth nor the prediction makes your result 0/0": np.isnan,
         "pixels predicted as an absent class are still errors of their true class: drop no "
         "column": (inner.diagonal() / np.maximum(union, 1)).mean(),
-        "your union counts the intersection twice: it is in row and column": twice,
-        "you divide by the true pixels alone, so false alarms cost nothing": recall,
         "a class that occurs and is never found has IoU 0, and 0 counts": without_missed,
         "a class that is predicted but not in the truth still counts in your "
         "mean": with_alarms,
@@ -74,7 +71,6 @@ def check_mae(answer):
         "a float map, where white is 1 and not 255": (rng.random((4, 6)), mask[:4, :6]),
         "a mask of 0 and 255": (grey, white),
         black: ((grey > 100).astype(np.uint8), mask),
-        "a mask without a salient pixel": (grey, 0 * mask),
     }
     for name, given in cases.items():
         judge(ask(answer, *given), _mae(*given), {}, where=f"{name}: ")
@@ -104,22 +100,23 @@ def check_toolbox_f(answer):
             measure.update(sal_map, mask)
         right, found, true = counts
         p, r = right / np.maximum(found, 1), right / true[:, None]
-        f, apart = f_measure(p, r), f_measure(p.mean(0).max(), r.mean(0).max())
+        f = f_measure(p, r)
         pooled = f_measure(right.sum(0) / found.sum(0), right.sum(0) / true.sum())
         mistakes = {
             "that is `per_image_max`: each image picks its threshold": f.max(1).mean(),
             "that is `pysod`: F of each image first, the average after it": f.mean(0).max(),
-            "a mean over thresholds is no maximum": f.mean(),
             "you add the pixels of all images first, so an image with a large object "
             "weighs more": pooled.max(),
-            "the largest P and the largest R belong to different thresholds": apart,
         }
         judge(ask(answer, *counts), measure.compute().max_f, mistakes)
     *_, (right, found, true) = _scene(rng, 3, (6, 6))
     right[1], true[1] = 0, 0
-    nan = "an image without a salient pixel makes your recall 0/0; the convention is 0"
     p, r = right / np.maximum(found, 1), right / np.maximum(true, 1)[:, None]
     want = f_measure(p.mean(0), r.mean(0)).max()
-    words = "an image without a salient pixel stays in the averages, with P and R 0"
-    judge(ask(answer, right, found, true), want, {}, nan=nan, otherwise=words)
+    mistakes = {
+        "an image without a salient pixel makes your recall 0/0; the convention is "
+        "0": np.isnan,
+        "an image without a salient pixel stays in the averages, with P and R 0": True,
+    }
+    judge(ask(answer, right, found, true), want, mistakes)
     return "P and R are averaged over images, then comes F, then the maximum."

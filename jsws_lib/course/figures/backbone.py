@@ -56,14 +56,7 @@ def draw_paths(fig: Figure, paths: np.ndarray, *, title: str = ""):
     fig.suptitle(f"rates {title}", fontsize=11, fontweight="bold")
 
 
-def draw_cost(
-    fig: Figure,
-    cost: dict[str, tuple[float, float, int]],
-    *,
-    image_side: int,
-    limit: float,
-    title: str = "",
-):
+def draw_cost(fig: Figure, cost: dict, *, image_side: int, limit: float, title: str = ""):
     """Operations, memory and receptive field of several networks, as bars.
 
     Args:
@@ -90,14 +83,7 @@ def draw_cost(
     fig.suptitle(title, fontsize=11, fontweight="bold")
 
 
-def draw_channel(
-    fig: Figure,
-    picture: np.ndarray,
-    maps: dict[str, np.ndarray],
-    mask: np.ndarray,
-    *,
-    title: str = "",
-):
+def draw_channel(fig: Figure, picture, maps: dict, mask, *, title: str = ""):
     """One channel of several networks beside the picture they saw.
 
     Args:

@@ -89,13 +89,7 @@ def draw_predicted(fig: Figure, image, prediction, names: Sequence[str]):
     draw_map(axes[2], prediction.sal_map, title="saliency map $S$")
 
 
-def draw_beside(
-    ax: Axes,
-    columns: dict[str, tuple],
-    here: dict[str, Sequence[float]],
-    *,
-    title: str = "",
-):
+def draw_beside(ax: Axes, columns: dict, here: dict, *, title: str = ""):
     """Published numbers, and apart from them those measured on other pictures.
 
     Args:

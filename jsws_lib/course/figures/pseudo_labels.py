@@ -12,21 +12,10 @@ from jsws_lib.course.figures.common import (
     draw_image,
     draw_map,
     draw_segmentation,
-    open_frame,
 )
 
 
-def draw_suppressed(
-    fig: Figure,
-    image,
-    label,
-    scores,
-    allowed: Sequence[int],
-    spot,
-    *,
-    title: str = "",
-    unit: str = "",
-):
+def draw_suppressed(fig: Figure, image, label, scores, allowed, spot, *, title="", unit=""):
     """A label map made from scores times labels, and the scores of one of its pixels.
 
     Args:
@@ -70,7 +59,7 @@ def _draw_scores(ax: Axes, scores: np.ndarray, allowed: Sequence[int]):
     marks = (part[::-1] for part in ax.get_legend_handles_labels())  # bars first
     place = {"loc": "lower right", "bbox_to_anchor": (1, 0.98), "borderaxespad": 0}
     ax.legend(*marks, frameon=False, fontsize=8, ncols=2, **place)
-    open_frame(ax)
+    ax.spines[["top", "right"]].set_visible(False)
 
 
 def around(mask: np.ndarray, margin: int = 6) -> tuple[slice, slice]:

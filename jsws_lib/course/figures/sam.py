@@ -4,14 +4,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from jsws_lib.course.figures.common import (
-    CENTRED,
-    INK,
-    draw_image,
-    draw_map,
-    open_frame,
-    without_axes,
-)
+from jsws_lib.course.figures.common import CENTRED, INK, draw_image, draw_map, open_frame
 
 
 def draw_aggregation(fig: Figure, image, maps: dict, sal_map, mask):
@@ -37,12 +30,11 @@ def draw_votes(ax: Axes, votes, *, title: str = ""):
     """Signed values on a coarse grid (k, k): colour, and a sign where they are large."""
     votes = np.asarray(votes)
     top = np.abs(votes).max()
-    ax.imshow(votes, vmin=-top, vmax=top, cmap="PuOr_r")
+    draw_map(ax, votes, title=title, vmin=-top, vmax=top, cmap="PuOr_r")
     for y, x in np.argwhere(np.abs(votes) > top / 2):
         sign = "+" if votes[y, x] > 0 else "\N{MINUS SIGN}"
         ink = "white" if abs(votes[y, x]) > 0.75 * top else "black"
         ax.text(x, y, sign, fontsize=9, color=ink, **CENTRED)
-    without_axes(ax, title)
 
 
 def draw_scores(fig: Figure, trainings: dict[str, dict]):
