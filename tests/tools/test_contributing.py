@@ -1,8 +1,8 @@
 """CONTRIBUTING.md, followed to the letter in a copy of the library."""
 
-import json
 import os
 import re
+import shlex
 import shutil
 import subprocess
 import sys
@@ -56,13 +56,12 @@ def copy(tmp_path_factory):
     return folder
 
 
-def python(copy, script, **environment):
-    """Run a script in the copy, whose library it then imports."""
-    (copy / "script.py").write_text(script, encoding="utf-8")
-    env = {**os.environ, "TQDM_DISABLE": "1", "JSWS_DEVICE": "cpu", **environment}
-    done = subprocess.run(
-        [sys.executable, "script.py"], cwd=copy, env=env, capture_output=True, text=True
-    )
+def python(copy, *words, **environment):
+    """Run Python in the copy, whose library it then imports; what it printed."""
+    env = {**os.environ, "PYTHONPATH": str(copy), "TQDM_DISABLE": "1", **environment}
+    env["JSWS_DEVICE"] = "cpu"
+    command = [sys.executable, *words]
+    done = subprocess.run(command, cwd=copy, env=env, capture_output=True, text=True)
     assert not done.returncode, done.stderr
     return done.stdout
 
@@ -71,24 +70,11 @@ def python(copy, script, **environment):
 def test_a_backbone_and_a_loss_train_two_steps(copy, mini_data):
     assert not follow(copy, "A backbone")
     (trial,) = follow(copy, "A loss")
-    history = eval(python(copy, trial, JSWS_DATA=str(mini_data)))
+    history = eval(python(copy, "-c", trial, JSWS_DATA=str(mini_data)))
     assert [record["step"] for record in history] == [0, 1]
     for record in history:
         assert record.keys() >= {"L_c", "L_a", "L_s1"}
         assert 0 < record["L_a"] < 1 and 0 < record["L_s1"]
-
-
-DRIVER = """\
-import json, shlex, sys
-from jsws_lib.cli import main as cli
-from jsws_lib.engine import runs
-for line in json.loads({lines!r}):
-    sys.argv = shlex.split(line)
-    try:
-        cli.main()
-    except SystemExit as stopped:
-        assert not stopped.code, line
-"""
 
 
 @pytest.mark.slow
@@ -102,8 +88,8 @@ def test_a_data_set_is_listed_unpacked_and_trained_on(copy, own_data, tmp_path):
     (shell,) = blocks("A data set", "sh")
     for word, path in (("mine.zip", archive), ("DATA", own_data), ("OUT", tmp_path / "o")):
         shell = re.sub(rf"(?<= ){word}\b", lambda _, p=path: f"'{p}'", shell)
-    lines = json.dumps(shell.replace("\\\n", " ").splitlines())
-    out = python(copy, DRIVER.format(lines=lines))
+    lines = map(shlex.split, shell.replace("\\\n", " ").splitlines())
+    out = "".join(python(copy, "-m", "jsws_lib.cli", *words) for _, *words in lines)
     assert "Things that stand out: MINE/images: 0 of 24 files" in out
     assert "MINE" in out and "is now" in out
     assert len(list((own_data / "MINE/images").glob("*.jpg"))) == 24
@@ -113,7 +99,7 @@ def test_a_data_set_is_listed_unpacked_and_trained_on(copy, own_data, tmp_path):
 @pytest.mark.slow
 def test_a_notebook_cell_is_there_and_runs(copy):
     (code,) = follow(copy, "A notebook cell")
-    python(copy, code)
+    python(copy, "-c", code)
     path = copy / re.search(r'path = "(.*?)"', code)[1]
     notebook = nbformat.read(path, as_version=4)
     nbformat.validate(notebook)
