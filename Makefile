@@ -83,7 +83,7 @@ test-all: test test-rest  ## all there is, before a change is handed on
 mutants: $(INSTALLED)  ## break the method on purpose, in fifty places: do its tests notice?
 	$(CLEAN_ENV) $(PY) -m tools.mutants
 
-soak: $(INSTALLED)  ## kill ablation and drawing 20 times each: nothing orphaned, nothing lost
+soak: $(INSTALLED)  ## kill an ablation 20 times: nothing orphaned, nothing lost
 	$(CLEAN_ENV) $(PY) -m pytest -q --kills 20 tests/engine/test_resume.py
 
 lint: $(INSTALLED)  ## ruff: rules and format

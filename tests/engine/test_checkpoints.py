@@ -10,6 +10,7 @@ from helpers import network, refuses, same, state, stored
 from safetensors.torch import save
 
 from data_utils.errors import JswsError
+from data_utils.files import whole_folder, write_bytes
 from jsws_lib.backbones import MINI_WEIGHTS
 from jsws_lib.engine.checkpoints import (
     SHIPPED,
@@ -17,7 +18,6 @@ from jsws_lib.engine.checkpoints import (
     load_ssnet,
     read_weights,
     save_weights,
-    write_bytes,
 )
 
 
@@ -93,14 +93,22 @@ def test_the_shipped_backbone_is_read_and_is_no_ssnet():
 
 
 def test_interrupted_writes_leave_nothing(tmp_path, monkeypatch):
-    path = tmp_path / "weights.safetensors"
-    write_bytes(path, b"old")
+    file, folder = tmp_path / "weights.safetensors", tmp_path / "data"
+    write_bytes(file, b"old")
 
     def fail(*_):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(os, "replace", fail)
-    with pytest.raises(KeyboardInterrupt):
-        write_bytes(path, b"new, and half of it")
-    assert [p.name for p in tmp_path.iterdir()] == [path.name]
-    assert path.read_bytes() == b"old"
+    with pytest.raises(KeyboardInterrupt), whole_folder(folder) as new:
+        (new / "a").touch()
+        fail()
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(os, "replace", fail)
+        write_bytes(file, b"new, and half of it")
+    assert [*tmp_path.iterdir()] == [file] and file.read_bytes() == b"old"
+    killed = tmp_path / ".data-making-x"
+    killed.mkdir()
+    os.utime(killed, (1, 1))  # an hour and more ago
+    with whole_folder(folder) as new:
+        (new / "a").touch()
+    assert sorted(tmp_path.rglob("*")) == [folder, folder / "a", file]

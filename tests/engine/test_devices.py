@@ -16,14 +16,13 @@ from torch.autograd.graph import saved_tensors_hooks
 
 from data_utils.datasets import Draws, batches
 from data_utils.errors import JswsError
-from jsws_lib.config import PROFILES, ROOT, STEADY
+from jsws_lib.config import STEADY
 from jsws_lib.engine import devices
 from jsws_lib.engine.devices import pick_device, pick_precision, share_batch_norm
 from jsws_lib.engine.loop import RunLoop
 from jsws_lib.engine.resume import read_log
 from jsws_lib.experiments import memory
 from jsws_lib.experiments.memory import parts_that_fit, random_batches
-from jsws_lib.ssnet import build_ssnet
 from jsws_lib.training import Objective, seed_everything
 
 BOTH = ("L_c", "L_s1")
@@ -259,17 +258,6 @@ def test_parts_are_found_that_fit(tiny, monkeypatch):
     monkeypatch.setattr(Small, "most", 0)
     with pytest.raises(JswsError, match="not even 1 image.* of 64 px.*--size"):
         parts_that_fit(1, tiny)
-
-
-def test_the_page_knows_how_much_is_sent():
-    paper = PROFILES["paper"]
-    how = {"backbone": paper.backbone, "size": paper.size, "recipe": STEADY}
-    with torch.device("meta"):
-        net = build_ssnet(1, weights=None, **how)
-    parts = (net, net.sam, net.backbone)
-    sizes = [4 * sum(p.numel() for p in part.parameters()) for part in parts]
-    page = (ROOT / "docs/many_gpus.md").read_text(encoding="utf-8")
-    assert all(f" {size / 1e6:.0f} MB of" in page for size in sizes), sizes
 
 
 @pytest.fixture(autouse=True)

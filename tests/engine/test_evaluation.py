@@ -1,7 +1,6 @@
 """Measuring a network, and labelling the training images with it."""
 
 import shutil
-from copy import deepcopy
 from dataclasses import replace
 
 import numpy as np
@@ -139,16 +138,10 @@ def test_pseudo_labels_do_not_depend_on_workers(net, written, tmp_path):
         assert (out / path.name).read_bytes() == path.read_bytes()
 
 
-@pytest.fixture
-def copied(written, tmp_path):
-    """A copy of `written`, with the note of who made it beside it."""
+def test_pseudo_labels_resume(net, written, tmp_path):
     profile, done = written
     shutil.copy(done.with_name("out.source"), tmp_path / "labels.source")
-    return profile, shutil.copytree(done, tmp_path / "labels")
-
-
-def test_pseudo_labels_resume(net, copied):
-    profile, out = copied
+    out = shutil.copytree(done, tmp_path / "labels")
     files = sorted(out.iterdir())
     for k, path in enumerate(files):
         path.unlink() if k < 2 else path.write_bytes(b"there already")
@@ -156,17 +149,6 @@ def test_pseudo_labels_resume(net, copied):
     assert sorted(out.iterdir()) == files
     kept = [path.read_bytes() == b"there already" for path in files]
     assert kept == [k >= 2 for k in range(len(files))]
-
-
-def test_labels_of_another_network_or_crf_are_not_taken_for_these(net, copied):
-    profile, out = copied
-    kwargs = dict(profile=profile, out=out, workers=0)
-    with pytest.raises(JswsError, match="labels holds pseudo labels of another network"):
-        make_pseudo_labels(net, recipe=replace(STEADY, crf="deeplab"), **kwargs)
-    other = deepcopy(net)
-    other.sn.head.bias.data += 1e-3
-    with pytest.raises(JswsError, match="choose another folder, or delete this one"):
-        make_pseudo_labels(other, recipe=STEADY, **kwargs)
 
 
 # --- other read-outs -----------------------------------------------------------------

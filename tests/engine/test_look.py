@@ -7,7 +7,7 @@ import pytest
 from helpers import learn, network, same, state
 
 from data_utils.voc import read_ids
-from jsws_lib.config import PROFILES, STEADY
+from jsws_lib.config import STEADY
 from jsws_lib.engine import look as module
 from jsws_lib.engine import loop
 from jsws_lib.engine.evaluation import evaluate
@@ -79,7 +79,3 @@ def test_what_is_missing_is_said(tiny, own_data, capsys):
     shutil.rmtree(own_data / "ECSSD")
     assert set(look(network(), profile, BOTH)) == {"val_background", "val_miou"}
     assert "not validated while training: no picture in" in "".join(capsys.readouterr())
-
-
-def test_it_is_on_where_it_pays():
-    assert [k for k, profile in PROFILES.items() if not profile.validate_every] == ["mini"]

@@ -6,6 +6,7 @@ The short form: `make soak` kills 20 times at random points.
 import json
 import os
 import random
+import re
 import shutil
 import subprocess
 import sys
@@ -17,10 +18,8 @@ import psutil
 import pytest
 import torch
 from helpers import learn, network, points, same, state
-from safetensors.torch import load_file
 
 from data_utils.errors import JswsError
-from jsws_lib.config import ROOT
 from jsws_lib.engine import loop
 from jsws_lib.engine.loop import RunLoop
 from jsws_lib.engine.resume import load_point, read_log, save_point
@@ -106,43 +105,6 @@ def _is_of(process, group):
     return False
 
 
-DRAW = """
-import sys
-from data_utils import parallel
-from data_utils.embedded.mini import make_mini
-
-if __name__ == "__main__":
-    parallel.FEW, parallel.available_cores = 0, lambda: 2
-    make_mini(sys.argv[1], size=48, n_class=60, n_saliency=60, n_val=9, n_test=9)
-"""
-
-
-@pytest.mark.slow
-def test_killed_drawing_leaves_all_or_nothing(tmp_path, kills):
-    script, root = tmp_path / "draw.py", tmp_path / "data"
-    script.write_text(DRAW)
-
-    def start():
-        shutil.rmtree(root, ignore_errors=True)
-        return launch(script, root, PYTHONPATH=ROOT)
-
-    def data():
-        return {f.relative_to(root): f.read_bytes() for f in root.rglob("*") if f.is_file()}
-
-    began = time.monotonic()
-    assert start().wait() == 0
-    whole, length, rng = data(), time.monotonic() - began, random.Random(0)
-    for _ in range(kills):
-        run = start()
-        time.sleep(length * rng.uniform(0.3, 1.05))
-        kill(run)
-        assert data() in ({}, whole)
-    for left in tmp_path.glob(".data-making-*"):
-        os.utime(left, (1, 1))
-    assert start().wait() == 0 and data() == whole
-    assert {path.name for path in tmp_path.iterdir()} == {"draw.py", "data"}
-
-
 WHOLE_WAY = """
 import os, sys
 from dataclasses import replace
@@ -160,17 +122,18 @@ if __name__ == "__main__":
 """
 
 
-def content(file):
-    """What must be the same in both runs: all but how long they took."""
-    if file.suffix == ".safetensors":
-        return load_file(file)
-    if file.suffix == ".json":
+def left(folder):
+    """What must be the same in both runs: all but how long they took.
 
-        def without_times(found):
-            return {k: v for k, v in found.items() if not k.endswith("seconds")}
-
-        return json.loads(file.read_text(), object_hook=without_times)
-    return file.read_bytes()  # pseudo labels, logs
+    A film has no frames from before a break; the cache has its own tests.
+    """
+    found, times = {}, rb'"\w*seconds": [^,}]*'
+    for file in folder.rglob("*"):
+        place = file.relative_to(folder)
+        passing = file.name == "film.npz" or file.suffix == ".tmp" or "cache" in place.parts
+        if file.is_file() and not passing:
+            found[place] = re.sub(times, b"", file.read_bytes())
+    return found
 
 
 @pytest.mark.slow
@@ -186,38 +149,26 @@ def test_a_killed_run_ends_in_the_same_weights(own_data, tmp_path, kills):
         jobs = min(kills, 2)  # processes of an ablation take a while to start
         return launch(script, own_data, jobs, JSWS_DEVICE="cpu", **runs)
 
-    def left(name):  # a film has no frames from before a break; the cache has its own tests
-        folder = tmp_path / name
-        files = {f.relative_to(folder): f for f in folder.rglob("*") if f.is_file()}
-        passing = {k for k in files if k.name == "film.npz" or k.suffix == ".tmp"}
-        passing |= {place for place in files if "cache" in place.parts}
-        return {place: file for place, file in files.items() if place not in passing}
+    def finish(name):
+        run = start(name)
+        assert run.wait() == 0, run.stderr.read()[-2000:]
 
     began = time.monotonic()
-    whole = start("whole")
-    assert whole.wait() == 0, whole.stderr.read()[-2000:]
+    finish("whole")
     length, rng, killed = time.monotonic() - began, random.Random(0), 0
-    while True:
-        fresh, began = not (tmp_path / "killed").exists(), time.monotonic()
+    while killed < kills:
         run = start("killed")
         try:
             # The first part of it all is the start of Python, when nothing happens.
-            run.wait(None if killed == kills else length * rng.uniform(0.3, 0.9))
+            run.wait(length * rng.uniform(0.3, 0.9))
+            shutil.rmtree(tmp_path / "killed")  # done before it was killed often enough
         except subprocess.TimeoutExpired:
             kill(run)
             killed += 1
-            continue
-        assert run.returncode == 0, run.stderr.read()[-2000:]
-        one, two = left("whole"), left("killed")
-        assert one.keys() == two.keys()
-        for place in one:
-            a, b = content(one[place]), content(two[place])
-            assert same(a, b) if place.suffix == ".safetensors" else a == b, place
-        if killed == kills:
-            return
-        if fresh:  # the machine has become faster
-            length = time.monotonic() - began
-        shutil.rmtree(tmp_path / "killed")  # done before it was killed often enough
+    finish("killed")
+    whole, again = left(tmp_path / "whole"), left(tmp_path / "killed")
+    assert whole.keys() == again.keys() and len(whole) > 30
+    assert [place for place in whole if whole[place] != again[place]] == []
 
 
 # --- resume points -------------------------------------------------------------------
@@ -241,12 +192,11 @@ def test_points_come_by_time_as_well(tiny, tmp_path, monkeypatch):
     assert len(points(tmp_path)) == 2  # the third step was stopped
 
 
-@pytest.mark.parametrize("harm", ["cut", "flip", "empty"])
-def test_a_damaged_point_falls_back_to_the_one_before(tiny, broken, capsys, harm):
+def test_a_damaged_point_falls_back_to_the_one_before(tiny, broken, capsys):
     before, last = points(broken)[-2:]
     data = bytearray(last.read_bytes())
     data[len(data) // 2] ^= 1
-    last.write_bytes({"cut": data[:-100], "flip": data, "empty": b""}[harm])
+    last.write_bytes(data)
     made, net, _ = go(tiny, broken, seed=5)
     assert made[0] == int(before.name[:8])
     said = "".join(capsys.readouterr())

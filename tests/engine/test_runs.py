@@ -3,13 +3,14 @@
 import re
 import shutil
 import threading
+from copy import deepcopy
 from dataclasses import fields, make_dataclass, replace
 from functools import partial
 
 import numpy as np
 import pytest
 import torch
-from helpers import network, same, state, stored
+from helpers import network, refuses, same, state, stored
 from PIL import Image
 
 from data_utils.errors import JswsError
@@ -262,16 +263,6 @@ def test_a_teacher_is_used_as_the_recipe_says(trained, tmp_path, monkeypatch):
     assert plain.labels_folder != mirrored.labels_folder
     assert ablation._asked(plain) != ablation._asked(mirrored)
 
-    seen = {}
-    for kind, run in {"plain": plain, "mirrored": mirrored}.items():
-        used = {"profile": run.profile, "recipe": run.recipe, "workers": 0}
-        make_pseudo_labels(one.net, **used, out=tmp_path / kind)  # both of the plain one
-        seen[kind] = (tmp_path / f"{kind}.source").read_text()
-        assert one.net.mirror == (kind == "mirrored")
-    assert seen["plain"] != seen["mirrored"]
-    with pytest.raises(JswsError, match="holds pseudo labels of another network"):
-        make_pseudo_labels(one.net, **used | {"recipe": STEADY}, out=tmp_path / kind)
-
 
 def test_labels_of_another_teacher_are_refused(trained, tmp_path, monkeypatch):
     run, folder = trained
@@ -374,17 +365,25 @@ def _edit_labelled_picture(profile):
     _edit_picture(profile, profile.data / profile.voc / "JPEGImages")
 
 
-@pytest.mark.parametrize("correct", [_correct_label, _edit_labelled_picture])
-def test_pseudo_labels_of_pictures_as_they_were_are_refused(tiny, tmp_path, correct):
-    root = shutil.copytree(tiny.data, tmp_path / "data")
-    profile, out = replace(tiny, data=root), tmp_path / "labels"
-    make = {"profile": profile, "recipe": STEADY, "out": out, "workers": 0}
-    net = network().eval()
-    make_pseudo_labels(net, **make)
-    make_pseudo_labels(net, **make)
-    correct(profile)
-    with pytest.raises(JswsError, match="as they were before"):
-        make_pseudo_labels(net, **make)
+def test_pseudo_labels_made_otherwise_are_refused(tiny, tmp_path):
+    net, out = network().eval(), tmp_path / "labels"
+
+    def make(net, recipe=STEADY, profile=tiny):
+        make_pseudo_labels(net, profile=profile, recipe=recipe, out=out, workers=0)
+
+    make(net)
+    make(net)
+    other = deepcopy(net)
+    other.sn.head.bias.data += 1e-3
+    asked = [(other, STEADY, tiny)]
+    asked += [(net, replace(STEADY, **x), tiny) for x in ({"crf": "irn"}, {"mirror": True})]
+    for k, correct in enumerate((_correct_label, _edit_labelled_picture)):
+        root = shutil.copytree(tiny.data, tmp_path / f"data{k}")
+        asked.append((net, STEADY, replace(tiny, data=root)))
+        correct(asked[-1][2])
+    for given in asked:
+        refuses("labels holds .* as they were before; choose another folder", make, *given)
+    make(net)
 
 
 def test_whoever_comes_second_waits_and_loads(short, home, capsys):
