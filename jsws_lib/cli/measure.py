@@ -180,7 +180,7 @@ def evaluate_saliency(
     if structure:
         extra = folders.evaluate_structure_folder(pred, gt, ids=ids)
         more = extra._asdict().items()
-        record |= {name: x for name, x in more if name not in ("e_curve", "count")}
+        record |= {name: x for name, x in more if name != "count"}
         words.append(str(extra))
     echo(record, json_, *words)
     if figure:

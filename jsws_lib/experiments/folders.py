@@ -79,15 +79,7 @@ def evaluate_saliency_folder(
     Arguments and errors as in `evaluate_segmentation_folder`; `read_saliency_mask` says
     which masks are refused. 1-bit masks and those of 0 and 1 are read as 0/255.
     """
-    measure = partial(_measure_maps, partial(SaliencyMeasure, protocol))
-    return _merge(measure, _pairs(pred_dir, gt_dir, ids), workers, progress).compute()
-
-
-def evaluate_structure_folder(
-    pred_dir: str | Path, gt_dir: str | Path, *, ids=None, progress=True, workers=None
-) -> "StructureScores":
-    """S-measure, E-measure and weighted F of the same files; some 100 times slower."""
-    measure = partial(_measure_maps, StructureMeasure)
+    measure = partial(_measure_maps, protocol)
     return _merge(measure, _pairs(pred_dir, gt_dir, ids), workers, progress).compute()
 
 
@@ -103,14 +95,18 @@ def _count_segmentations(
     return matrix
 
 
-def _measure_maps(new: Callable, pairs: list[tuple[Path, Path]]):
-    measure = new()
+def _measure_maps(protocol: str, pairs: list[tuple[Path, Path]]) -> SaliencyMeasure:
+    measure = SaliencyMeasure(protocol)
     for pred, gt in pairs:
-        sal_map = np.asarray(read_saliency_map(pred))
-        mask = np.asarray(read_saliency_mask(gt, graded=True))
+        sal_map, mask = _map_and_mask(pred, gt)
         with _naming(map=pred, mask=gt):
             measure.update(sal_map, mask)
     return measure
+
+
+def _map_and_mask(pred: Path, gt: Path) -> tuple[np.ndarray, np.ndarray]:
+    mask = read_saliency_mask(gt, graded=True)
+    return np.asarray(read_saliency_map(pred)), np.asarray(mask)
 
 
 def _merge(measure: Callable, pairs: list, workers: int | None, progress: bool):
@@ -165,21 +161,17 @@ def _complain(folder, what: str, ids: list[str]) -> None:
 # --- measures that came after the paper ------------------------------------------------
 
 # The paper has none of them, newer tables have all. PySODMetrics computes them (`pip
-# install pysodmetrics`); its values are summed, so that any number of maps fits in memory.
+# install pysodmetrics`).
 
 
 class StructureScores(NamedTuple):
-    """Result of `StructureMeasure.compute`, fractions of 1.
-
-    ``e_curve`` is (256,), the E-measure per threshold k/255, averaged over the images.
-    """
+    """Result of `evaluate_structure_folder`, fractions of 1."""
 
     s_measure: float
     max_e: float
     mean_e: float
     adaptive_e: float
     weighted_f: float
-    e_curve: np.ndarray
     count: int
 
     def __str__(self) -> str:
@@ -190,60 +182,56 @@ class StructureScores(NamedTuple):
         )
 
 
-class StructureMeasure:
-    """S-measure (Fan et al. 2017), E-measure (Fan et al. 2018), weighted F (Margolin et
-    al. 2014) of saliency maps.
+def evaluate_structure_folder(
+    pred_dir: str | Path, gt_dir: str | Path, *, ids=None, progress=True, workers=None
+) -> StructureScores:
+    """S-measure (Fan et al. 2017), E-measure (Fan et al. 2018) and weighted F (Margolin et
+    al. 2014) of the same files; some 100 times slower.
+
+    Arguments and errors as in `evaluate_saliency_folder`; what is averaged over the images
+    are the values of `structure`, the E-measure at each threshold k/255.
+    """
+    rows = _merge(_structures, _pairs(pred_dir, gt_dir, ids), workers, progress)
+    s, adaptive, weighted_f, *curve = np.mean(rows, axis=0).tolist()
+    e = max(curve), float(np.mean(curve)), adaptive
+    return StructureScores(s, *e, weighted_f, len(rows))
+
+
+def _structures(pairs: list[tuple[Path, Path]]) -> list[np.ndarray]:
+    found = []
+    for pred, gt in pairs:
+        with _naming(map=pred, mask=gt):
+            found.append(structure(*_map_and_mask(pred, gt)))
+    return found
+
+
+def structure(sal_map, mask) -> np.ndarray:
+    """S, the adaptive E, weighted F and E at 256 thresholds of one map, (259,) float64.
 
     Map and mask are prepared as under the protocol ``pysod`` of `metrics.PROTOCOLS`: a
     mask is salient above 128, a map is stretched to [0, 1], a constant one left as it is.
     S weighs region and object alike (alpha = .5); weighted F has beta = 1 and is 0 where
     the mask is all background; the adaptive threshold is min(2 * mean, 1).
 
-    Raises JswsError when PySODMetrics is not installed.
+    Arguments and errors as for `SaliencyMeasure.update`, or PySODMetrics is not installed.
     """
-
-    def __init__(self):
-        try:
-            import py_sod_metrics  # noqa: F401
-        except ImportError as error:
-            raise JswsError(
-                f"S, E and weighted F need PySODMetrics ({error}): pip install pysodmetrics"
-            ) from None
-        self.sums, self.e_curve, self.count = np.zeros(3), np.zeros(256), 0
-
-    def update(self, sal_map, mask) -> None:
-        """Add one image; arguments and errors as for `SaliencyMeasure.update`."""
+    try:
         from py_sod_metrics import Emeasure, Smeasure, WeightedFmeasure
-
-        sal_map, mask = SaliencyMeasure("pysod").prepare(sal_map, mask)
-        sal_map = sal_map / (255 if sal_map.dtype == np.uint8 else 1.0)
-        low, high = sal_map.min(), sal_map.max()
-        if low < high:
-            sal_map = (sal_map - low) / (high - low)
-        results = {}
-        for one in (Smeasure(), Emeasure(), WeightedFmeasure()):
-            one.step(sal_map.astype(np.float64), mask, normalize=False)
-            results |= one.get_results()
-        values = np.array([results["sm"], results["em"]["adp"], results["wfm"]])
-        curve = results["em"]["curve"]
-        if not (np.abs([*values, *curve]) < 2).all():  # E is n / (n - 1) at most; or nan
-            raise JswsError("S, E or weighted F is no fraction; is the map but a pixel?")
-        self.sums += values
-        self.e_curve += curve
-        self.count += 1
-
-    def __iadd__(self, other: "StructureMeasure") -> "StructureMeasure":
-        """Merge the sums of another measure."""
-        self.sums += other.sums
-        self.e_curve += other.e_curve
-        self.count += other.count
-        return self
-
-    def compute(self) -> StructureScores:
-        """Scores so far; JswsError if no image was added."""
-        if not self.count:
-            raise JswsError("no saliency map was added: nothing to score")
-        s, adaptive, weighted_f = (self.sums / self.count).tolist()
-        curve = self.e_curve / self.count
-        e = (float(curve.max()), float(curve.mean()), adaptive)
-        return StructureScores(s, *e, weighted_f, curve, self.count)
+    except ImportError as error:
+        raise JswsError(
+            f"S, E and weighted F need PySODMetrics ({error}): pip install pysodmetrics"
+        ) from None
+    sal_map, mask = SaliencyMeasure("pysod").prepare(sal_map, mask)
+    sal_map = sal_map / (255 if sal_map.dtype == np.uint8 else 1.0)
+    low, high = sal_map.min(), sal_map.max()
+    if low < high:
+        sal_map = (sal_map - low) / (high - low)
+    results = {}
+    for one in (Smeasure(), Emeasure(), WeightedFmeasure()):
+        one.step(sal_map.astype(np.float64), mask, normalize=False)
+        results |= one.get_results()
+    e = results["em"]
+    values = np.array([results["sm"], e["adp"], results["wfm"], *e["curve"]])
+    if not (np.abs(values) < 2).all():  # E is n / (n - 1) at most; or nan
+        raise JswsError("S, E or weighted F is no fraction; is the map but a pixel?")
+    return values

@@ -157,9 +157,6 @@ def test_bad_saliency_files_are_named(folders):
 def test_lists_of_other_editors(tmp_path):
     (tmp_path / "ids").write_bytes("\ufeff0\r\n1\r\n".encode())
     assert read_ids(tmp_path / "ids") == ["0", "1"]
-    (tmp_path / "ids").write_bytes("0\n1\n".encode("utf-16"))
-    with pytest.raises(JswsError, match="ids is not UTF-8 text; save it as UTF-8"):
-        read_ids(tmp_path / "ids")
 
 
 @pytest.mark.slow
@@ -171,7 +168,7 @@ def test_any_number_of_processes_gives_the_same_bits(folders, monkeypatch):
     serial, shared = (segmentations(folders, workers=k).matrix for k in (0, 2))
     np.testing.assert_array_equal(serial, shared)
     one, two = (maps(folders, evaluate_structure_folder, workers=k) for k in (0, 2))
-    assert one[:5] == two[:5] and one.count == two.count == 3
+    assert one == two and one.count == 3
     Image.new("L", (9, 9)).save(folders / "sal/1.png")
     with pytest.raises(JswsError, match=r"sal.1\.png.*map is 9 x 9 px"):
         maps(folders, protocol="pysod", workers=2)
