@@ -56,14 +56,14 @@ def either(request):
 
 
 # Both filter on a permutohedral lattice, an approximation of the sums over all pairs that
-# notebook 06 makes: over these cases it is at most .020 off at one pixel and .0020 on
+# notebook 06 makes: over these cases it is at most .048 off at one pixel and .0028 on
 # average. A wrong setting of the kernels moves the average by more: `make mutants` swaps
 # some.
 @pytest.mark.parametrize("seed", range(4))
 @pytest.mark.parametrize(("scale", "label_prob"), [(1.0, None), (0.5, None), (1.0, 0.7)])
 def test_crf_equals_brute_force(either, monkeypatch, seed, scale, label_prob):
     # Mild weights: strong ones drive every probability to 0 or 1 and hide a wrong kernel.
-    probe = CRFPreset(1.5, 1, 4, 40, 1, 3, label_prob)
+    probe = CRFPreset(1.5, 1, 4, 40, 2, 3, label_prob)
     monkeypatch.setitem(CRF_PRESETS, "probe", probe)
     image, _, probs = noisy_disc(16, seed)
     fast = crf_probs(image, probs, preset="probe", scale=scale)
@@ -74,7 +74,7 @@ def test_crf_equals_brute_force(either, monkeypatch, seed, scale, label_prob):
     slow = mean_field(unary, all_pairs(image, probe, scale), probe.iterations)
     assert fast.dtype == np.float32 and fast.shape == probs.shape
     off = np.abs(fast - slow.reshape(probs.shape))
-    assert off.max() < 0.03 and off.mean() < 0.0025
+    assert off.max() < 0.06 and off.mean() < 0.0035
     assert np.allclose(fast.sum(0), 1, atol=1e-5)
 
 

@@ -70,19 +70,6 @@ def slow_evidence(logits, reading, share):
     return sigmoid(np.sort(flat)[..., -count:].mean(2))
 
 
-@pytest.mark.parametrize("reading, share", EVIDENCE)
-def test_class_loss_equals_plain_numpy(reading, share):
-    logits, _, t, _, _ = sample()
-    t_hat = slow_evidence(logits, reading, share)
-    yes, no = class_evidence(output(logits), reading=reading, share=share)
-    np.testing.assert_allclose(yes, np.log(t_hat), rtol=1e-5)
-    np.testing.assert_allclose(no, np.log(1 - t_hat), rtol=2e-5)
-    right = [t_hat[at] if t[at] else 1 - t_hat[at] for at in np.ndindex(2, C)]
-    expected = -sum(map(math.log, right))
-    found = class_loss(output(logits), t, reading=reading, share=share)
-    assert found.item() == pytest.approx(expected / 2, rel=1e-5)
-
-
 def test_an_absent_class_that_fills_the_image_keeps_its_gradient():
     """log(1 - t-hat) is a sum over the others, never 1 - t-hat."""
     logits = torch.zeros(1, C + 1, 4, 4)
@@ -119,34 +106,6 @@ def test_log_saliency_stays_exact_at_logits_times_40():
     assert (yes - expected).abs().max() < 1e-5
 
 
-@pytest.mark.parametrize("reading", SALIENCY)
-def test_saliency_loss_equals_plain_numpy(reading):
-    logits, a, _, mask, _ = sample(4)
-    s, h_bg = slow_saliency(logits, a), softmax(logits)[:, 0]
-    terms = []
-    for at in np.ndindex(*mask.shape):
-        if mask[at] != VOID:
-            no = 1 - s[at] if reading == "bce" else h_bg[at]
-            right = s[at] if mask[at] else no
-            terms.append(-right if reading == "nll_probs" else -math.log(right))
-    assert len(terms) == mask.numel() - 1  # the void pixel does not count
-    found = saliency_loss(output(logits, a), mask, reading=reading)
-    assert found.item() == pytest.approx(np.mean(terms), rel=1e-5)
-
-
-# --- L_s2, Eq. 4 ---------------------------------------------------------------------
-
-
-def test_pseudo_label_loss_equals_plain_numpy():
-    logits, _, _, _, pseudo = sample(6)
-    probs, shape = softmax(logits), pseudo.shape
-    known = [(b, pseudo[b, y, x], y, x) for b, y, x in np.ndindex(*shape)]
-    terms = [-math.log(probs[at]) for at in known if at[1] != VOID]
-    assert len(terms) == pseudo.numel() - 1
-    found = pseudo_label_loss(output(logits), pseudo)
-    assert found.item() == pytest.approx(np.mean(terms), rel=1e-5)
-
-
 # --- all of them ---------------------------------------------------------------------
 
 
@@ -157,6 +116,33 @@ def all_losses(out, t, mask, pseudo):
 
 
 NAMES = [*(f"L_c {r} {k}" for r, k in EVIDENCE), *(f"L_s1 {r}" for r in SALIENCY), "L_s2"]
+
+
+def slow_losses(logits, a, t, mask, pseudo):
+    h, s, values = softmax(logits), slow_saliency(logits, a), {}
+    for reading, share in EVIDENCE:
+        t_hat = slow_evidence(logits, reading, share)
+        right = np.where(t == 1, t_hat, 1 - t_hat)
+        values[f"L_c {reading} {share}"] = -np.log(right).sum(1).mean()
+    for reading in SALIENCY:
+        right = np.where(mask == 1, s, 1 - s if reading == "bce" else h[:, 0])[mask != VOID]
+        right = right if reading == "nll_probs" else np.log(right)
+        values[f"L_s1 {reading}"] = -right.mean()
+    known = [(b, k, y, x) for (b, y, x), k in np.ndenumerate(pseudo) if k != VOID]
+    values["L_s2"] = -np.mean([math.log(h[at]) for at in known])
+    return values
+
+
+@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("autocast", [False, True])
+def test_losses_equal_plain_numpy_and_stay_float32(name, autocast):
+    logits, a, *data = sample()
+    assert all((one == VOID).any() for one in data[1:])  # which do not count
+    with torch.autocast("cpu", torch.bfloat16, enabled=autocast):
+        found = all_losses(output(logits, a), *data)[name]
+    assert found.dtype == torch.float32
+    expected = slow_losses(*(one.numpy() for one in (logits, a, *data)))[name]
+    assert found.item() == pytest.approx(expected, rel=1e-5)
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -189,13 +175,3 @@ def test_a_pixel_that_is_all_wrong_still_learns(name):
         assert logits.grad[:, 3].abs().sum() > 1e-2
         losses.append(value.item())
     assert losses[1] == pytest.approx(losses[0] + 60, rel=0.01)
-
-
-@pytest.mark.parametrize("name", NAMES)
-def test_losses_stay_float32_under_autocast(name):
-    logits, a, t, mask, pseudo = sample(8, scale=10)
-    exact = all_losses(output(logits, a), t, mask, pseudo)[name]
-    with torch.autocast("cpu", torch.bfloat16):
-        found = all_losses(output(logits, a), t, mask, pseudo)[name]
-    assert found.dtype == torch.float32
-    assert found.item() == pytest.approx(exact.item(), rel=1e-4)

@@ -10,7 +10,7 @@ import timm
 import torch
 import torch.nn.functional as F
 from helpers import network, refuses, same, stored
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 from torch import nn
 
 from jsws_lib import backbones, ssnet
@@ -224,13 +224,6 @@ def test_weights_of_whole_classifiers_are_unwrapped(tmp_path, key, named):
     torch.save({key: state} if key else state, file)
     net = build_backbone("densenet_mini", weights=file)
     assert same(net.features.state_dict(), classifier.features.state_dict())
-
-
-def test_weights_are_read_from_safetensors(tmp_path):
-    state = mini_classifier(5).features.state_dict()
-    save_file(state, tmp_path / "w.safetensors")
-    net = build_backbone("densenet_mini", weights=tmp_path / "w.safetensors")
-    assert same(net.features.state_dict(), state)
 
 
 def test_weights_that_are_not_finite_are_refused(tmp_path):
