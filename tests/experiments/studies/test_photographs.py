@@ -10,8 +10,6 @@ from PIL import Image
 from data_utils.categories import all_labels, categories
 from data_utils.errors import JswsError
 from data_utils.voc import VOC_CLASSES, VOID, read_ids
-from jsws_lib.config import PROFILES, get_recipe
-from jsws_lib.engine.runs import Run
 from jsws_lib.experiments.studies import photographs
 from jsws_lib.experiments.studies.photographs import SIZE, present
 
@@ -80,13 +78,3 @@ def test_a_file_names_its_command_and_rows(few, tmp_path, monkeypatch):
     kept = result["configuration"]
     assert kept["profile"]["size"] == SIZE and kept["recipe"]["mirror"]
     assert not kept["profile"]["validate_every"]  # val is not looked at before the end
-
-
-def test_a_mirrored_recipe_shares_its_teachers():
-    """`mirror` and stage 2's stride are no part of what stage 1 learns."""
-    profile, seen = PROFILES["mini"], []
-    for changes in ({}, {"mirror": True, "stage2_stride": 16}):
-        recipe = get_recipe("steady", **changes)
-        seen.append([Run(name, profile, recipe).name for name in ("M", "MM")])
-    (m, mm), (same, other) = seen
-    assert m == same and mm != other
