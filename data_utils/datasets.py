@@ -13,7 +13,6 @@ from pathlib import Path
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from PIL import Image
 from torch.utils.data import DataLoader, Dataset, Sampler
 
@@ -74,71 +73,28 @@ class Augmentation:
         """Of the squares of which a crop is `size`, px."""
         return round(self.size / self.crop)
 
-    def cut(
-        self, rng: np.random.Generator, squares: list[np.ndarray], size: tuple[int, int]
-    ):
-        """The same draw from squares of `Decoded`: a slice, if nothing is rotated.
+    def cut(self, rng: np.random.Generator, squares: list[np.ndarray]):
+        """The same draw from squares of `Decoded`: a slice, so nothing may be rotated.
 
         Args:
             rng: of the draw.
             squares: (side, side, 3) uint8 of an image and (side, side, 1) of its masks.
-            size: (width, height) of the picture that they were made of.
         """
-        at, angle, mirror = self._draw(rng)
-        left, top = at * (self.side - self.size)
-        if angle:
-            square = np.concatenate(squares, axis=2)
-            layers = _turn(square, self.size, (left, top), size, angle, mirror)
-        else:
-            x, y = round(left), round(top)
-            places = slice(y, y + self.size), slice(x, x + self.size)
-            cut = [one[places][:, :: -1 if mirror else 1] for one in squares]
-            planes = [np.ascontiguousarray(one.transpose(2, 0, 1)) for one in cut]
-            layers = torch.cat([torch.from_numpy(plane) for plane in planes])
-        return (layers[:3], *layers[3:])
-
-
-def _turn(
-    square: np.ndarray,
-    size: int,
-    start: tuple[float, float],
-    picture: tuple[int, int],
-    angle: float,
-    mirror: bool,
-) -> torch.Tensor:
-    """Cut a crop out of a square as if its picture had been rotated before.
-
-    Pillow's `transform` gives the same within a grey level, which it cuts off where this
-    rounds, and takes twice as long.
-    """
-    side = len(square)
-    stretch = np.array(picture) / side  # of a square's pixel, in the picture's
-    turn = np.deg2rad(angle)
-    rotation = np.array([[np.cos(turn), -np.sin(turn)], [np.sin(turn), np.cos(turn)]])
-    matrix = rotation * stretch / stretch[:, None]
-    offset = side / 2 + matrix @ (np.array(start) - side / 2)
-    down = torch.arange(size) + 0.5
-    across = down.flip(0) if mirror else down
-    place = torch.empty(size, size, 2)  # that a pixel comes from: -1 to 1 over the square
-    rows = zip((2 / side * matrix).tolist(), (2 / side * offset - 1).tolist(), strict=True)
-    for k, ((a, b), c) in enumerate(rows):
-        torch.add(a * across, (b * down + c)[:, None], out=place[..., k])
-    layers = torch.from_numpy(np.array(square)).permute(2, 0, 1)[None].float()
-    how = {"padding_mode": "border", "align_corners": False}
-    image = F.grid_sample(layers[:, :3], place[None], **how)
-    # Nearest: categories do not mix.
-    masks = F.grid_sample(layers[:, 3:], place[None], mode="nearest", **how)
-    turned = torch.cat([image.round_(), masks], 1)[0].to(torch.uint8)
-    fill = torch.tensor([*MEAN_COLOUR, *[VOID] * (len(turned) - 3)], dtype=torch.uint8)
-    outside = (place.abs() > 1).any(-1)
-    return torch.where(outside, fill[:, None, None], turned)
+        at, _, mirror = self._draw(rng)
+        x, y = np.round(at * (self.side - self.size)).astype(int)
+        places = slice(y, y + self.size), slice(x, x + self.size)
+        cut = [one[places][:, :: -1 if mirror else 1] for one in squares]
+        planes = [np.ascontiguousarray(one.transpose(2, 0, 1)) for one in cut]
+        image, *masks = map(torch.from_numpy, planes)
+        return (image, *(mask[0] for mask in masks))
 
 
 class _TrainingSet(Dataset):
     """Shared by D_c and D_s: index by `(image, draw)`, decode, augment.
 
     `cache` is "none"; "memory", every picture as it was decoded, for small sets; or
-    "decoded", squares in a memory-mapped file (`decoded.py`), for large ones.
+    "decoded", squares in a memory-mapped file (`decoded.py`), for large ones; what is
+    rotated is cut from the pictures themselves.
     `_files(index)` of a subclass gives the `Files` of a sample.
     """
 
@@ -150,7 +106,7 @@ class _TrainingSet(Dataset):
         self.augmentation, self.seed = augmentation, seed
         self._memory: dict | None = {} if cache == "memory" else None
         self._decoded = None
-        if cache == "decoded":
+        if cache == "decoded" and not augmentation.rotate:
             folder = Path(os.environ.get("JSWS_CACHE") or folder)
             files = [self._files(k) for k in range(len(self))]
             self._decoded = Decoded(files, name=name, side=augmentation.side, folder=folder)
@@ -158,7 +114,7 @@ class _TrainingSet(Dataset):
     def _draw(self, index: int, draw: int) -> tuple[torch.Tensor, ...]:
         rng = np.random.default_rng([self.seed, draw])
         if self._decoded is not None:
-            return self.augmentation.cut(rng, *self._decoded[index])
+            return self.augmentation.cut(rng, self._decoded[index])
         known = {} if self._memory is None else self._memory
         if index not in known:
             known[index] = read_pictures(self._files(index))

@@ -55,7 +55,7 @@ class Decoded:
         folder: where the files are kept.
 
     `decoded[i]` are squares, (side, side, 3) uint8 of the image and (side, side, 1) of each
-    mask, views into the files, and the picture's own (width, height).
+    mask, views into the files.
 
     Raises:
         JswsError: a source is missing or broken, or the disk is full or read-only.
@@ -70,10 +70,9 @@ class Decoded:
     def __len__(self):
         return len(self.images)
 
-    def __getitem__(self, index: int) -> tuple[list[np.ndarray], np.ndarray]:
-        image, sides = self.images[index], (self.side, self.side, -1)
-        squares = [image[:-SIZE], *(one[index] for one in self.masks)]
-        return [one.reshape(sides) for one in squares], image[-SIZE:].view(np.int32)
+    def __getitem__(self, index: int) -> list[np.ndarray]:
+        rows = [self.images[index][:-SIZE], *(one[index] for one in self.masks)]
+        return [row.reshape(self.side, self.side, -1) for row in rows]
 
 
 class _Layer:

@@ -20,13 +20,10 @@ from data_utils.voc import read_ids
 EMBEDDED = "mini.json"  # the note of drawn data
 
 
-def class_digest(
-    root: Path, voc: str, list_name: str, *, masks: bool = False, contents: bool = False
-) -> str:
+def class_digest(root: Path, voc: str, list_name: str, *, masks: bool = False) -> str:
     """Of the pictures and labels of D_c: a list of the VOC folder under the data root.
 
     `masks`: of the masks that segmentation is measured on, instead of the labels.
-    `contents`: of drawn data, take the contents of all files, see `_digest`.
 
     Raises:
         JswsError: the list, a picture, an annotation or a mask is missing.
@@ -40,17 +37,10 @@ def class_digest(
     else:
         labels = own or [folder / "Annotations" / f"{i}.xml" for i in ids]
     paths = [images / f"{i}.jpg" for i in ids] + labels
-    return _digest(paths, dated=drawn(root) is None, contents=contents)
+    return _digest(paths, dated=drawn(root) is None)
 
 
-def saliency_digest(
-    root: Path,
-    images: str,
-    masks: str,
-    id_list: str | None = None,
-    *,
-    contents: bool = False,
-) -> str:
+def saliency_digest(root: Path, images: str, masks: str, id_list: str | None = None) -> str:
     """Of the pictures and masks of D_s; folders and list are under the data root.
 
     Raises:
@@ -61,7 +51,7 @@ def saliency_digest(
     ids = read_ids(root / id_list) if id_list else None
     pairs = saliency_pairs(root / images, root / masks, ids=ids)
     paths = [path for pair in pairs for path in pair]
-    return _digest(paths, dated=drawn(root) is None, contents=contents)
+    return _digest(paths, dated=drawn(root) is None)
 
 
 def folder_digest(folder: Path) -> str:
@@ -69,11 +59,10 @@ def folder_digest(folder: Path) -> str:
     return _digest(sorted(folder.glob("*.png")), dated=True)
 
 
-def _digest(paths: Iterable[Path], *, dated: bool, contents: bool = False) -> str:
+def _digest(paths: Iterable[Path], *, dated: bool) -> str:
     """A digest of files in their order: names, sizes and dates.
 
-    Not dated, for drawn data, which are the same whenever they are drawn: names and sizes,
-    and of labels, or of everything, the contents.
+    Drawn data are the same whenever they are drawn: not dates, but contents.
     """
     digest = hashlib.sha256()
     for path in paths:
@@ -82,10 +71,8 @@ def _digest(paths: Iterable[Path], *, dated: bool, contents: bool = False) -> st
                 raise FileNotFoundError(errno.ENOENT, "no such file")
             found = path.stat()
             entry = [path.name, found.st_size, found.st_mtime_ns if dated else None]
-            if contents and not dated:
+            if not dated:
                 entry.append(_contents(path, found.st_size, found.st_mtime_ns))
-            elif not dated and path.suffix in (".xml", ".json"):
-                entry.append(path.read_text(encoding="utf-8", errors="surrogateescape"))
         except OSError as error:
             raise JswsError(f"{path} cannot be read ({error.strerror})") from None
         digest.update(json.dumps(entry).encode())
@@ -110,12 +97,11 @@ def drawn(root: Path) -> dict | None:
     advice = f"delete {root}, then `jsws data make-mini`"
     found = read_json(note, "parameters", advice=advice)
     made = found["parameters"]
-    notes = found.get("files", {}), found.get("contents", {})
     try:
         counts = [made["images"][s] for s in ("train_aug", "val", "saliency", "test")]
         numbers = [made["seed"] + 1, made["size"], *counts]
         right = all(type(n) is int and n > 0 for n in numbers)
-        right &= all(isinstance(one, str) for note in notes for one in note.values())
+        right &= all(isinstance(one, str) for one in found.get("contents", {}).values())
     except (KeyError, TypeError, IndexError, AttributeError):
         right = False
     if not right:

@@ -183,8 +183,8 @@ def _write_all(root: Path, parameters: dict):
     note = {"parameters": parameters, "made_with": made_with}
     (root / "mini.json").write_text(json.dumps(note))  # says that the data are drawn
     note["contents"] = {
-        "D_c": class_digest(root, VOC_FOLDER, "train_aug", contents=True),
-        "D_s": saliency_digest(root, *FOLDERS["saliency"], contents=True),
+        "D_c": class_digest(root, VOC_FOLDER, "train_aug"),
+        "D_s": saliency_digest(root, *FOLDERS["saliency"]),
     }
     (root / "mini.json").write_text(json.dumps(note, indent=2) + "\n")
 

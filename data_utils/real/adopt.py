@@ -109,8 +109,8 @@ def _rows(path: Path | str) -> list[tuple[int, list[str]]]:
 
 def _check_names(names: Sequence[str], path: Path | str):
     """Refuse too many categories, and names that mean no or the same category."""
-    if len(names) > MOST:
-        raise JswsError(f"{path} has {len(names)} categories; {MOST} is the most")
+    if not 1 <= len(names) <= MOST:
+        raise JswsError(f"{path} has {len(names)} categories; 1 to {MOST} are possible")
     for name in names:
         if name.casefold() in ("", "background") or not name.isprintable():
             raise JswsError(
@@ -284,10 +284,6 @@ def _trained_on(
     _must_have(
         train, read.labels, f"has no line in {table}; add one, or move the picture away"
     )
-    if not train:
-        raise JswsError(
-            f"every picture of {pictures} has a class mask: none is left to train on"
-        )
     return train
 
 

@@ -38,7 +38,7 @@ WRONG = {
     "no mask": "images without a mask",
     "no image": "masks without an image",
     "refused": "files that training and measuring refuse",
-    "labels": "images whose labels are missing or cannot be read",
+    "labels": "lists with labels that are missing or cannot be read",
     "nothing": "no mask of the list has a category: there is nothing to measure or learn",
 }
 UNUSUAL = {
@@ -165,13 +165,9 @@ def _voc_jobs(
     verdict.pairs, labels = len(ids), {}
     try:
         labels = dict(zip(ids, all_labels(voc, ids), strict=True))
-    except JswsError:  # of one at least: which?
-        for one in ids:
-            try:
-                labels[one] = all_labels(voc, [one])[0]
-            except JswsError:
-                if labelled:
-                    verdict.add("labels", one)
+    except JswsError as error:
+        if labelled:
+            verdict.add("labels", str(error))
     jobs = []
     for one in ids:
         mask = masks and masks / f"{one}.png"

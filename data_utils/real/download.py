@@ -7,7 +7,6 @@ again where it stopped, verified, unpacked beside its place, and only then moved
 import hashlib
 import http.client
 import os
-import shutil
 import time
 import tomllib
 import urllib.request
@@ -27,7 +26,6 @@ INBOX = ".downloads"  # under the data root
 CHUNK = 1 << 20
 TRIES, TIMEOUT, WAIT = 4, 60, 1.0  # per mirror; s without a byte; s, doubled each time
 BROKEN_OFF = (OSError, EOFError, ValueError, http.client.HTTPException)
-GB = 1e9
 
 
 @dataclass(frozen=True)
@@ -108,7 +106,7 @@ def download(source: Source, root: Path | str, *, given: Path | None = None) -> 
         False if nothing was to do.
 
     Raises:
-        JswsError: the disk is too full, every mirror fails, an archive is not the
+        JswsError: every mirror fails, the disk is too full, an archive is not the
             published one or is damaged, or the set is still incomplete.
     """
     root = Path(root)
@@ -117,7 +115,6 @@ def download(source: Source, root: Path | str, *, given: Path | None = None) -> 
         return False
     inbox = root / INBOX
     inbox.mkdir(parents=True, exist_ok=True)
-    _check_space(source, root)
     mine = {archive: _find(archive, given) for archive in source.archives}
     if given is not None and not any(mine.values()):
         names = " or ".join(archive.name for archive in source.archives)
@@ -248,15 +245,6 @@ def _find(archive: Archive, given: Path | str | None) -> Path | None:
     path = Path(given)
     path = path / archive.name if path.is_dir() else path
     return path if path.is_file() and path.name == archive.name else None
-
-
-def _check_space(source: Source, root: Path):
-    free, need = shutil.disk_usage(root).free / GB, 2.2 * source.gigabytes
-    if free < need:
-        raise JswsError(
-            f"{source.name} needs about {need:.1f} GB under {root} while it is unpacked, "
-            f"but {free:.1f} GB are free; free some, or choose another --data"
-        )
 
 
 def _finish(source: Source, root: Path):

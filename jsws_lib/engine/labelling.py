@@ -59,7 +59,7 @@ def _claim(out: Path, net, *, profile: Profile, recipe: Recipe):
     """Note whose labels a folder holds; refuse one that holds another network's."""
     rule = (net.size, recipe.suppress, recipe.crf, profile.crf_scale)
     rule += ("mirror",) * recipe.mirror
-    data = class_digest(profile.data, profile.voc, profile.train_list, contents=True)
+    data = class_digest(profile.data, profile.voc, profile.train_list)
     source = f"{_digest(net)}\n{rule}\n{data}\n"
     if _noted(out) != source.splitlines() and any(out.glob("*.png")):
         raise JswsError(

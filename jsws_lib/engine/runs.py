@@ -186,30 +186,27 @@ def _data_identity(profile: Profile, losses: set[str]) -> dict:
     note, identity = drawn(profile.data), {}
     if note:
         identity = {name: note["parameters"][name] for name in ("seed", "size", "images")}
-    kind = "contents" if note and "contents" in note else "files"  # older notes
     try:
-        state = training_state(profile, losses, contents=kind == "contents")
+        state = training_state(profile, losses)
     except JswsError:  # they are not there; training will say so
         return identity or {"folder": str(profile.data.resolve())}
-    known = note.get(kind, state) if note else {}
+    known = note.get("contents", state) if note else {}
     changed = {name: one for name, one in state.items() if known.get(name) != one}
     return identity | changed
 
 
-def training_state(
-    profile: Profile, losses: set[str], *, contents: bool = False
-) -> dict[str, str]:
+def training_state(profile: Profile, losses: set[str]) -> dict[str, str]:
     """Digests of the files of D_c and D_s, as far as the losses need them.
 
     Raises:
         JswsError: a file is missing.
     """
-    p, how, state = profile, {"contents": contents}, {}
+    p, state = profile, {}
     if losses & {"L_c", "L_s2"}:
-        state["D_c"] = class_digest(p.data, p.voc, p.train_list, **how)
+        state["D_c"] = class_digest(p.data, p.voc, p.train_list)
     if "L_s1" in losses:
         folders = p.saliency_images, p.saliency_masks
-        state["D_s"] = saliency_digest(p.data, *folders, p.saliency_list, **how)
+        state["D_s"] = saliency_digest(p.data, *folders, p.saliency_list)
     return state
 
 

@@ -314,10 +314,9 @@ def _asked(run: Run) -> list:
     read_outs = [name for name, setting in READ_OUTS.items() if setting == run.setting]
     pictures = [p.val_list, p.test_images, p.test_masks, p.test_list]
     try:
-        masks = {"masks": True, "contents": True}
-        pictures += [class_digest(p.data, p.voc, p.val_list, **masks)]
+        pictures += [class_digest(p.data, p.voc, p.val_list, masks=True)]
         test = p.test_images, p.test_masks, p.test_list
-        pictures += [saliency_digest(p.data, *test, contents=True)]
+        pictures += [saliency_digest(p.data, *test)]
     except JswsError:  # they are not there; measuring will say so
         pass
     read_outs += ["mirror"] * run.recipe.mirror  # which stage 1's name does not tell

@@ -294,12 +294,6 @@ def test_a_set_that_is_not_whole_says_so(server, tmp_path):
     refuses("not whole: set/images: 2 of 3 files", download, wanted, tmp_path)
 
 
-def test_a_full_disk_is_noticed_before(server, tmp_path):
-    wanted = replace(source(archive(server, "good")), gigabytes=1e9)
-    refuses("SET needs about .* GB .* are free", download, wanted, tmp_path)
-    assert not server.asked
-
-
 def test_voc_and_sbd_make_train_aug(tmp_path):
     lists = tmp_path / "VOCdevkit" / "VOC2012" / "ImageSets" / "Segmentation"
     sbd = tmp_path / "benchmark_RELEASE" / "dataset"
