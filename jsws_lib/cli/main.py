@@ -30,7 +30,7 @@ from jsws_lib.cli.options import (
     printable,
     say,
 )
-from jsws_lib.cli.settings import listing, table
+from jsws_lib.cli.settings import table
 from jsws_lib.config import SETTINGS
 
 app = typer.Typer(
@@ -158,7 +158,6 @@ def pseudo_label(
     *,
     checkpoint: Path | None = None,
     out: Path | None = None,
-    seed: Seed = 0,
     processes: Annotated[int | None, {"min": 0, "max": 1024}] = None,
     asked: AskedTraining,
 ):
@@ -167,7 +166,6 @@ def pseudo_label(
     Args:
         checkpoint: SSNet-1 checkpoint; default: setting M, trained or loaded.
         out: folder; default beside the run.
-        seed: of setting M.
         processes: of the CRF; default: one per core.
     """
     from jsws_lib.engine import labelling, runs
@@ -180,7 +178,7 @@ def pseudo_label(
         net, _ = network(checkpoint, **expect)
         out = out or checkpoint.parent / "pseudo_labels"
     else:
-        run = runs.Run("M", p, r, seed)
+        run = runs.Run("M", p, r)
         net, out = runs.train_or_load(run).net, out or run.labels_folder
     labelling.make_pseudo_labels(net, profile=p, recipe=r, out=out, workers=processes)
     if is_main():
@@ -244,12 +242,12 @@ def _seed_list(text: str) -> list[int]:
 
 
 @command(app)
-def study(*, seed: Seed = 0, jobs: Jobs = None):
+def study(*, jobs: Jobs = None):
     """What makes stage 1 learn: the default recipe, one thing changed at a time."""
     from jsws_lib.experiments import results
     from jsws_lib.experiments.studies.one_change import study as run
 
-    file = run(seed=seed, jobs=jobs)
+    file = run(jobs=jobs)
     say(f"{results.study_table(json.loads(file.read_text()))}\n\nfigures in {file}")
 
 
@@ -273,14 +271,12 @@ def bench(
 
 
 @command(app)
-def settings(*, json_: Json = False):
+def settings():
     """List every setting: its default, its value elsewhere, what it takes and means.
 
     Each is changed by `--set FIELD=VALUE`; steps and what belongs to a schedule take one
     value, or two with a comma between them, for stage 1 and stage 2.
     """
-    if json_:
-        return say(json.dumps(listing()))
     widths = (None, None, None, 22, 24, 40)
     say(tabulate(table(), "firstrow", "plain", maxcolwidths=widths, disable_numparse=True))
 

@@ -9,7 +9,6 @@ import typer
 
 from data_utils.categories import categories
 from data_utils.errors import JswsError
-from data_utils.files import check_place
 from data_utils.pictures import list_pictures, read_image
 from data_utils.voc import VOC_CLASSES, read_ids
 from jsws_lib.cli.options import Asked, Checkpoint, Data, Json, command, echo, network, say
@@ -18,16 +17,6 @@ from jsws_lib.crf import CRF_PRESETS
 from jsws_lib.metrics import PROTOCOLS, ConfusionMatrix, SaliencyMeasure
 
 evaluate_app = typer.Typer(no_args_is_help=True, help="Measure a network or its files.")
-
-
-def _drawable(path: Path | None) -> Path | None:
-    """Refuse a figure's file before hours of measuring, not after them."""
-    if path:
-        from jsws_lib.experiments.pages import check_format
-
-        check_format(path)
-        check_place(path)
-    return path
 
 
 Pred = Annotated[Path, "folder of predicted `<id>.png`."]
@@ -41,9 +30,7 @@ Absent = Annotated[
     "a category that the masks lack: counts 0, is left out if it is not predicted either "
     "(union), or is left out (target); all the same on the whole of VOC val.",
 ]
-Figure = Annotated[
-    Path | None, "also draw it into this file (.png, .pdf, .svg).", {"callback": _drawable}
-]
+Figure = Annotated[Path | None, "also draw it into this file (.png, .pdf, .svg)."]
 
 
 def _test_sets(names: str, p: Profile) -> dict[str, Profile]:
@@ -70,7 +57,6 @@ def evaluate_network(
     *,
     checkpoint: Checkpoint,
     crf: Preset = None,
-    absent: Absent = "target",
     test_sets: str = "",
     json_: Json = False,
     asked: Asked,
@@ -89,26 +75,26 @@ def evaluate_network(
     """
     from jsws_lib.engine import evaluation
 
-    p, r = asked.settings(*([f"crf={crf}"] if crf else []))
+    p, r = asked.settings()
     net, story = network(checkpoint)
     net.mirror |= r.mirror  # asked for here, or by the recipe it was trained under
     setting, known = story["setting"], story["categories"]
     sets = _test_sets(test_sets, p) if test_sets else {"": p}
     if "L_s1" not in SETTINGS[setting].losses:
         sets = {}  # its SAM is untrained
-    matrix = evaluation.measure_segmentation(net, p, known=known, absent=absent)
+    matrix = evaluation.measure_segmentation(net, p, known=known)
     record = {"checkpoint": str(checkpoint), "setting": setting}
     record["miou"] = round(float(matrix.compute().miou), 4)
     found = {}
     for name, one in sets.items():
-        measures = evaluation.measure_saliency(net, one, preset=r.crf if crf else None)
+        measures = evaluation.measure_saliency(net, one, preset=crf)
         figures = evaluation.Evaluation(matrix, *measures).figures()
         found[name] = {k: round(x, 4) for k, x in figures.items() if k != "miou"}
     record |= {"test_sets": found} if test_sets and sets else found.get("", {})
-    record |= {"absent": absent, **matrix.unknown()}
+    record |= {"absent": matrix.absent, **matrix.unknown()}
     if sets:
         record["protocol"] = SaliencyMeasure().name
-    record |= {"crf": r.crf, "crf_scale": p.crf_scale} if crf else {}
+    record |= {"crf": crf, "crf_scale": p.crf_scale} if crf else {}
     echo(record, json_)
 
 

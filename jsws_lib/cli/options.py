@@ -102,7 +102,7 @@ class Asked:
     data: Data = None
     set_: Annotated[list[str] | None, {"metavar": "FIELD=VALUE"}] = None
 
-    def settings(self, *more: str, stage: int | None = None) -> tuple[Profile, Recipe]:
+    def settings(self, *, stage: int | None = None) -> tuple[Profile, Recipe]:
         """The profile and recipe that the options ask for; see `configured`."""
         short = [
             f"{name}={value}"
@@ -110,7 +110,7 @@ class Asked:
             for name in names
             if (value := getattr(self, one, None)) is not None
         ]
-        recipe, changes = getattr(self, "recipe", ""), [*short, *more, *(self.set_ or ())]
+        recipe, changes = getattr(self, "recipe", ""), [*short, *(self.set_ or ())]
         return configured(self.profile, recipe, changes, stage=stage)
 
 

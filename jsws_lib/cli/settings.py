@@ -107,21 +107,19 @@ def _in_parts(p: Profile, r: Recipe) -> Profile:
     return replace(p, accumulate=parts)
 
 
-def listing() -> list[dict]:
-    """Every field: whose it is, its values by default, elsewhere and by name, its meaning."""
-    rows = []
+def table() -> list[list[str]]:
+    """Every field, below a heading: whose it is, its values, what it takes and means."""
+    rows = [["field", "of", "default", "elsewhere", "takes", "meaning"]]
     for name, (owner, one) in FIELDS.items():
         named = {Profile: PROFILES, Recipe: RECIPES}.get(owner, RECIPES | PROFILES)
-        values = {}
+        default, elsewhere = _word(one.default), []
         for key, config in named.items():
             parts = (config.schedules or ()) if owner is Schedule else [config]
-            words = [_word(getattr(part, name)) for part in parts]
-            values |= {key: ",".join(dict.fromkeys(words))} if words else {}
-        default = _word(one.default)
-        other = "; ".join(f"{k}: {v}" for k, v in values.items() if v != default)
-        row = {"field": name, "of": owner.__name__.lower(), "default": default}
-        row |= {"elsewhere": other, "takes": allowed(one)}
-        rows.append(row | {"meaning": one.metadata["meaning"], "values": values})
+            words = _word(tuple(getattr(part, name) for part in parts))
+            if parts and words != default:
+                elsewhere.append(f"{key}: {words}")
+        row = [name, owner.__name__.lower(), default, "; ".join(elsewhere)]
+        rows.append([*row, allowed(one), one.metadata["meaning"]])
     return rows
 
 
@@ -134,9 +132,3 @@ def _word(value) -> str:
     if isinstance(value, float):
         return f"{value:g}"
     return str(value).lower() if value is None or isinstance(value, bool) else str(value)
-
-
-def table() -> list[list[str]]:
-    """`listing` for people: a heading, then a row each, with those values that differ."""
-    columns = ["field", "of", "default", "elsewhere", "takes", "meaning"]
-    return [columns, *([row[name] for name in columns] for row in listing())]

@@ -1,6 +1,5 @@
 """Settings: each says what it takes, wherever it is set; options stand for some of them."""
 
-import json
 import re
 from dataclasses import fields, replace
 
@@ -96,9 +95,9 @@ def test_options_stand_for_settings(tmp_path):
         size=64,
         steps="7",
         batch=3,
-        set_=["size=72"],  # above the option
+        set_=["size=72", "crf=oaa"],  # above the option
     )
-    p, r = asked.settings("crf=oaa", stage=1)
+    p, r = asked.settings(stage=1)
     changes = {"data": tmp_path, "cache": "none", "backbone": "vgg16", "size": 72}
     changes |= {"steps": (7, 500), "batch_class": 3, "batch_saliency": 3}
     assert p == replace(MINI, **changes)
@@ -130,17 +129,16 @@ def test_stage_1_is_the_same_run_whatever_only_stage_2_sees():
 
 
 def test_every_field_is_listed_with_meaning_and_values(jsws):
-    rows = {row["field"]: row for row in json.loads(jsws("settings --json").out)}
+    head, *rows = settings.table()
+    rows = {row[0]: dict(zip(head, row, strict=True)) for row in rows}
     listed = [one for owner in (Profile, Recipe, Schedule) for one in fields(owner)]
     listed = [one for one in listed if one.name not in ("name", "schedules")]
     assert len(listed) == len(rows) == len(FIELDS)  # none has the name of another
     assert all(one.metadata["meaning"] == rows[one.name]["meaning"] for one in listed)
-    size = rows["size"]
-    values = {"mini": "96", "laptop": "128", "colab": "256", "paper": "256"}
-    assert (size["default"], size["values"]) == ("256", values)
-    assert rows["sam_rate"]["values"]["paper"] == "none"
-    assert rows["lr"]["values"]["mini"] == "0.004,0.002"
-    assert rows["lr"]["values"]["paper"] == "0.0001"  # a recipe has this name, too
+    size, elsewhere = rows["size"], {name: row["elsewhere"] for name, row in rows.items()}
+    assert (size["default"], size["elsewhere"]) == ("256", "mini: 96; laptop: 128")
+    assert "paper: none" in elsewhere["sam_rate"]
+    assert "mini: 0.004,0.002" in elsewhere["lr"]
     text = jsws("settings").out
     assert all(re.search(rf"^{name} ", text, re.M) for name in rows)
 
@@ -148,9 +146,11 @@ def test_every_field_is_listed_with_meaning_and_values(jsws):
 @pytest.mark.parametrize("name", sorted(PROFILES))
 def test_what_is_listed_can_be_set(name):
     """Every value of a profile, as the list has it, gives that profile again."""
-    rows = [r for r in settings.listing() if r["of"] != "recipe" and name in r["values"]]
-    texts = [f"{row['field']}={row['values'][name]}" for row in rows]
-    texts = [text for text in texts if not text.startswith(("data=", "betas="))]
+    texts = []
+    for field, of, default, elsewhere, *_ in settings.table()[1:]:
+        if of != "recipe" and field not in ("data", "betas"):
+            own = dict(part.split(": ") for part in elsewhere.split("; ") if part)
+            texts.append(f"{field}={own.get(name, default)}")
     p, _ = configured("paper", "", texts)
     assert replace(p, name=name, data=PROFILES[name].data) == PROFILES[name]
 
