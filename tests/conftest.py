@@ -20,12 +20,6 @@ def pytest_addoption(parser):
     parser.addoption("--kills", type=int, default=1)
 
 
-@pytest.fixture
-def kills(pytestconfig) -> int:
-    """How often a run is interrupted on its way."""
-    return pytestconfig.getoption("kills")
-
-
 def pytest_collection_modifyitems(items):
     """Cells of notebooks, where nbval collects them, are slow, and so is a browser."""
     for item in items:

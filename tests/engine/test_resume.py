@@ -137,9 +137,10 @@ def left(folder):
 
 
 @pytest.mark.slow
-def test_a_killed_run_ends_in_the_same_weights(own_data, tmp_path, kills):
+def test_a_killed_run_ends_in_the_same_weights(own_data, tmp_path, pytestconfig):
     """An ablation of M and M-M, in the soak by two processes, killed again and again: in
     training, writing points, caching, making pseudo labels, measuring."""
+    kills = pytestconfig.getoption("kills")
     (own_data / "mini.json").unlink()  # else it trains contrasts as well
     script = tmp_path / "whole_way.py"
     script.write_text(WHOLE_WAY)
