@@ -44,20 +44,16 @@ def all_labels(voc: Path | str, ids: Sequence[str]) -> np.ndarray:
     voc, note = Path(voc), _read(voc)
     if not note:
         return np.stack([image_labels(voc / "Annotations" / f"{i}.xml") for i in ids])
-    number = {name: k for k, name in enumerate(note["categories"])}
-    labels = np.zeros((len(ids), len(number)), np.float32)
+    known = note["categories"]
+    labels = np.zeros((len(ids), len(known)), np.float32)
     for row, one in zip(labels, ids, strict=True):
         names = note["labels"].get(one)
-        if not isinstance(names, list):
-            names = []
-        unknown = [name for name in names if type(name) is not str or name not in number]
-        if not names or unknown:
-            what = f"the unknown label {unknown[0]!r}" if names else "no label"
+        if not names or not isinstance(names, list) or any(n not in known for n in names):
             raise JswsError(
-                f"{voc / NOTE}: picture {one!r} has {what}; mend the table of "
-                "labels and run `jsws data adopt` again"
+                f"{voc / NOTE}: picture {one!r} has no label, or an unknown one; mend the "
+                "table of labels and run `jsws data adopt` again"
             )
-        row[[number[name] for name in names]] = 1
+        row[[known.index(name) for name in names]] = 1
     return labels
 
 
@@ -91,13 +87,12 @@ def _read(voc: Path | str) -> dict | None:
         return None
     note = read_json(path, "categories", "labels", advice="run `jsws data adopt` again")
     names = note["categories"]
-    named = isinstance(names, list) and all(isinstance(name, str) for name in names)
-    if not named or not isinstance(note["labels"], dict):
-        problem = "its categories or labels are not those of pictures"
-    elif not 1 <= len(names) <= MOST:
-        problem = f"it has {len(names)} categories, 1 to {MOST} are possible"
-    elif len({*names}) < len(names) or not all(map(str.isprintable, names)) or "" in names:
-        problem = "its categories are not different, printable names"
-    else:
+    good = isinstance(names, list) and all(isinstance(name, str) for name in names)
+    good = good and "" not in names and all(map(str.isprintable, names))
+    good = good and 1 <= len(names) == len({*names}) <= MOST
+    if good and isinstance(note["labels"], dict):
         return note
-    raise JswsError(f"{path} is not what `jsws data adopt` wrote ({problem}); run it again")
+    raise JswsError(
+        f"{path} does not hold 1 to {MOST} different names of categories, and labels; run "
+        "`jsws data adopt` again"
+    )

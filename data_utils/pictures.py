@@ -55,8 +55,7 @@ def list_pictures(folder: Path | str) -> dict[str, Path]:
             )
         found[path.stem] = path
     if others:
-        names = ", ".join(others[:3])
-        names += f" and {len(others) - 3:,} more" if len(others) > 3 else ""
+        names = ", ".join(others[:3] + ["..."] * (len(others) > 3))
         words = f"{folder}: passed over {names}; read are {', '.join(SUFFIXES)}"
         warnings.warn(words, stacklevel=2)
     return found

@@ -15,6 +15,7 @@ import json
 import os
 import re
 import unicodedata
+from collections import Counter
 from collections.abc import Sequence
 from functools import partial
 from itertools import pairwise
@@ -235,11 +236,13 @@ def adopt(
     if out.exists():
         raise JswsError(f"{out} exists already; choose another folder, or delete it first")
     read, found, truth = read_table(table), _files(pictures), _files(class_masks)
-    train = _trained_on(read, found, truth, table=table, pictures=pictures)
-    counts = {
-        name: sum(name in read.labels[picture] for picture in train)
-        for name in read.categories
-    }
+    if lost := [line for picture, line in read.lines.items() if picture not in found]:
+        raise JswsError(f"{lost[0]} is no picture in {pictures}")
+    train = {picture: path for picture, path in found.items() if picture not in truth}
+    _must_have(truth, found, f"has no picture in {pictures}")
+    _must_have(train, read.labels, f"has no line in {table}; add one, or move it away")
+    shown = Counter(name for picture in train for name in read.labels[picture])
+    counts = {name: shown[name] for name in read.categories}
     if empty := [name for name, n in counts.items() if not n]:
         raise JswsError(
             f"{table}: no training picture has the label {empty[0]!r}; remove "
@@ -271,20 +274,6 @@ def _write_notes(voc: Path, read: Table, found: dict, lists: dict):
         "labels": {_id(found[one]): names for one, names in read.labels.items()},
     }
     write_bytes(voc / NOTE, json.dumps(note, ensure_ascii=False, indent=1).encode())
-
-
-def _trained_on(
-    read: Table, found: dict[str, Path], truth: dict[str, Path], *, table, pictures
-) -> dict[str, Path]:
-    """The pictures without a class mask; table, pictures and masks fit together."""
-    if lost := [line for picture, line in read.lines.items() if picture not in found]:
-        raise JswsError(f"{lost[0]} is no picture in {pictures}")
-    _must_have(truth, found, f"has no picture in {pictures}")
-    train = {picture: path for picture, path in found.items() if picture not in truth}
-    _must_have(
-        train, read.labels, f"has no line in {table}; add one, or move the picture away"
-    )
-    return train
 
 
 def _jobs(

@@ -115,16 +115,20 @@ def download(source: Source, root: Path | str, *, given: Path | None = None) -> 
         return False
     inbox = root / INBOX
     inbox.mkdir(parents=True, exist_ok=True)
-    mine = {archive: _find(archive, given) for archive in source.archives}
-    if given is not None and not any(mine.values()):
-        names = " or ".join(archive.name for archive in source.archives)
-        raise JswsError(f"--from {given}: expected {names}, or a folder that holds it")
-    for archive, path in mine.items():
-        if path:
-            verify(archive, path)
+    paths = {}
+    if given is not None:
+        folder = given if given.is_dir() else given.parent
+        there = {archive: folder / archive.name for archive in source.archives}
+        paths = {archive: path for archive, path in there.items() if path.is_file()}
+        if not paths:
+            names = " or ".join(archive.name for archive in source.archives)
+            raise JswsError(f"--from {given}: expected {names}, or a folder that holds it")
+    for archive in source.archives:
+        if archive in paths:
+            verify(archive, paths[archive])
         else:
-            mine[archive] = fetch(archive, inbox, page=source.page)
-    for archive, path in mine.items():
+            paths[archive] = fetch(archive, inbox, page=source.page)
+    for archive, path in paths.items():
         unpack(path, root / archive.into)
     if lacking := missing(source, root):
         raise JswsError(
@@ -132,7 +136,7 @@ def download(source: Source, root: Path | str, *, given: Path | None = None) -> 
             f"{'; '.join(lacking)}. Another version of the archive? See {source.page}"
         )
     _finish(source, root)
-    for archive in mine:
+    for archive in paths:
         (inbox / archive.name).unlink(missing_ok=True)
     if not any(inbox.iterdir()):
         inbox.rmdir()
@@ -237,14 +241,6 @@ def verify(archive: Archive, path: Path):
                 f"{path} has md5 {found}, not the published {archive.md5}; "
                 "delete it and fetch it again"
             )
-
-
-def _find(archive: Archive, given: Path | str | None) -> Path | None:
-    if given is None:
-        return None
-    path = Path(given)
-    path = path / archive.name if path.is_dir() else path
-    return path if path.is_file() and path.name == archive.name else None
 
 
 def _finish(source: Source, root: Path):
