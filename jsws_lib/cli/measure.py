@@ -243,8 +243,7 @@ def page(
     out: Path,
     list_: Ids = None,
     masks: Path | None = None,
-    saliency_masks: Path | None = None,
-    kind: Literal["segmentation", "saliency", "both"] = "segmentation",
+    kind: Literal["segmentation", "saliency"] = "segmentation",
 ):
     """Draw pictures, truth and predictions side by side: Figures 1, 3, 4, 5.
 
@@ -253,8 +252,7 @@ def page(
         variant: a column: NAME=checkpoint.safetensors, or NAME=folder of predicted
             `<id>.png`; again for more columns.
         out: the page (.png, .pdf); more ids, more pages.
-        masks: folder of true class masks `<id>.png`.
-        saliency_masks: folder of true saliency masks `<id>.png`.
+        masks: folder of true masks `<id>.png`, of what the columns show.
         kind: what the columns show.
     """
     from jsws_lib.experiments.pages import write_pages
@@ -268,8 +266,7 @@ def page(
             )
         columns[name] = Path(path)
     ids = read_ids(list_) if list_ else sorted(list_pictures(images))
-    truth = {"masks": masks, "saliency_masks": saliency_masks}
-    written = write_pages(images, ids, columns, out, **truth, kind=kind)
+    written = write_pages(images, ids, columns, out, masks=masks, kind=kind)
     say("\n".join(map(str, written)))
 
 

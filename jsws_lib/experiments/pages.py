@@ -28,9 +28,13 @@ from jsws_lib.course.figures.common import (
     draw_precision_recall,
     gallery,
 )
+from jsws_lib.engine.checkpoints import load_ssnet
+from jsws_lib.engine.devices import pick_device
+from jsws_lib.inference import predict
 from jsws_lib.metrics import ConfusionMatrix, SaliencyScores, f_measure
 
 FORMATS = (".png", ".pdf", ".svg")
+ROWS = 8  # a page
 LITERAL = {"text.parse_math": False}  # a name may hold a $
 
 
@@ -96,9 +100,7 @@ def write_pages(
     out: Path,
     *,
     masks: Path | None = None,
-    saliency_masks: Path | None = None,
     kind: str = "segmentation",
-    rows: int = 8,
 ) -> list[Path]:
     """Write picture, truth and predictions side by side, a row an image.
 
@@ -109,9 +111,8 @@ def write_pages(
         images, ids: folder of pictures, and which of them, a row each, in this order.
         variants: by title, a checkpoint or a folder of predicted `<id>.png`.
         out: the page; of several, which are returned, `<stem>_01`, `<stem>_02`, ...
-        masks, saliency_masks: folders of true `<id>.png`, for a column of truth.
-        kind: "segmentation", "saliency" or "both".
-        rows: images a page.
+        masks: folder of true `<id>.png` of that kind, for a column of truth.
+        kind: "segmentation" or "saliency".
 
     Raises:
         JswsError: a picture, mask or prediction is missing, broken or of another size.
@@ -123,23 +124,19 @@ def write_pages(
     if not pictures:
         raise JswsError(f"no picture in {images}, or the id list is empty")
     names = ("background", *_categories(images, variants.values()))
-    kinds = ("segmentation", "saliency") if kind == "both" else (kind,)
-    titles, columns = ["image"], [[np.asarray(p) for p in pictures.values()]]
-    for one, folder in (("segmentation", masks), ("saliency", saliency_masks)):
-        if folder and one in kinds:
-            titles.append("ground truth")
-            columns.append(_read(folder, one, pictures, names))
-    for name, source in variants.items():
-        titles += [name] * len(kinds)
-        if source.is_dir():
-            columns += [_read(source, one, pictures, names) for one in kinds]
-        else:
-            columns += _predicted(source, pictures, kinds, names)
+    titles, columns = ["image"], [[*map(np.asarray, pictures.values())]]
+    if masks:
+        titles.append("ground truth")
+        columns.append(_read(masks, kind, pictures, names))
+    for title, source in variants.items():
+        read = _read if source.is_dir() else _predicted
+        titles.append(title)
+        columns.append(read(source, kind, pictures, names))
     grid = list(zip(*columns, strict=True))
     files = []
-    for k, start in enumerate(range(0, len(grid), rows), 1):
-        path = out if len(grid) <= rows else out.with_stem(f"{out.stem}_{k:02d}")
-        fig = gallery(grid[start : start + rows], titles=titles, names=_short(names))
+    for k, start in enumerate(range(0, len(grid), ROWS), 1):
+        path = out if len(grid) <= ROWS else out.with_stem(f"{out.stem}_{k:02d}")
+        fig = gallery(grid[start : start + ROWS], titles=titles, names=_short(names))
         files.append(save_figure(fig, path))
         plt.close(fig)  # pyplot keeps it else
     return files
@@ -152,28 +149,19 @@ def _short(names: Sequence[str]) -> Sequence[str]:
 
 def _categories(images: Path, sources: Iterable[Path]) -> Sequence[str]:
     """Those of the pictures' data set if it has a note of them, or of the first network."""
-    from jsws_lib.engine.checkpoints import load_ssnet
-
     voc = images.absolute().parent
     networks = [] if (voc / NOTE).is_file() else [s for s in sources if not s.is_dir()]
     return load_ssnet(networks[0])[1]["categories"] if networks else categories(voc)
 
 
 def _predicted(
-    source: Path, pictures: dict, kinds: Sequence[str], names: Sequence[str]
-) -> list[list[np.ndarray]]:
-    """What a network predicts, a column of each kind."""
-    from jsws_lib.engine.checkpoints import load_ssnet
-    from jsws_lib.engine.devices import pick_device
-    from jsws_lib.inference import predict
-
-    net, _ = load_ssnet(source, expect={"categories": names[1:]}, device=pick_device())
-    stream, made = predict(net, pictures.values()), [[] for _ in kinds]
-    field = {"segmentation": "segmentation", "saliency": "sal_map"}
-    for prediction in tqdm(stream, total=len(pictures), desc=source.name, leave=False):
-        for kind, column in zip(kinds, made, strict=True):
-            column.append(getattr(prediction, field[kind]))
-    return made
+    file: Path, kind: str, pictures: dict, names: Sequence[str]
+) -> list[np.ndarray]:
+    """What a network predicts."""
+    net, _ = load_ssnet(file, expect={"categories": names[1:]}, device=pick_device())
+    stream = predict(net, pictures.values())
+    bar = tqdm(stream, total=len(pictures), desc=file.name, leave=False)
+    return [one.sal_map if kind == "saliency" else one.segmentation for one in bar]
 
 
 def _read(
