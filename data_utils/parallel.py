@@ -95,7 +95,7 @@ def in_parallel(work: Callable, jobs: Iterable, *, workers: int | None = None) -
             yield pending.popleft().result()
     except BrokenProcessPool:
         raise JswsError(
-            "a worker process was stopped: ask for fewer workers if the memory was full, "
+            "a worker process was stopped: use fewer cores if the memory was full, "
             'and put a script of yours behind if __name__ == "__main__":'
         ) from None
     finally:
