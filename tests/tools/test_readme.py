@@ -11,18 +11,16 @@ import shutil
 from dataclasses import replace
 from pathlib import Path
 
-import numpy as np
 import pytest
 from PIL import Image
 from typer.testing import CliRunner
 
 from data_utils import parallel
 from data_utils.real import download
-from data_utils.voc import NUM_CLASSES, read_ids
+from data_utils.voc import read_ids
 from jsws_lib.cli import main as cli
 from jsws_lib.config import PROFILES
 from jsws_lib.engine import checkpoints
-from jsws_lib.engine.checkpoints import load_ssnet
 from jsws_lib.experiments import ablation
 from tools.try_page import served
 
@@ -157,13 +155,3 @@ def test_ablations_leave_tables(typed):
     assert paper["settings"].keys() == {*ablation.TABLE} - {*ablation.BOUNDS}
     dry = next(text for line, text in said if "--dry-run" in line)
     assert "hours" in dry or " h" in dry
-
-
-def test_one_network_at_a_time(typed):
-    folder, _ = typed
-    for stage, name in ((1, "M"), (2, "MM")):
-        net, _ = load_ssnet(folder / f"runs/photos-{name}/weights.safetensors")
-        assert net.stage == stage
-    assert len([*(folder / "runs/photos-pseudo").glob("*.png")]) == 24
-    found = np.asarray(Image.open(folder / "pictures/PICTURE.png"))
-    assert found.shape == (70, 90) and found.max() <= NUM_CLASSES

@@ -9,37 +9,31 @@ import pytest
 import torch
 
 from jsws_lib.experiments.studies import objective
-from jsws_lib.experiments.studies.objective import (
-    CLOSED_FORMS,
-    SOLUTIONS,
-    costs,
-    one_object,
-)
 
 
 def totals(masks):
     """Total by readings of Eq. 2 and 3 and solution."""
     return {
         (row["class_reading"], row["saliency_reading"], row["solution"]): row["total"]
-        for row in costs(masks)
+        for row in objective.costs(masks)
     }
 
 
 @pytest.mark.parametrize("area", [0.1, 0.25, 0.6])
 def test_the_literal_loss_follows_its_closed_forms(area):
-    found = totals([one_object(area, side=20)])
-    for name, (_, form) in CLOSED_FORMS.items():
+    found = totals([objective.one_object(area, side=20)])
+    for name, (_, form) in objective.CLOSED_FORMS.items():
         assert found["mean_probs", "bce", name] == pytest.approx(form(area), abs=5e-3)
 
 
 def test_the_right_answer_is_no_minimum_of_the_literal_loss_on_a_small_object():
-    small, large = (totals([one_object(area, side=20)]) for area in (0.2, 0.6))
+    small, large = (totals([objective.one_object(area, side=20)]) for area in (0.2, 0.6))
     for found, cheapest in ((small, "swap"), (large, "truth")):
-        literal = {name: found["mean_probs", "bce", name] for name in SOLUTIONS}
+        literal = {name: found["mean_probs", "bce", name] for name in objective.SOLUTIONS}
         assert min(literal, key=literal.get) == cheapest
     for reading in ("logits, higher half", "odds"):
         for eq3 in ("bce", "background", "nll_probs"):
-            cost = {name: small[reading, eq3, name] for name in SOLUTIONS}
+            cost = {name: small[reading, eq3, name] for name in objective.SOLUTIONS}
             assert min(cost, key=cost.get) == "truth"
 
 
