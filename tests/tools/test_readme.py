@@ -31,7 +31,7 @@ ELSEWHERE = {
     ". .venv/bin/activate": "any shell",
     "make run": "test_make: what it does; test_course: the course itself",
     "make test": "this very run",
-    "make stamp REPO=owner/name TAG=v0.1.0": "test_stamp",
+    "make stamp TAG=v0.1.0": "test_stamp",
     "python -m tools.make run": "test_make",
     "python -m tools.make test": "test_make",
     "conda env create -f environment.yml": "test_environment reads the file",
