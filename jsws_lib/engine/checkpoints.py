@@ -170,13 +170,11 @@ def find(name: Path | str) -> Path:
     return path
 
 
-def ship(
-    path: Path | str, name: str, *, command: str, figures: dict, threads: int | None = None
-) -> Path:
-    """Store a run's checkpoint in half precision and enter it in the manifest."""
+def ship(path: Path | str, name: str, **known) -> Path:
+    """Store a run's checkpoint in half precision; `enter` it, as `known`."""
     net, story = load_ssnet(path)
     target = save_weights(SHIPPED / f"{name}.safetensors", net, story, half=True)
-    enter(target, command=command, seed=story["seed"], figures=figures, threads=threads)
+    enter(target, seed=story["seed"], **known)
     return target
 
 
@@ -187,15 +185,14 @@ def enter(
 
     `threads` is what trained it; None stands for this process's.
     """
-    manifest = SHIPPED / "manifest.json"
+    manifest, threads = SHIPPED / "manifest.json", threads or torch.get_num_threads()
     files = json.loads(manifest.read_text())["files"] if manifest.is_file() else {}
     files[path.name] = {
         "sha256": sha256(path),
         "bytes": path.stat().st_size,
         "command": command,
         "seed": seed,
-        "hardware": f"{platform.machine()}, CPU threads: "
-        f"{threads or torch.get_num_threads()}",
+        "hardware": f"{platform.machine()}, CPU threads: {threads}",
         "torch": version("torch"),
         "figures": figures,
     }

@@ -1,7 +1,6 @@
 """Where training runs: one device or many processes, by Hugging Face Accelerate.
 
     accelerate launch --multi_gpu --num_processes 4 -m jsws_lib.cli train stage1
-    torchrun --nproc_per_node 2 -m jsws_lib.cli train stage1  # on a CPU
 
 Each process gets its share of every batch, gradients are averaged, and batch norm sees the
 whole batch: the loss of a step does not depend on how many processes there are. Only the
@@ -26,31 +25,28 @@ from data_utils.parallel import available_cores, process_share
 from jsws_lib.config import Profile
 
 
-def _state() -> PartialState:
-    """Accelerate's view of the processes; the first call connects them.
+def pick_device() -> torch.device:
+    """What `$JSWS_DEVICE` names, else a CUDA device, else Apple's MPS, else the CPU.
+
+    Of several processes the first call connects them.
 
     Raises:
-        JswsError: it sees another number of them than was launched.
+        JswsError: there is no such device, or another number of processes was launched.
     """
-    # Without an accelerator it joins processes only if it is told that this is a CPU.
-    cpu = os.environ.get("JSWS_DEVICE") == "cpu" or not (
-        torch.cuda.is_available() or torch.backends.mps.is_available()
-    )
-    state, launched = PartialState(cpu=cpu), process_share()[1]
-    if state.num_processes != launched:
-        raise JswsError(
-            f"{launched} processes were launched, but Accelerate joins "
-            f"{state.num_processes}: launch them by accelerate or torchrun, "
-            "with JSWS_DEVICE=cpu where they shall not share a GPU"
-        )
-    return state
-
-
-def pick_device() -> torch.device:
-    """What `$JSWS_DEVICE` names, else a CUDA device, else Apple's MPS, else the CPU."""
-    if process_share()[1] > 1:
-        return _state().device
-    if asked := os.environ.get("JSWS_DEVICE"):
+    found = "mps" if torch.backends.mps.is_available() else "cpu"
+    found = "cuda" if torch.cuda.is_available() else found
+    asked, launched = os.environ.get("JSWS_DEVICE"), process_share()[1]
+    if launched > 1:
+        # Without an accelerator they are joined only if it is told that this is a CPU.
+        state = PartialState(cpu="cpu" in (asked, found))
+        if state.num_processes != launched:
+            raise JswsError(
+                f"{launched} processes were launched, but Accelerate joins "
+                f"{state.num_processes}: launch them by accelerate or torchrun, "
+                "with JSWS_DEVICE=cpu where they shall not share a GPU"
+            )
+        return state.device
+    if asked:
         try:
             torch.empty(1).to(asked).tolist()  # "meta" holds no numbers
             return torch.device(asked)
@@ -60,9 +56,7 @@ def pick_device() -> torch.device:
                 f"JSWS_DEVICE is {asked!r}, which is no device here ({words}); name "
                 "another, such as cpu, or unset it"
             ) from None
-    if torch.cuda.is_available():
-        return torch.device("cuda")
-    return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
+    return torch.device(found)
 
 
 def pick_precision(precision: str, device: torch.device) -> str:

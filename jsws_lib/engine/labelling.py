@@ -17,7 +17,7 @@ from data_utils.categories import all_labels, categories
 from data_utils.errors import JswsError
 from data_utils.files import read_text, write_bytes
 from data_utils.identity import class_digest
-from data_utils.parallel import FEW, in_parallel, is_main, process_share, wait_for_everyone
+from data_utils.parallel import in_parallel, is_main, process_share, wait_for_everyone
 from data_utils.pictures import read_class_mask, read_image
 from data_utils.voc import VOID, read_ids, write_palette_png
 from jsws_lib.config import Profile, Recipe
@@ -33,18 +33,12 @@ def _labelled(profile: Profile) -> tuple[Path, list[str], np.ndarray]:
     return voc, ids, all_labels(voc, ids)
 
 
-def _note(labels: Path) -> Path:
-    """The file beside a folder of pseudo labels that says whose they are."""
-    return labels.with_name(f"{labels.name}.source")
-
-
-def _noted(labels: Path) -> list[str] | None:
-    """The lines of a folder's note; None where there is none."""
-    note = _note(labels)
-    if not os.path.lexists(note):
-        return None
+def _note(labels: Path) -> tuple[Path, list[str] | None]:
+    """The file beside a folder of pseudo labels that says whose they are, and its lines."""
+    note = labels.with_name(f"{labels.name}.source")
     advice = "delete it, and the pseudo labels that it speaks of"
-    return read_text(note, advice=advice).splitlines()
+    there = os.path.lexists(note)
+    return note, read_text(note, advice=advice).splitlines() if there else None
 
 
 def _digest(net) -> str:
@@ -61,13 +55,14 @@ def _claim(out: Path, net, *, profile: Profile, recipe: Recipe):
     rule += ("mirror",) * recipe.mirror
     data = class_digest(profile.data, profile.voc, profile.train_list)
     source = f"{_digest(net)}\n{rule}\n{data}\n"
-    if _noted(out) != source.splitlines() and any(out.glob("*.png")):
+    note, known = _note(out)
+    if known != source.splitlines() and any(out.glob("*.png")):
         raise JswsError(
             f"{out} holds pseudo labels of another network, CRF preset or scale, or of "
             "pictures or labels as they were before; choose another folder, or delete "
             "this one"
         )
-    write_bytes(_note(out), source.encode())
+    write_bytes(note, source.encode())
 
 
 def check_teacher(labels: Path, net):
@@ -76,7 +71,7 @@ def check_teacher(labels: Path, net):
     Raises:
         JswsError: they are; labels from elsewhere have no note and pass.
     """
-    known = _noted(labels)
+    _, known = _note(labels)
     if known is not None and known[:1] != [_digest(net)]:
         raise JswsError(
             f"{labels} holds pseudo labels of another network than --teacher; "
@@ -98,8 +93,7 @@ def check_labels(folder: Path, *, profile: Profile, recipe: Recipe):
     """
     voc, ids, labels = _labelled(profile)
     paths = [folder / f"{name}.png" for name in ids]
-    look, workers = partial(_shown, names=categories(voc)), 0 if len(ids) < FEW else None
-    shown = in_parallel(look, paths, workers=workers)
+    shown = in_parallel(partial(_shown, names=categories(voc)), paths)
     bar = tqdm(zip(paths, labels, shown, strict=True), total=len(paths), leave=False)
     foreign = [path for path, t, there in bar if not all(t[k - 1] for k in there)]
     if foreign and recipe.suppress != "logits":

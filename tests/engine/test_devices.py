@@ -251,10 +251,9 @@ def test_parts_are_found_that_fit(tiny, monkeypatch):
     monkeypatch.setattr(memory, "Objective", Small)
     assert parts_that_fit(1, tiny) == 2
     assert parts_that_fit(1, replace(tiny, batch_class=6, batch_saliency=6)) == 3
-    with monkeypatch.context() as patch:
-        patch.setattr(Small, "most", None)
-        with pytest.raises(TypeError):  # not taken for a lack of memory
-            parts_that_fit(1, tiny)
+    monkeypatch.setattr(Small, "most", None)
+    with pytest.raises(TypeError):  # not taken for a lack of memory
+        parts_that_fit(1, tiny)
     monkeypatch.setattr(Small, "most", 0)
     with pytest.raises(JswsError, match="not even 1 image.* of 64 px.*--size"):
         parts_that_fit(1, tiny)

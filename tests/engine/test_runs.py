@@ -82,18 +82,14 @@ def test_every_field_that_a_stage_sees_names_another_run(base, name, setting):
     assert len(names) == (1 if same_run else 2)
 
 
-def test_what_does_not_rename_stage_1():
-    run = Run("M", MINI, STEADY)
-    longer = replace(MINI, steps=(MINI.steps[0], 9999))
-    for other in (longer, replace(MINI, cache="none"), changed(MINI, "crf_scale")):
-        assert Run("M", other, STEADY).name == run.name
-    assert Run("M", other, STEADY).labels_folder != run.labels_folder
-
-
-def test_setting_seed_and_what_stage_2_is_given_name_another_run(tmp_path):
+def test_what_names_another_run_and_what_does_not(tmp_path):
     names = {Run(s, MINI, STEADY, k).name for s in SETTINGS for k in (0, 1)}
     names |= {Run("MM", MINI, STEADY, pseudo_labels=tmp_path / x).name for x in "ab"}
     assert len(names) == 14
+    for same_run in ({"steps": (MINI.steps[0], 9999)}, {"cache": "none"}):
+        assert Run("M", replace(MINI, **same_run), STEADY).name in names
+    scaled = Run("M", changed(MINI, "crf_scale"), STEADY)
+    assert scaled.labels_folder != Run("M", MINI, STEADY).labels_folder
 
 
 def test_a_new_field_with_a_default_renames_no_run(monkeypatch):
