@@ -19,7 +19,6 @@ from torch.utils.data import DataLoader, Dataset, Sampler
 from data_utils.categories import all_labels, categories
 from data_utils.decoded import Decoded, read_pictures
 from data_utils.errors import JswsError
-from data_utils.fields import CACHES
 from data_utils.pictures import (
     list_pictures,
     read_class_mask,
@@ -101,8 +100,6 @@ class _TrainingSet(Dataset):
     def __init__(
         self, augmentation: Augmentation, seed: int, cache: str, name: str, folder: Path
     ):
-        if cache not in CACHES:
-            raise JswsError(f"cache '{cache}': choose from {', '.join(CACHES)}")
         self.augmentation, self.seed = augmentation, seed
         self._memory: dict | None = {} if cache == "memory" else None
         self._decoded = None

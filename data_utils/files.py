@@ -165,12 +165,8 @@ def verified(path: Path) -> Path:
     """
     manifest = path.with_name("manifest.json")
     advice = f"restore it with `git checkout -- {path.parent.name}`"
-    files = read_json(manifest, "files", advice=advice)["files"]
-    try:
-        right = sha256(path) == files[path.name]["sha256"]
-    except (OSError, KeyError, TypeError):
-        right = False
-    if not right:
+    known = read_json(manifest, "files", advice=advice)["files"].get(path.name)
+    if not (known and path.is_file() and sha256(path) == known["sha256"]):
         raise JswsError(f"{path} is not the file described in {manifest.name}; {advice}")
     return path
 

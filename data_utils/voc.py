@@ -19,6 +19,12 @@ VOC_CLASSES = tuple(
     "dog horse motorbike person pottedplant sheep sofa train tvmonitor".split()
 )
 NUM_CLASSES = 20  # C in the paper: background is not counted
+# Below a data root: VOC's folder; of saliency sets, those of pictures and of masks.
+VOC_FOLDER = "VOCdevkit/VOC2012"
+SALIENCY_FOLDERS = {
+    "saliency": ("DUTS-TR/DUTS-TR-Image", "DUTS-TR/DUTS-TR-Mask"),
+    "test": ("ECSSD/images", "ECSSD/ground_truth_mask"),
+}
 FETCH = (
     "name the data root with --data, or get some: `jsws data download` fetches the "
     "real sets, `jsws data make-mini` draws the embedded ones"
@@ -94,10 +100,7 @@ def image_labels(xml_path: Path | str) -> np.ndarray:
     labels = np.zeros(NUM_CLASSES, np.float32)
     for name in names:
         if name not in VOC_CLASSES[1:]:
-            raise JswsError(
-                f"{xml_path}: unknown object name {name!r}; "
-                f"expected one of {', '.join(VOC_CLASSES[1:])}"
-            )
+            raise JswsError(f"{xml_path}: {name!r} is none of VOC's categories; mend it")
         labels[VOC_CLASSES.index(name) - 1] = 1
     return labels
 

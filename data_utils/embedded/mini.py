@@ -20,15 +20,20 @@ from data_utils.errors import JswsError
 from data_utils.files import whole_folder
 from data_utils.identity import class_digest, drawn, saliency_digest
 from data_utils.parallel import in_parallel
-from data_utils.voc import NUM_CLASSES, VOC_CLASSES, VOID, write_palette_png
+from data_utils.voc import (
+    NUM_CLASSES,
+    SALIENCY_FOLDERS,
+    VOC_CLASSES,
+    VOC_FOLDER,
+    VOID,
+    write_palette_png,
+)
 
 SPLITS = ("train_aug", "val", "saliency", "test", "pretrain", "pretrain_val")
-VOC_FOLDER = "VOCdevkit/VOC2012"
 FOLDERS = {  # of pictures, of masks
     "train_aug": (f"{VOC_FOLDER}/JPEGImages", None),  # weak supervision has no masks
     "val": (f"{VOC_FOLDER}/JPEGImages", f"{VOC_FOLDER}/SegmentationClass"),
-    "saliency": ("DUTS-TR/DUTS-TR-Image", "DUTS-TR/DUTS-TR-Mask"),
-    "test": ("ECSSD/images", "ECSSD/ground_truth_mask"),
+    **SALIENCY_FOLDERS,
 }
 LISTS = f"{VOC_FOLDER}/ImageSets/Segmentation"
 # What is drawn; change it with the drawings: data of another recipe are other data.
@@ -139,23 +144,17 @@ def make_mini(
     `size` x `size` pixels. Nothing is done if the same data are already there. The
     folder appears only when complete.
 
-    Raises JswsError for impossible counts or sizes, and for a `root` that holds anything
-    else.
+    Raises JswsError for a `root` that holds anything else.
     """
     root = Path(root).resolve()
     counts = dict(zip(SPLITS, (n_class, n_val, n_saliency, n_test), strict=False))
-    if bad := [n for n in counts.values() if not 1 <= n <= 99_999]:
-        raise JswsError(f"make_mini: {bad[0]} images of a kind; choose 1 to 99999")
-    if size < 32 or seed < 0:
-        raise JswsError(f"make_mini: size={size}, seed={seed}; choose >= 32, >= 0")
     parameters = {"seed": seed, "size": size, "images": counts, "recipe": RECIPE}
     if (known := drawn(root)) and known["parameters"] == parameters:
         return root
     if root.exists() and (not root.is_dir() or any(root.iterdir())):
-        what = "other drawings" if known else "files that make-mini did not write"
+        what = "other drawings: delete it, or" if known else "what make-mini did not write:"
         raise JswsError(
-            f"{root} holds {what}; delete it, or choose another folder ($JSWS_DATA names "
-            "that of the notebooks)"
+            f"{root} holds {what} choose another folder ($JSWS_DATA names the notebooks')"
         )
     with whole_folder(root) as made:
         _write_all(made, parameters)

@@ -30,13 +30,8 @@ from data_utils.errors import JswsError
 from data_utils.files import read_text, whole, whole_folder, write_bytes, write_png
 from data_utils.parallel import in_parallel
 from data_utils.pictures import SUFFIXES, key
-from data_utils.voc import VOID
-
-VOC = "VOCdevkit/VOC2012"
-PAIRS = {  # folders of pictures and saliency masks
-    "train": ("DUTS-TR/DUTS-TR-Image", "DUTS-TR/DUTS-TR-Mask"),
-    "test": ("ECSSD/images", "ECSSD/ground_truth_mask"),
-}
+from data_utils.voc import SALIENCY_FOLDERS, VOID
+from data_utils.voc import VOC_FOLDER as VOC
 
 
 class Table(NamedTuple):
@@ -291,13 +286,13 @@ def _jobs(
         )
     jobs = []
     for picture, path in found.items():
-        images, folder = PAIRS["test" if picture in truth else "train"]
+        images, folder = SALIENCY_FOLDERS["test" if picture in truth else "saliency"]
         if not others and picture in masks:
             folders, saliency = (voc, images), (masks[picture], folder)
         else:
             folders, saliency = (voc,), None
         jobs.append(_Job(path, folders, saliency, truth.get(picture)))
-    images, folder = PAIRS["train"]
+    images, folder = SALIENCY_FOLDERS["saliency"]
     for picture, path in others.items():
         jobs.append(_Job(path, (images,), (masks[picture], folder), None))
     return jobs

@@ -21,9 +21,8 @@ from data_utils import pictures
 from data_utils.categories import NOTE, all_labels, categories
 from data_utils.errors import JswsError
 from data_utils.parallel import in_parallel
-from data_utils.real.adopt import VOC
 from data_utils.real.download import sources
-from data_utils.voc import VOID, read_ids
+from data_utils.voc import VOC_FOLDER, VOID, read_ids
 
 TRAINED = ("DUTS-TR",)  # of the saliency sets; the others are for testing
 # VOC's lists: published length, has class masks, is trained on.
@@ -113,7 +112,7 @@ def check(root: Path | str) -> list[Verdict]:
     Raises:
         JswsError: there is no data set at all, or a list cannot be read.
     """
-    root, voc = Path(root), Path(root, VOC)
+    root, voc = Path(root), Path(root, VOC_FOLDER)
     found, adopted = [], (voc / NOTE).is_file()
     for name, source in sources().items():
         if name in ("VOC2012", "SBD"):

@@ -333,7 +333,6 @@ NO_SOURCES = {  # what stands in SOURCE, and what in its place
     "no archives": ("archives", "others"),
     "a number of archives": ("archives.*", "archives = 3"),
     "no title": ("title", "subtitle"),
-    "words": ("0.001", '"much"'),
     "holds a list": ("holds.*", "holds = [1]"),
     "one folder": (', "MINE/masks" = 3', ""),
 }

@@ -236,7 +236,6 @@ def test_what_goes_wrong_is_one_clear_error(photographs, tmp_path, monkeypatch):
         Image.new("1", (9, 9)).save(tmp_path / f"masks/{k:02}.png")
     refuses("00.png is 9 x 9 px but its image is 500 x 375", saliency, tmp_path)
     assert len(list((tmp_path / ".decoded").iterdir())) == 1  # the images
-    refuses("cache 'ram': choose from none, memory, decoded", saliency, tmp_path, "ram")
     (tmp_path / "file").write_text("")
     monkeypatch.setenv("JSWS_CACHE", str(tmp_path / "file"))
     refuses("cannot write .*file", saliency, photographs)
