@@ -188,20 +188,11 @@ def page(chromium, address):
         yield tab
 
 
-def test_formulas_dark_mode_and_search_in_a_browser(page, address):
+def test_formulas_and_search_in_a_browser(page, address):
     page.goto(f"{address}notebooks/04_losses.html")
     page.locator("mjx-container").first.wait_for()
     assert page.locator("mjx-container").count() == page.locator(".math").count()
     assert page.locator("mjx-merror").count() == 0
-
-    def background():
-        return page.evaluate("getComputedStyle(document.body).backgroundColor")
-
-    light = background()
-    page.locator(".theme-switch-button:visible").click()
-    page.locator(".theme-change-button[data-mode=dark]:visible").click()
-    assert page.evaluate("document.documentElement.dataset.theme") == "dark"
-    assert background() != light
 
     page.locator(".search-button-field:visible").first.click()
     page.keyboard.type("pseudo labels")

@@ -74,9 +74,6 @@ def test_python_knows_its_words(page, line):
     assert re.search(rf"^python -m tools.make {word}\b", entry.USAGE, re.M), line
     if word == "test":
         assert all((ROOT / name).exists() for name in rest if "/" in name), line
-    if word == "run":
-        parts = [name for name in rest if not name.startswith("-")]
-        assert all([*ROOT.glob(f"notebooks/{part}*.ipynb")] for part in parts), line
 
 
 def test_the_page_for_colab_knows_the_size_of_the_download():

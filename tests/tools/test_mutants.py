@@ -7,12 +7,8 @@ from tools.mutants import MUTANTS, Mutant, place
 
 def test_each_mutant_has_its_place(root):
     assert len(MUTANTS) >= 30
-    files = {place(mutant).name for mutant in MUTANTS}
-    assert files >= {
-        f"{name}.py" for name in ("losses", "ssnet", "training", "metrics", "crf")
-    }
     for mutant in MUTANTS:
-        assert mutant.old != mutant.new
+        assert place(mutant).is_file() and mutant.old != mutant.new
         assert (root / "tests/method" / f"test_{mutant.tests}.py").is_file()
 
 
