@@ -35,8 +35,8 @@ notebooks: data  ## the same, and store the outputs in notebooks/
 	$(CLEAN_ENV) JSWS_RUNS="$(CURDIR)/build/runs" $(PY) -m tools.course --update \
 	    --notebooks notebooks/solutions --build build/solutions
 
-exercises: $(INSTALLED)  ## reset the exercises, or one: ONLY=3.1; answers/ keeps yours
-	$(PY) -m jsws_lib.course.from_solutions $(if $(ONLY),--only $(ONLY))
+exercises: $(INSTALLED)  ## reset the exercises, or some: NOTEBOOKS=03; answers/ keeps yours
+	$(PY) -m jsws_lib.course.from_solutions $(NOTEBOOKS)
 
 handout: $(INSTALLED)  ## the notebooks for a class, into build/handout: no outputs, no key
 	rm -rf build/handout

@@ -9,9 +9,9 @@
 
 The answer is a line that ends in `# solution`, of which only `name = ...` remains, or the
 lines between `# solution:` and `# end of solution`, which become one `...`.
-`python -m jsws_lib.course.from_solutions` rewrites the notebooks' exercises. What was there
-before is kept in `answers/`. `--only 3.1` resets that exercise alone; `--handout FOLDER`
-writes the notebooks for a class: no outputs, and no word of the solutions.
+`python -m jsws_lib.course.from_solutions 03` rewrites the exercises of notebook 3, and
+without a number those of all. What was there before is kept in `answers/`.
+`--handout FOLDER` writes a class's notebooks: no outputs, and no word of the solutions.
 """
 
 import argparse
@@ -82,51 +82,42 @@ def learner_cells(solutions: NotebookNode, name: str) -> list[NotebookNode]:
     return cells
 
 
-def part(cells: list[NotebookNode], title: str) -> slice:
-    """The cells from the heading that begins with `title` to the next of its level.
+def section(notebook: NotebookNode) -> slice:
+    """The cells of a notebook's section Exercises.
 
     Raises:
-        JswsError: there is no such heading, or there are two.
+        JswsError: it has no such section, or two.
     """
-    level = title.split()[0] + " "
     heads = {
         k: cell.source.splitlines()[0]
-        for k, cell in enumerate(cells)
-        if cell.cell_type == "markdown" and cell.source.startswith(level)
+        for k, cell in enumerate(notebook.cells)
+        if cell.cell_type == "markdown" and cell.source.startswith("## ")
     }
-    starts = [k for k, head in heads.items() if head.startswith(title)]
+    starts = [k for k, head in heads.items() if head == HEADING]
     if len(starts) != 1:
         there = ", ".join(heads.values()) or "none"
-        raise JswsError(f"a notebook needs one heading '{title}'; it has {there}")
-    return slice(starts[0], next((k for k in heads if k > starts[0]), len(cells)))
+        raise JswsError(f"a notebook needs one section '{HEADING}'; it has {there}")
+    end = next((k for k in heads if k > starts[0]), len(notebook.cells))
+    return slice(starts[0], end)
 
 
-def renew(path: Path, *, only: str = "") -> Path | None:
+def renew(path: Path) -> Path | None:
     """Write a notebook's exercises anew from its solutions.
 
     Outputs of cells that stay the same are kept, and `answers/` beside the folder of
     notebooks gets a copy of the notebook first.
 
-    Args:
-        path: the notebook.
-        only: number of the one exercise to write anew, as in "3.1"; all if empty.
-
     Returns:
         the copy; None if nothing changes.
 
     Raises:
-        JswsError: see `part` and `unsolved`.
+        JswsError: see `section` and `unsolved`.
     """
     notebook = nbformat.read(path, as_version=4)
     solutions = nbformat.read(path.parent / "solutions" / path.name, as_version=4)
-    where, new = part(notebook.cells, HEADING), learner_cells(solutions, path.stem)
-    if only:
-        title = f"### Exercise {only}:"
-        here = part(notebook.cells[where], title)
-        where = slice(where.start + here.start, where.start + here.stop)
-        new = new[part(new, title)]
+    where = section(notebook)
     old = {(c.id, c.source): c for c in notebook.cells[where]}
-    new = [old.get((c.id, c.source), c) for c in new]
+    new = [old.get((c.id, c.source), c) for c in learner_cells(solutions, path.stem)]
     if new == notebook.cells[where]:
         return None
     name = f"{path.stem}-{datetime.now():%Y-%m-%d-%H%M%S-%f}.ipynb"
@@ -149,8 +140,7 @@ def page_without_key(text: str) -> str:
 
 def hand_out(path: Path, folder: Path) -> Path:
     """Write a notebook for a class: no outputs, and no word of the solutions."""
-    text = page_without_key(path.read_text(encoding="utf-8"))
-    notebook = nbformat.reads(text, as_version=4)
+    notebook = nbformat.reads(page_without_key(path.read_text("utf-8")), as_version=4)
     for cell in notebook.cells:
         if cell.cell_type == "code":
             cell.outputs, cell.execution_count = [], None
@@ -158,17 +148,14 @@ def hand_out(path: Path, folder: Path) -> Path:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Renew all notebooks or some, reset one exercise, or write what a class gets."""
+    """Renew all notebooks or some, or write what a class gets."""
     name, about = "python -m jsws_lib.course.from_solutions", __doc__.splitlines()[0]
     parser = argparse.ArgumentParser(name, description=about)
     parser.add_argument("names", nargs="*", help="start of a name, as in 03; all if none")
-    parser.add_argument("--only", default="", metavar="3.1", help="reset one exercise")
     alone = "leave the notebooks alone; write copies for a class"
     parser.add_argument("--handout", type=Path, metavar="FOLDER", help=alone)
     parser.add_argument("--notebooks", type=Path, default=ROOT / "notebooks")
     args = parser.parse_args(argv)
-    if args.only:
-        args.names = [f"{args.only.split('.')[0]:0>2}_"]
     files = sorted(args.notebooks.resolve().glob("*.ipynb"))
     paths = [path for path in files if path.name.startswith(tuple(args.names or [""]))]
     try:
@@ -178,7 +165,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             if args.handout:
                 print(hand_out(path, args.handout))
             elif (path.parent / "solutions" / path.name).is_file():  # not the start
-                before = renew(path, only=args.only)
+                before = renew(path)
                 done = f"renewed; as it was: {before}" if before else "up to date"
                 print(f"{path.stem}: {done}")
     except JswsError as error:

@@ -13,8 +13,8 @@ from jsws_lib.course.from_solutions import (
     learner_cells,
     main,
     page_without_key,
-    part,
     renew,
+    section,
     unsolved,
 )
 
@@ -38,7 +38,7 @@ def test_exercises_with_hints_are_those_of_the_solutions(name):
     learner = read(f"{name}.ipynb")
     found, made = (
         [(c.id, c.cell_type, c.source) for c in cells]
-        for cells in (learner.cells[part(learner.cells, "## Exercises")], made)
+        for cells in (learner.cells[section(learner)], made)
     )
     assert found == made, "run python -m jsws_lib.course.from_solutions"
     assert len({c.id for c in learner.cells}) == len(learner.cells)
@@ -106,7 +106,7 @@ def test_renew_writes_the_section_and_keeps_the_rest(class_room):
     assert exercises == [*made[0], "check_a(a1)", *made[1], "check_a(a2)"]
     assert renew(path) is None
     nbformat.write(nbformat.v4.new_notebook(), path)
-    with pytest.raises(JswsError, match="needs one heading"):
+    with pytest.raises(JswsError, match="needs one section"):
         renew(path)
 
 
@@ -123,21 +123,8 @@ def test_answers_are_kept_when_exercises_are_renewed(class_room, capsys):
     main(["--notebooks", str(class_room)])  # nothing to keep, nothing to do
     assert "up to date" in capsys.readouterr().out
     assert list(copy.parent.iterdir()) == [copy]
-
-
-def test_one_exercise_alone_is_reset(class_room, capsys):
-    path = class_room / "03_x.ipynb"
-    solved(path, answer1="a1 = 'mine'", answer2="a2 = 'mine'")
-    assert main(["--notebooks", str(class_room), "--only", "3.2"]) == 0
-    found = sources(path)
-    assert "a1 = 'mine'" in found and "a2 = ...  # your answer" in found
-    assert found[-1] == "## Summary" and found.count("check_a(a2)") == 1
-    assert len(list((class_room.parent / "answers").iterdir())) == 1
-    refusals = {"3.7": "has ### Exercise 3.1: T, ### Exercise 3.2: T", "9.1": "no notebook"}
-    for wrong, words in refusals.items():
-        capsys.readouterr()
-        assert main(["--notebooks", str(class_room), "--only", wrong]) == 1
-        assert words in capsys.readouterr().err
+    assert main(["--notebooks", str(class_room), "09"]) == 1
+    assert "no notebook 09" in capsys.readouterr().err
 
 
 def test_a_class_gets_neither_outputs_nor_the_key(class_room, tmp_path):

@@ -104,26 +104,13 @@ def array_of(got, shape: tuple[int, ...], what: str = "the result") -> np.ndarra
     Raises:
         Wrong: nothing was returned, it is no array, or its shape differs.
     """
-    missing = got is None or got is ...
-    expect(not missing, f"{what} is missing: the function returns nothing")
+    expect(got is not None, f"{what} is missing: the function returns nothing")
     try:
         array = np.asarray(_plain(got), dtype=float)
     except (TypeError, ValueError):
         raise Wrong(f"{what} is a {type(got).__name__}, not an array of numbers") from None
     expect(array.shape == shape, f"{what} has shape {array.shape}, not {shape}")
     return array
-
-
-def number(got, what: str = "the result") -> float:
-    """Give the learner's number as a float; see `array_of`."""
-    return float(array_of(got, (), what))
-
-
-def pair(got, what: str) -> tuple:
-    """Give the two things a function returns, or say that they are not two."""
-    two = isinstance(got, tuple | list | np.ndarray) and len(got) == 2
-    expect(two, f"return two things: {what}")
-    return tuple(got)
 
 
 def judge(
@@ -134,7 +121,7 @@ def judge(
     what: str = "the result",
     where: str = "",
     tolerance: float = 1e-5,
-) -> np.ndarray:
+):
     """Compare an answer with the right one, then with what known mistakes give.
 
     Args:
@@ -147,15 +134,12 @@ def judge(
         where: said before each sentence: on which input it shows.
         tolerance: see `same`.
 
-    Returns:
-        the answer as NumPy.
-
     Raises:
         Wrong: the answer is not right, or see `array_of`.
     """
     got = array_of(got, np.shape(want), what)
     if same(got, want, tolerance=tolerance):
-        return got
+        return
     for words, mistake in mistakes.items():
         values = mistake if isinstance(mistake, tuple) else (mistake,)
         expect(not any(_fits(got, v, tolerance) for v in values), where + words)
@@ -165,8 +149,7 @@ def judge(
 
 
 def _fits(got, mistake, tolerance: float) -> bool:
-    if callable(mistake):
-        return bool(mistake(got))
+    mistake = mistake(got) if callable(mistake) else mistake
     if isinstance(mistake, bool | np.bool_):
         return bool(mistake)
     return same(got, mistake, tolerance=tolerance)

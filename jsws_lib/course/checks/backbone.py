@@ -2,16 +2,15 @@
 
 import math
 from collections.abc import Callable
-from functools import cache
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import nn
 from torch.nn import functional as F
 
 from data_utils.embedded.mini import render
 from jsws_lib.backbones import IMAGENET, MINI_WEIGHTS, mini_classifier
-from jsws_lib.course.checks import ask, check, expect, judge, number
+from jsws_lib.course.checks import ask, check, expect, judge
 from jsws_lib.engine.checkpoints import read_weights
 
 # Height, width, side of the filter, rate.
@@ -86,7 +85,6 @@ def _judge_surgery(remove_strides, network, plan):
     x = torch.randn(1, 3, 36, 36, dtype=torch.float64)
     small, before = network(x), settings(network)
     altered = remove_strides(network)
-    expect(isinstance(altered, nn.Module), where + "no network comes back")
     untouched = settings(network) == before
     expect(untouched, where + "the given network was changed; work on a copy")
     left, rates, _ = map(list, zip(*settings(altered), strict=True))
@@ -94,34 +92,25 @@ def _judge_surgery(remove_strides, network, plan):
     large = altered(x)
     border = "a wider filter needs a wider border of zeros"
     expect(large.shape == (1, 4, 36, 36), f"{where}the map is not 36 x 36: {border}")
-    own_too, anew = (times(strides), times(reduced[1:])), reduced[:-1]
+    own_too = times(strides), times(reduced[1:])
     mistakes = {
         "no filter reaches further, though its neighbours moved closer": rates == given,
         "a filter's own stride comes after its taps": rates in own_too,
         "a stride counts for all filters behind it": rates == times([1, *strides]),
-        "one filter was dilated before the surgery, and that is lost": rates == anew,
     }
     shared = large[..., :: reduced[-1], :: reduced[-1]]
     judge(shared, small, mistakes, where=f"{where}the rates are {rates}: ")
 
 
-@cache
-def _as_published() -> tuple[Tensor, Tensor]:
-    """Forty normalised images, and what the network at stride 32 makes of them."""
-    network = mini_classifier(num_classes=1).features.eval()
-    network.load_state_dict(read_weights(MINI_WEIGHTS)[0])
+def _agreement(network: nn.Module) -> float:
+    """Mean correlation of the channels with stride 32, where both maps have a pixel."""
+    published = mini_classifier(num_classes=1).features.eval()
+    published.load_state_dict(read_weights(MINI_WEIGHTS)[0])
     images = np.stack([render(0, "val", k).image for k in range(40)])
     mean, std = (torch.tensor(v).view(1, 3, 1, 1) for v in IMAGENET)
     images = (torch.from_numpy(images).permute(0, 3, 1, 2) / 255 - mean) / std
     with torch.no_grad():
-        return images, network(images).relu()
-
-
-def _agreement(network: nn.Module) -> float:
-    """Mean correlation of the channels with stride 32, where both maps have a pixel."""
-    images, coarse = _as_published()
-    with torch.no_grad():
-        fine = network(images).relu()
+        coarse, fine = published(images).relu(), network(images).relu()
     grid = tuple(fine.shape[-2:])
     expect(grid == (12, 12), f"the features are {grid[0]} x {grid[1]}, not 12 x 12")
     pairs = torch.stack((coarse, fine[..., ::4, ::4])).transpose(1, 2).flatten(2)
@@ -134,14 +123,8 @@ def check_experiment(
     network: nn.Module, expected: float, measured: float, culprit: str
 ) -> str:
     """Exercise 2.3: what the dilated network lost, found by an experiment."""
-    expected = number(expected, "the accuracy you expect")
-    restored = _agreement(network) > 0.62  # 0.54 without any change, 1 at best
     expect(
-        culprit in ("averages", "borders"),
-        "culprit is 'averages' or 'borders': whichever your experiment convicts",
-    )
-    expect(
-        restored,
+        _agreement(network) > 0.62,  # 0.54 without any change, 1 at best
         f"with {measured:.2f} this change does not bring back what was lost, and a fall "
         "convicts nobody: the suspect that it tests is not guilty. Test the other one",
     )

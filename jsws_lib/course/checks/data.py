@@ -1,13 +1,11 @@
 """Checks of notebook 1: labels, company, joint cropping, the laziest segmenter."""
 
-from functools import cache
-
 import numpy as np
 
 from data_utils.pictures import read_class_mask
 from data_utils.voc import NUM_CLASSES, VOC_CLASSES, VOID, image_labels, read_ids
 from jsws_lib.config import get_profile
-from jsws_lib.course.checks import Wrong, array_of, ask, check, expect, judge, pair, same
+from jsws_lib.course.checks import Wrong, array_of, ask, check, expect, judge, same
 from jsws_lib.metrics import ConfusionMatrix
 
 NAMES = VOC_CLASSES[1:]
@@ -55,22 +53,16 @@ def check_company(company, together):
     empty = "a category that no image shows gives 0/0; its row has to be zero"
     nan = {empty: lambda got: np.isnan(got).any()}
     judge(ask(company, labels), _company(labels), nan)
-    return _judge_together(pair(together, "the names of two categories"))
-
-
-@cache
-def _training_company() -> np.ndarray:
-    voc = get_profile().data / get_profile().voc
-    ids = read_ids(voc / f"ImageSets/Segmentation/{get_profile().train_list}.txt")
-    share = _company(np.stack([image_labels(voc / f"Annotations/{i}.xml") for i in ids]))
-    np.fill_diagonal(share, 0)
-    return share
+    return _judge_together(together)
 
 
 def _judge_together(names: tuple) -> str:
     known = set(names) <= set(NAMES) and len(set(names)) == 2
     expect(known, "give two names of VOC_CLASSES, such as 'dog' and 'cat'")
-    share = _training_company()
+    voc = get_profile().data / get_profile().voc
+    ids = read_ids(voc / f"ImageSets/Segmentation/{get_profile().train_list}.txt")
+    share = _company(np.stack([image_labels(voc / f"Annotations/{i}.xml") for i in ids]))
+    np.fill_diagonal(share, 0)
     i, j = map(NAMES.index, names)
     shares = (
         f"{share[i, j]:.0%} of the images with {NAMES[i]} show {NAMES[j]}, "
@@ -85,19 +77,19 @@ def _judge_together(names: tuple) -> str:
     return f"{shares}."
 
 
-def _blocks(rng, height: int, width: int):
+def _blocks():
     """An image and a mask of blocks: red and green tell where, blue the mask's value."""
-    numbers = rng.choice([0, 5, 12, 20, VOID], (height // 16, width // 16))
+    numbers = np.random.default_rng(14).choice([0, 5, 12, 20, VOID], (8, 6))
     mask = np.kron(numbers, np.ones((16, 16)))
-    y, x = np.mgrid[:height, :width]
-    image = np.stack((x * 255 / (width - 1), y * 255 / (height - 1), mask), -1)
+    y, x = np.mgrid[:128, :96]
+    image = np.stack((x * 255 / 95, y * 255 / 127, mask), -1)
     return image.round().astype(np.uint8), mask.astype(np.uint8)
 
 
 @check
 def check_crop_and_flip(crop_and_flip):
     """Exercise 1.3: one crop and one mirroring for an image and its mask."""
-    given, crop, size = _blocks(np.random.default_rng(14), 128, 96), 0.6, 48
+    given, crop, size = _blocks(), 0.6, 48
     lefts, mirrored = set(), set()
 
     def draw(seed):
@@ -105,7 +97,7 @@ def check_crop_and_flip(crop_and_flip):
             rng = np.random.default_rng(seed)
             return crop_and_flip(rng, image, mask, crop=crop, size=size)
 
-        image, mask = pair(ask(answer, *given), "the image and the mask")
+        image, mask = ask(answer, *given)
         image = array_of(image, (size, size, 3), "the image")
         return image, array_of(mask, (size, size), "the mask")
 
@@ -146,35 +138,30 @@ def _agree(image: np.ndarray, cut: np.ndarray) -> bool:
     return (np.abs(image[..., 2] - cut) < 2).mean() > 0.7
 
 
-@cache
-def _lazy() -> tuple[float, float, np.ndarray]:
-    """Of calling everything background: pixel accuracy, mean IoU, and the numbers of
-    background pixels, void pixels and all pixels.
-    """
-    profile = get_profile()
-    voc, matrix, counts = profile.data / profile.voc, ConfusionMatrix(), np.zeros(3)
+@check
+def check_lazy(accuracy, miou):
+    """Exercise 1.4: accuracy and mean IoU of calling every pixel background."""
+    profile, matrix, counts = get_profile(), ConfusionMatrix(), np.zeros(3)
+    voc = profile.data / profile.voc
     for name in read_ids(voc / f"ImageSets/Segmentation/{profile.val_list}.txt"):
         mask = np.asarray(read_class_mask(voc / f"SegmentationClass/{name}.png"))
         matrix.update(mask, np.zeros_like(mask))
         counts += (mask == 0).sum(), (mask == VOID).sum(), mask.size
-    scores = matrix.compute()
-    return scores.pixel_accuracy, scores.miou, counts
-
-
-@check
-def check_lazy(accuracy, miou):
-    """Exercise 1.4: accuracy and mean IoU of calling every pixel background."""
-    right, right_miou, (background, void, pixels) = _lazy()
+    background, void, pixels = counts
+    right = matrix.compute()
     of_accuracy = {
-        "counts void pixels as wrong; they do not count at all": background / pixels,
-        "counts void pixels as right; they do not count": (background + void) / pixels,
+        "accuracy counts void pixels as wrong; they do not count at all": background
+        / pixels,
+        "accuracy counts void pixels as right; they do not count": (background + void)
+        / pixels,
     }
-    judge(accuracy, right, of_accuracy, where="accuracy ", tolerance=1e-4)
+    judge(accuracy, right.pixel_accuracy, of_accuracy, what="accuracy", tolerance=1e-4)
     of_miou = {
-        "is the background's IoU alone; the mean runs over all categories": right,
-        "is a mean over 20; the background is a category here too": right / NUM_CLASSES,
+        "miou is the background's IoU alone; the mean runs over all categories": accuracy,
+        "miou is a mean over 20; the background is a category here too": accuracy
+        / NUM_CLASSES,
     }
-    judge(miou, right_miou, of_miou, where="miou ", tolerance=4e-4)
+    judge(miou, right.miou, of_miou, what="miou", tolerance=4e-4)
     return (
         f"{accuracy:.0%} of the pixels are right and not one object was found; "
         f"a mean IoU of {miou:.1%} says so."

@@ -8,18 +8,16 @@ import torch.nn.functional as F
 from torch import nn
 
 from data_utils.voc import VOID
-from jsws_lib.course.checks import array_of, ask, check, expect, judge, number
+from jsws_lib.course.checks import array_of, ask, check, expect, judge
 from jsws_lib.ssnet import DilatedHead
 
 
 def _lessons():
     """Log H and labels: a plain batch, one image all void, a tiny one, extreme logits."""
-    made = torch.Generator().manual_seed(0)
 
     def one(batch, channels, height, width, peak=2.0):
-        logits = peak * torch.randn(batch, channels, height, width, generator=made)
-        label = torch.randint(channels, (batch, height, width), generator=made)
-        return logits.log_softmax(1), label
+        logits = peak * torch.randn(batch, channels, height, width)
+        return logits.log_softmax(1), torch.randint(channels, (batch, height, width))
 
     plain, half, tiny = one(2, 5, 4, 6), one(3, 21, 5, 3), one(1, 3, 1, 2)
     plain[1][0, 1:3, :2] = VOID  # one image has more of them than the other
@@ -55,7 +53,6 @@ def check_mended_head(head: Callable):
     """Exercise 7.2: a head whose branches are registered and summed."""
     for inner, outer, side in ((6, 5, 9), (3, 21, 32)):
         net = head(inner, outer)
-        expect(isinstance(net, nn.Module), "the head is no nn.Module: keep the class")
         feats = torch.randn(2, inner, side, side)
         count = sum(p.numel() for p in net.parameters())
         want = sum(p.numel() for p in DilatedHead(inner, outer).parameters())
@@ -85,7 +82,7 @@ def check_mended_head(head: Callable):
 def check_breaking_point(breaking_point: Callable):
     """Exercise 7.3: the share of wrong labels at which they stop teaching."""
     for spread in (1, 2, 3, 7, 20):
-        got = number(breaking_point(spread), "the breaking point")
+        got = float(breaking_point(spread))
         want = spread / (spread + 1)  # of 1 - p = p / spread
         of_right = 1 - want
         mistakes = {

@@ -25,15 +25,13 @@ LAYERS = {
 
 def draw_layer(ax: Axes, scene, layer: str):
     """Draw one key of `LAYERS` of a `data_utils.embedded.scenes.Scene`."""
-    title = f"{layer}: {LAYERS[layer]}"
-    if layer == "image":
-        draw_image(ax, scene.image, title=title)
-    elif layer == "labels":
-        draw_labels(ax, scene.labels, title=title)
-    elif layer == "saliency":
-        draw_map(ax, scene.saliency_mask, title=title)
-    else:
-        draw_segmentation(ax, scene.class_mask, title=title)
+    draw, what = {
+        "image": (draw_image, scene.image),
+        "labels": (draw_labels, scene.labels),
+        "saliency": (draw_map, scene.saliency_mask),
+        "mask": (draw_segmentation, scene.class_mask),
+    }[layer]
+    draw(ax, what, title=f"{layer}: {LAYERS[layer]}")
 
 
 def draw_labels(ax: Axes, labels, *, title: str = ""):
