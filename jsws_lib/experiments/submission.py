@@ -27,16 +27,13 @@ and a description of at least 500 characters; say there that image labels and sa
 masks were used, no pixel annotation of VOC. The answer is Table 4's row."""
 
 
-def pack(
-    pred_dir: Path | str, voc: Path | str, out: Path | str, *, count: int = COUNT
-) -> int:
+def pack(pred_dir: Path | str, voc: Path | str, out: Path | str) -> int:
     """Check `<id>.png` of every test image, write them as one archive, and count them.
 
     Args:
         pred_dir: folder of indexed PNGs, as `jsws predict --plain` writes them.
         voc: a `VOC2012` folder; its list and the sizes of its images are the measure.
         out: `.tgz` or `.tar.gz`; appears whole or not at all, the same bytes each time.
-        count: how many ids the server expects.
 
     Raises:
         JswsError: the list is not the server's; predictions are missing or left over; a
@@ -49,9 +46,9 @@ def pack(
         raise JswsError(f"{out}: the server takes .tgz or .tar.gz; name the archive so")
     images = voc / "JPEGImages"
     ids = read_ids(voc / "ImageSets/Segmentation/test.txt", image_dir=images)
-    if len(ids) != count:
+    if len(ids) != COUNT:
         raise JswsError(
-            f"test.txt names {len(ids):,} images, the server expects {count:,}; take the "
+            f"test.txt names {len(ids):,} images, the server expects {COUNT:,}; take the "
             "list of VOC 2012's test archive"
         )
     if not pred_dir.is_dir():
