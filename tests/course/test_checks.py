@@ -35,6 +35,10 @@ def run(source, namespace):
     return printed.getvalue()
 
 
+def printed(cell):
+    return "".join(output.get("text", "") for output in cell.get("outputs", ()))
+
+
 @pytest.fixture
 def judged(monkeypatch):
     """What the checks hand to `judge`: the right answer, the mistakes, the settings."""
@@ -75,9 +79,11 @@ def test_checks_pass_the_solution_and_nothing_else(path, monkeypatch, judged):
     matplotlib.use("agg")
     namespace, solved, wrong, pending = {"__name__": "solutions"}, 0, 0, None
     cells = nbformat.read(path, as_version=4).cells
+    learner = nbformat.read(SOLUTIONS.parent / path.name, as_version=4)
+    unsolved_outputs = {c.id: printed(c) for c in learner.cells}
     for cell in (c for c in cells if c.cell_type == "code"):
         tags = cell.metadata.get("tags", ())
-        stored = "".join(o.get("text", "") for o in cell.outputs)
+        stored = printed(cell)
         if "solution" in tags:
             pending = cell.source
         elif "check" in tags:
@@ -85,6 +91,7 @@ def test_checks_pass_the_solution_and_nothing_else(path, monkeypatch, judged):
                 run(unsolved(pending), namespace)
             said = run(cell.source, namespace)
             assert "✗" in said and "✓" not in said, f"unsolved passes: {cell.source}"
+            assert said == unsolved_outputs[cell.id], "other words are stored"
             run(pending, namespace)
             judged.clear()
             said = run(cell.source, namespace)

@@ -113,6 +113,11 @@ def array_of(got, shape: tuple[int, ...], what: str = "the result") -> np.ndarra
     return array
 
 
+def number(got, what: str = "the result") -> float:
+    """Give the learner's number as a float; see `array_of`."""
+    return float(array_of(got, (), what))
+
+
 def judge(
     got,
     want,

@@ -35,6 +35,7 @@ def _judge_convolution(got, x, weight, rate, where):
 
     fits = min(x.shape) >= rate * (len(weight) - 1) // 2
     mistakes = {
+        "the result is zero everywhere": lambda got: not got.any(),
         "this is the convolution without dilation": conv(weight, 1),
         "the filter is upside down: networks do not flip it": conv(weight.flip(0, 1), rate),
         "the image is continued on its other side; outside it there are zeros": fits

@@ -23,6 +23,7 @@ def check_labels(multi_hot):
         counts = np.array([names.count(name) for name in NAMES])
         want = counts > 0
         mistakes = {
+            "t is all zero": lambda got: not got.any(),
             "the 1 stands one place too late, it names the next category": np.roll(want, 1),
             "t says whether a category occurs, not how often": counts,
         }
@@ -97,7 +98,10 @@ def check_crop_and_flip(crop_and_flip):
             rng = np.random.default_rng(seed)
             return crop_and_flip(rng, image, mask, crop=crop, size=size)
 
-        image, mask = ask(answer, *given)
+        got = ask(answer, *given)
+        two = isinstance(got, tuple | list) and len(got) == 2
+        expect(two, "return two things: the image and the mask")
+        image, mask = got
         image = array_of(image, (size, size, 3), "the image")
         return image, array_of(mask, (size, size), "the mask")
 
@@ -148,18 +152,17 @@ def check_lazy(accuracy, miou):
         matrix.update(mask, np.zeros_like(mask))
         counts += (mask == 0).sum(), (mask == VOID).sum(), mask.size
     background, void, pixels = counts
+    as_wrong, as_right = background / pixels, (background + void) / pixels
     right = matrix.compute()
     of_accuracy = {
-        "accuracy counts void pixels as wrong; they do not count at all": background
-        / pixels,
-        "accuracy counts void pixels as right; they do not count": (background + void)
-        / pixels,
+        "accuracy counts void pixels as wrong; they do not count at all": as_wrong,
+        "accuracy counts void pixels as right; they do not count": as_right,
     }
     judge(accuracy, right.pixel_accuracy, of_accuracy, what="accuracy", tolerance=1e-4)
+    over_20 = accuracy / NUM_CLASSES
     of_miou = {
         "miou is the background's IoU alone; the mean runs over all categories": accuracy,
-        "miou is a mean over 20; the background is a category here too": accuracy
-        / NUM_CLASSES,
+        "miou is a mean over 20; the background is a category here too": over_20,
     }
     judge(miou, right.miou, of_miou, what="miou", tolerance=4e-4)
     return (

@@ -20,7 +20,7 @@ def check_mean_iou(answer):
         confusion.matrix = matrix
         want = confusion.compute().miou
         mistakes = _wrong_means(matrix) | {f"for\n{matrix}\nit is {want:.4f}": True}
-        judge(ask(answer, matrix), want, mistakes)
+        judge(ask(answer, matrix), want, mistakes, what="the mean IoU")
     return "Absent classes are left out, missed ones are not."
 
 
@@ -65,7 +65,7 @@ def check_mae(answer):
         "the mask was divided by 255 as well: its 1 became 1/255": signed / 255,
         "you stretch the map to its own maximum; here 255 is white": stretched,
     }
-    judge(ask(answer, grey, mask), _mae(grey, mask), mistakes)
+    judge(ask(answer, grey, mask), _mae(grey, mask), mistakes, what="the MAE")
     black = "an 8-bit map with nothing above 1, which is all but black"
     cases = {
         "a float map, where white is 1 and not 255": (rng.random((4, 6)), mask[:4, :6]),
@@ -108,7 +108,8 @@ def check_toolbox_f(answer):
             "you add the pixels of all images first, so an image with a large object "
             "weighs more": pooled.max(),
         }
-        judge(ask(answer, *counts), measure.compute().max_f, mistakes)
+        got = ask(answer, *counts)
+        judge(got, measure.compute().max_f, mistakes, what="the maximum F")
     *_, (right, found, true) = _scene(rng, 3, (6, 6))
     right[1], true[1] = 0, 0
     p, r = right / np.maximum(found, 1), right / np.maximum(true, 1)[:, None]

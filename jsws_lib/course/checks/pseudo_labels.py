@@ -9,7 +9,7 @@ from dataclasses import replace
 import numpy as np
 import torch
 
-from jsws_lib.course.checks import array_of, ask, check, judge
+from jsws_lib.course.checks import array_of, ask, check, judge, number
 from jsws_lib.crf import CRF_PRESETS, CRFPreset
 
 
@@ -80,7 +80,7 @@ def check_appearance(appearance: Callable) -> str:
     for *given, alpha, beta in pairs:
         places = [np.array(place) for place in given[:2]]
         colours = [np.array(colour, np.uint8) for colour in given[2:]]
-        got = float(ask(appearance, *places, *colours, alpha, beta))
+        got = number(ask(appearance, *places, *colours, alpha, beta))
         _judge_appearance(got, *places, *colours, alpha, beta)
     return "Near and alike, or nothing: a product is as small as its smaller factor."
 
@@ -174,7 +174,7 @@ def check_smallest_weight(smallest_weight: Callable) -> str:
         p[:, 3:] = 0.9
         p[spot] = trust
         unary = -np.log(np.stack([1 - p, p])).reshape(2, -1)
-        got = float(ask(smallest_weight, image, unary, spot))
+        got = number(ask(smallest_weight, image, unary, spot), "it")
         want = _first_weight(image, unary, spot, preset)
         smooth = _first_weight(image, unary, spot, replace(preset, gauss_compat=3))
         swapped = _first_weight(image, unary, spot[::-1], preset)

@@ -7,7 +7,15 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from jsws_lib.course.checks import array_of, ask, check, expect, judge, judge_verdict
+from jsws_lib.course.checks import (
+    array_of,
+    ask,
+    check,
+    expect,
+    judge,
+    judge_verdict,
+    number,
+)
 from jsws_lib.ssnet import DilatedHead
 
 
@@ -45,6 +53,8 @@ def check_forward(answer: Callable):
         image = torch.rand(batch, 3, k * stride, k * stride)
         with torch.no_grad():
             got = answer(image, backbone, branches, sam, stride)
+            three = isinstance(got, tuple | list) and len(got) == 3
+            expect(three, "return three things: H, v and S")
             _judge_forward(*got, backbone(image), branches, sam, stride)
     return "The same forward pass as in stage 1: only the head is larger."
 
@@ -80,7 +90,7 @@ def check_resting_score(answer: Callable):
     """Exercise 3.3: the score at which Eq. 3 is content."""
     grid = np.linspace(0, 1, 4001)[1:-1]
     for share, sure in RESTS:
-        got = float(answer(float(share), float(sure)))
+        got = number(answer(float(share), float(sure)), "v")
         loss = -(share * np.log(grid * sure) + (1 - share) * np.log(1 - grid * sure))
         mistakes = {
             f"you say {got:.2f}, which no sigmoid can reach": not 0 <= got <= 1,

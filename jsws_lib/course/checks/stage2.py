@@ -8,7 +8,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from data_utils.voc import VOID
-from jsws_lib.course.checks import array_of, ask, check, expect, judge
+from jsws_lib.course.checks import array_of, ask, check, expect, judge, number
 from jsws_lib.ssnet import DilatedHead
 
 
@@ -44,7 +44,8 @@ def check_pseudo_label_loss(loss: Callable):
             "Eq. 4 run?": each[known & (label > 0)].mean(),
             "a pixel marked 255 is punished as if it were background": as_if_background,
         }
-        judge(ask(loss, log_probs, label), want, mistakes, tolerance=1e-4)
+        got = ask(loss, log_probs, label)
+        judge(got, want, mistakes, what="the loss", tolerance=1e-4)
     return "Neither above nor below the line: that is all `ignore_index` does."
 
 
@@ -82,7 +83,7 @@ def check_mended_head(head: Callable):
 def check_breaking_point(breaking_point: Callable):
     """Exercise 7.3: the share of wrong labels at which they stop teaching."""
     for spread in (1, 2, 3, 7, 20):
-        got = float(breaking_point(spread))
+        got = number(breaking_point(spread), "the breaking point")
         want = spread / (spread + 1)  # of 1 - p = p / spread
         of_right = 1 - want
         mistakes = {
