@@ -93,10 +93,7 @@ def _rows(path: Path | str) -> list[tuple[int, list[str]]]:
     reader, rows = csv.reader(text.splitlines(True), delimiter=delimiter, strict=True), []
     try:
         for row in reader:
-            fields = [field.strip() for field in row]
-            while fields and not fields[-1]:  # empty ones at the end
-                fields.pop()
-            if fields:
+            if fields := [field.strip() for field in row if field.strip()]:
                 rows.append((reader.line_num, fields))
     except csv.Error as error:
         raise JswsError(f"{path}, line {reader.line_num}: {error}") from None
@@ -196,10 +193,7 @@ def _link(source: Path, target: Path):
 def _must_have(found: dict[str, Path], others: dict, what: str):
     """Raise JswsError if one of `found` is not among the others."""
     if lost := [path for key, path in found.items() if key not in others]:
-        raise JswsError(
-            f"{lost[0]} {what}"
-            + (f"; {len(lost) - 1:,} more pictures lack it" if len(lost) > 1 else "")
-        )
+        raise JswsError(f"{lost[0]} {what}")
 
 
 def adopt(
