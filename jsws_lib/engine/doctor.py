@@ -16,6 +16,7 @@ from data_utils.files import read_json, verified
 from jsws_lib.config import ROOT
 
 MEMORY_NEEDED = 2.0  # GB: a notebook with PyTorch and the embedded data
+DISK_NEEDED = 2.0  # GB: embedded data, runs and the built course, with room to spare
 SHARED_NEEDED = 0.5  # GB of /dev/shm, through which loader processes hand over batches
 SHARED = Path("/dev/shm")
 GB = 1e9
@@ -133,6 +134,14 @@ def _memory() -> str:
     return found
 
 
+def _disk() -> str:
+    free = shutil.disk_usage(ROOT).free / GB
+    if free < DISK_NEEDED:
+        fix = f"free {DISK_NEEDED:.0f} GB where the repository is"
+        raise Problem(f"{free:.1f} GB free", fix, "WARN")
+    return f"{free:.1f} GB free"
+
+
 def _data() -> str:
     root = Path(os.environ.get("JSWS_DATA") or ROOT / "data" / "mini")
     counts = {
@@ -163,6 +172,7 @@ CHECKS: dict[str, Callable[[], str]] = {
     "OpenMoji": _openmoji,
     "widgets": _widgets,
     "memory": _memory,
+    "disk": _disk,
     "data": _data,
     "checkpoints": _checkpoints,
 }

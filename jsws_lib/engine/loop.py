@@ -21,7 +21,7 @@ from data_utils.files import write_bytes
 from data_utils.parallel import is_main
 from jsws_lib.config import Profile
 from jsws_lib.engine.devices import make_accelerator, recompute_stages, share_batch_norm
-from jsws_lib.engine.look import COLUMNS, look
+from jsws_lib.engine.look import COLUMNS, LiveFigure, look
 from jsws_lib.engine.resume import Log, load_point, save_point
 from jsws_lib.ssnet import SSNet
 from jsws_lib.training import Loop, Objective, to_device
@@ -59,6 +59,7 @@ class RunLoop(Loop):
         """Bring the network to its device, its batch norms to all processes."""
         self.profile, self.losses = profile, losses
         self.parts, self.every = profile.accumulate, profile.validate_every
+        self.looks, self.figure = [], LiveFigure()
         self.accelerator = make_accelerator(
             profile.precision,
             tracker=self.tracker,
@@ -132,7 +133,7 @@ class RunLoop(Loop):
                     f"{2 * self.parts}, the same batch in smaller parts, or for --set "
                     "checkpointing=true"
                 ) from None
-            if not self.profile.compile:
+            if not self.profile.compile or isinstance(error, JswsError):
                 raise
             words = f"{type(error).__name__}: {error}".splitlines()[0]
             raise JswsError(
@@ -168,6 +169,9 @@ class RunLoop(Loop):
         shown = {name: value for name, value in record.items() if name != "step"}
         self.accelerator.log(shown | found, step=step)
         super().after_step(net, record)
+        if found and is_main():
+            self.looks.append({"step": step, **found})
+            self.figure.update(self.history, self.looks)
         late = time.monotonic() - self.saved > SAVE_AFTER
         due = (step + 1) % SAVE_EVERY == 0 or late
         if self.log and due and step < self.last_step:

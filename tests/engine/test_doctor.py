@@ -106,7 +106,7 @@ def test_widgets_in_this_front_end(monkeypatch, tmp_path):
     finds("widgets", "OK", "Colab")
 
 
-def test_little_memory(monkeypatch, tmp_path):
+def test_little_memory_and_disk(monkeypatch, tmp_path):
     def free(memory, shared):
         left = namedtuple("left", "available")(memory)
         monkeypatch.setattr("psutil.virtual_memory", lambda: left)
@@ -118,6 +118,7 @@ def test_little_memory(monkeypatch, tmp_path):
     finds("memory", "WARN", "1.0 GB free", "close other programs")
     free(9e9, 64e6)
     finds("memory", "WARN", "0.1 GB in", "--shm-size")
+    finds("disk", "WARN", "0.1 GB free", "free 2 GB")
     free(9e9, 9e9)
     finds("memory", "OK")
 

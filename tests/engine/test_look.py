@@ -79,3 +79,34 @@ def test_what_is_missing_is_said(tiny, own_data, capsys):
     shutil.rmtree(own_data / "ECSSD")
     assert set(look(network(), profile, BOTH)) == {"val_background", "val_miou"}
     assert "not validated while training: no picture in" in "".join(capsys.readouterr())
+
+
+def test_a_notebook_shows_one_figure_that_grows(tiny, tmp_path, monkeypatch):
+    shown, drawn = [], []
+
+    class Handle:
+        def update(self, picture):
+            shown.append(picture)
+
+    def display(picture, *, display_id):
+        shown.append(picture)
+        return Handle()
+
+    def draw(*given):
+        drawn.append(original(*given))
+        return drawn[-1]
+
+    original = module.draw
+    monkeypatch.setattr(module, "draw", draw)
+    monkeypatch.setattr("IPython.display.display", display)
+    looking = replace(tiny, validate_every=2)
+    trained(tmp_path / "terminal", looking)
+    assert not shown
+    monkeypatch.setattr(module, "in_notebook", lambda: True)
+    trained(tmp_path / "notebook", looking)
+    assert len(shown) == 2 and shown[0].alt and shown[0].data[:4] == b"\x89PNG"
+    left, right = drawn[-1].axes
+    assert [line.get_label() for line in left.lines] == ["L_c", "L_s1"]
+    assert [line.get_label() for line in right.lines] == [*COLUMNS.values()]
+    rows = read_log(tmp_path / "notebook/log.csv")
+    assert list(right.lines[1].get_ydata()) == [rows[k]["val_miou"] for k in (1, 3)]
