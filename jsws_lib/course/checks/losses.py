@@ -56,9 +56,7 @@ def _direction(reading: str, salient: bool) -> int:
     mask = torch.full((1, 1, 1), int(salient), dtype=torch.uint8)
     loss = saliency_loss(out, mask, reading=reading)
     (slope,) = torch.autograd.grad(loss, a, allow_unused=True)
-    if slope is None or slope.abs().max() < 1e-9:
-        return 0
-    return 1 if slope[0, 0] < 0 else -1
+    return 0 if slope is None else -int(slope[0, 0].sign())
 
 
 @check
