@@ -11,6 +11,7 @@ FROM python:3.12-slim-bookworm AS tools
 
 # What a Python needs to compile pydensecrf2. Not pinned: within a release of Debian only
 # mended versions follow, and the old ones leave the archive.
+# hadolint ignore=DL3008
 RUN apt-get update \
     && apt-get install --yes --no-install-recommends g++ git make \
     && rm -rf /var/lib/apt/lists/* \

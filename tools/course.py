@@ -1,4 +1,4 @@
-"""The course, executed: notebooks and extras, and one table of what they measured.
+"""The course, executed: notebooks and extras, their HTML, one table of what they measured.
 
 A notebook states what it measured with `report(...)`. `python -m tools.course`
 runs the notebooks, each in a fresh kernel of this interpreter and on the CPU, two side by
@@ -30,6 +30,7 @@ from data_utils.parallel import available_cores
 from jsws_lib.config import ROOT
 from jsws_lib.course.from_solutions import write_notebook
 from jsws_lib.course.measured import MIME, Measured
+from tools.course_pages import index, notebook_page, title_of
 from tools.explorers import outputs, put_frames_beside, take_seconds
 
 WIDGET_MIME = "application/vnd.jupyter.widget-view+json"
@@ -41,6 +42,7 @@ class Result:
     """What came out of one notebook."""
 
     notebook: str
+    title: str
     seconds: float = 0.0
     measured: list[Measured] = field(default_factory=list)
     error: str = ""
@@ -52,7 +54,7 @@ class Result:
 
 
 def run_notebook(path: Path, build: Path, *, threads: int, update: bool = False) -> Result:
-    """Execute one notebook where it lies, and write it with its outputs into `build`.
+    """Execute one notebook where it lies and write `build/<name>.ipynb` and `.html`.
 
     Args:
         path: the notebook.
@@ -63,7 +65,7 @@ def run_notebook(path: Path, build: Path, *, threads: int, update: bool = False)
     from nbclient.exceptions import CellExecutionError, CellTimeoutError, DeadKernelError
 
     notebook = nbformat.read(path, as_version=4)
-    result, begin = Result(path.stem), time.perf_counter()
+    result, begin = Result(path.stem, title_of(notebook)), time.perf_counter()
     try:
         execute(notebook, path.parent, _environment(threads, frames=update))
     except (CellExecutionError, CellTimeoutError, DeadKernelError) as error:
@@ -77,6 +79,7 @@ def run_notebook(path: Path, build: Path, *, threads: int, update: bool = False)
     elif not result.measured and path.parent.name not in ("solutions", "extras"):
         result.error = result.error or "reported nothing"
     write_notebook(build / path.name, notebook)
+    write_bytes(build / f"{path.stem}.html", notebook_page(notebook, path, build).encode())
     if update and not result.error:
         put_frames_beside(notebook, path)
         write_notebook(path, notebook)
@@ -125,10 +128,10 @@ def _environment(threads: int, *, frames: bool) -> dict[str, str]:
 def run_course(
     notebooks: Sequence[Path], build: Path, *, update: bool = False
 ) -> list[Result]:
-    """Run notebooks, two side by side; a failing one does not stop the others.
+    """Run notebooks, two side by side, and write their pages and an index of them.
 
-    With JSWS_TRAIN=1 they run one after the other, as one takes what another trained.
-    `build` and `update` are those of `run_notebook`.
+    A failing one does not stop the others. With JSWS_TRAIN=1 they run one after the other,
+    as one takes what another trained. `build` and `update` are those of `run_notebook`.
     """
     cores = available_cores()
     at_once = 1 if os.environ.get("JSWS_TRAIN") == "1" else min(2, cores, len(notebooks))
@@ -137,13 +140,15 @@ def run_course(
     options = {"threads": cores // at_once, "update": update}
     try:
         runs = [pool.submit(run_notebook, path, build, **options) for path in notebooks]
-        return [run.result() for run in tqdm(runs, "the course", unit="notebook")]
+        results = [run.result() for run in tqdm(runs, "the course", unit="notebook")]
     finally:
         pool.shutdown(cancel_futures=True)  # Ctrl-C starts no further notebook
+    write_bytes(build / "index.html", index(results, verdict(results)).encode())
+    return results
 
 
 def table(results: Sequence[Result]) -> str:
-    """A line a number: notebook, seconds, number, range, verdict; then one on them all."""
+    """Lay out one line per number: notebook, seconds, number, range, verdict."""
     rows = [("notebook", "seconds", "what", "measured", "expected", "")]
     for result in results:
         lines = [(m.name, m.found, m.expected, m.verdict) for m in result.measured]
@@ -153,10 +158,15 @@ def table(results: Sequence[Result]) -> str:
         rows += [("", "", *line) for line in lines[1:]]
     sides = ("left", "right", "left", "right", "left", "left")
     lined = tabulate(rows, "firstrow", colalign=sides, disable_numparse=True)
+    return f"{lined}\n\n{verdict(results)}"
+
+
+def verdict(results: Sequence[Result]) -> str:
+    """How many notebooks there are, how long they took, and which are not as expected."""
     bad = [r.notebook for r in results if not r.ok]
     total, plural = sum(r.seconds for r in results), "" if len(results) == 1 else "s"
     said = f"NOT OK: {', '.join(bad)}" if bad else "all OK"
-    return f"{lined}\n\n{len(results)} notebook{plural} in {total:.0f} s, {said}"
+    return f"{len(results)} notebook{plural} in {total:.0f} s, {said}"
 
 
 def _failure(notebook, error: Exception) -> str:
@@ -242,7 +252,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     for result in results:
         if "\n" in result.error:
             print(f"\n{result.notebook} failed: {result.error}")
-    print(f"\n{table(results)}\nwith their outputs: {args.build}")
+    print(f"\n{table(results)}\nread it: {args.build / 'index.html'}")
     return 0 if ok else 1
 
 

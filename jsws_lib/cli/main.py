@@ -5,6 +5,7 @@ import os
 import re
 import sys
 import tempfile
+import tomllib
 import traceback
 import warnings
 from pathlib import Path
@@ -31,7 +32,7 @@ from jsws_lib.cli.options import (
     say,
 )
 from jsws_lib.cli.settings import table
-from jsws_lib.config import SETTINGS
+from jsws_lib.config import ROOT, SETTINGS
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -55,6 +56,24 @@ Tracker = Annotated[
 ]
 
 MOST_SEEDS = 1000
+
+
+def _version(asked: bool):
+    if asked:
+        say(
+            tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["project"][
+                "version"
+            ]
+        )
+        raise typer.Exit
+
+
+VERSION = {"help": "print the version", "callback": _version, "is_eager": True}
+
+
+@app.callback()
+def jsws(number: Annotated[bool, typer.Option("--version", **VERSION)] = False):
+    """Options of every command."""
 
 
 @command(app)

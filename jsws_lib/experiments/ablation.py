@@ -222,16 +222,19 @@ def _refuse_loss(file: Path, rows: Sequence[Row]):
     wanted = ("configuration", "seeds", "settings", "contrasts")
     held, asked = read_json(file, *wanted, advice=advice), configuration(rows[0].run)
     names, seeds = {row.name for row in rows}, {row.run.seed for row in rows}
-    lost = [
-        f"{field} = {value}"
-        for part in ("profile", "recipe")
-        for field, value in held["configuration"][part].items()
-        if asked[part].get(field, value) != value
-        and field not in ("workers", "cache", "validate_every")  # no figure depends on them
-    ]
-    kept = (*held["settings"], *held["contrasts"])
-    lost += [name for name in kept if name not in names and name not in READ_OUTS]
-    lost += [f"seed {seed}" for seed in held["seeds"] if seed not in seeds]
+    try:
+        lost = [
+            f"{field} = {value}"
+            for part in ("profile", "recipe")
+            for field, value in held["configuration"][part].items()
+            if asked[part].get(field, value) != value
+            and field not in ("workers", "cache", "validate_every")  # change no figure
+        ]
+        kept = (*held["settings"].keys(), *held["contrasts"].keys())
+        lost += [name for name in kept if name not in names and name not in READ_OUTS]
+        lost += [f"seed {seed}" for seed in map(int, held["seeds"]) if seed not in seeds]
+    except (AttributeError, KeyError, TypeError, ValueError):
+        raise JswsError(f"{file} is not what `jsws ablate` wrote; {advice}") from None
     if lost:
         raise JswsError(
             f"{file} holds what this ablation has not: {', '.join(lost)}; name "
@@ -330,9 +333,16 @@ def measured(run: Run) -> dict | None:
         return None
     advice = "delete it, and the network is measured again"
     record = read_json(file, "asked", "seconds", "read_outs", advice=advice)
-    if any(record.get(name, 0) < 0 or record.get(name, 0) > 1 for name in FRACTIONS):
-        raise JswsError(f"{file} holds a figure below 0 or above 1; {advice}")
+    wrong = [name for name in FRACTIONS if not _fraction(record.get(name, 0))]
+    wrong += [] if isinstance(record["read_outs"], dict) else ["read_outs"]
+    if wrong:
+        raise JswsError(f"{file}: {wrong[0]} is not what was measured; {advice}")
     return record if record.pop("asked") == _asked(run) else None
+
+
+def _fraction(value) -> bool:
+    """From 0 to 1, or nan: the protocol's answer where every map is constant."""
+    return type(value) in (int, float) and not (value < 0 or value > 1)
 
 
 # --- measuring -----------------------------------------------------------------------

