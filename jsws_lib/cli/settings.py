@@ -78,6 +78,12 @@ def configured(
     of_profile = {name: values[0] for name, values in asked[Profile].items()}
     if "steps" in of_profile:
         of_profile["steps"] = by_stage(get_profile(profile).steps, asked[Profile]["steps"])
+    if "backbone" in of_profile:
+        from jsws_lib.backbones import BACKBONES  # brings PyTorch
+
+        if of_profile["backbone"] not in BACKBONES:
+            names = ", ".join(BACKBONES)
+            raise JswsError(f"backbone is '{of_profile['backbone']}'; give one of {names}")
     if of_profile.get("weights", "default") != "default":
         file = Path(of_profile["weights"])
         if not file.is_file():

@@ -42,11 +42,14 @@ def claims_table(result: dict) -> str:
 
 
 def _differences(result: dict, pair: tuple[str, str], theirs: dict) -> list[str | None]:
-    """Ours over the seeds, and how many of them agree."""
+    """Ours over the seeds that both rows have, and how many of them agree."""
     if not {*pair} <= result["settings"].keys():
         return [None, None]
     one, other = (result["settings"][name] for name in pair)
-    ours = {key: np.subtract(one[key], other[key]) for key in theirs}
+    ours = {}
+    for key in theirs:
+        count = min(len(one[key]), len(other[key]))
+        ours[key] = np.subtract(one[key][:count], other[key][:count])
     if "miou" in theirs:
         agree = np.sign(ours["miou"]) == np.sign(theirs["miou"])
     else:

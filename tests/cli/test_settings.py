@@ -36,6 +36,7 @@ REFUSED = {
     "steps=1,2,3": "steps is '1,2,3'; give two, each a whole number in [1, 1e9]",
     "accumulate=0.5": "accumulate is '0.5'; give a whole number in [1, 65536]",
     "betas=0.9": "betas is (0.9,); give two, each a number in [0, 1)",
+    "backbone=resnet": "backbone is 'resnet'; give one of densenet169, vgg16",
     "weights=none.pth": "weights is 'none.pth', which is no file",
     "colour=red": "'colour=red' is no FIELD=VALUE of a setting; the fields are backbone",
     "rotate": "'rotate' is no FIELD=VALUE",
