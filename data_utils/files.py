@@ -165,8 +165,11 @@ def verified(path: Path) -> Path:
     """
     manifest = path.with_name("manifest.json")
     advice = f"restore it with `git checkout -- {path.parent.name}`"
-    known = read_json(manifest, "files", advice=advice)["files"].get(path.name)
-    if not (known and path.is_file() and sha256(path) == known["sha256"]):
+    try:
+        known = read_json(manifest, "files", advice=advice)["files"][path.name]["sha256"]
+    except (KeyError, IndexError, TypeError):  # a manifest that was changed by hand
+        known = None
+    if not path.is_file() or sha256(path) != known:
         raise JswsError(f"{path} is not the file described in {manifest.name}; {advice}")
     return path
 

@@ -7,6 +7,7 @@ again where it stopped, verified, unpacked beside its place, and only then moved
 import hashlib
 import http.client
 import os
+import re
 import time
 import tomllib
 import urllib.request
@@ -77,6 +78,16 @@ def _source(name: str, entry: dict) -> Source:
         for archive in entry.pop("archives")
     )
     source = Source(name=name, archives=archives, **entry)
+    folders = [*source.holds, *(archive.into for archive in archives)]
+    outside = [one for one in folders if ".." in Path(one).parts or Path(one).is_absolute()]
+    outside += [one.name for one in archives if Path(one.name).name != one.name]
+    if outside:
+        raise TypeError(f"{name}: {outside[0]!r} leads elsewhere")
+    if bad := [u for one in archives for u in one.urls if not re.match("https?://", u)]:
+        raise TypeError(f"{name}: {bad[0]!r} is no address")
+    counts = [*source.holds.values(), source.gigabytes]
+    if any(type(count) not in (int, float) for count in counts):
+        raise TypeError(f"{name}: {counts} are no numbers")
     if name not in ("VOC2012", "SBD") and len(source.holds) != 2:
         raise TypeError(f"{name} holds {len(source.holds)} folders: images and masks are 2")
     return source

@@ -200,6 +200,19 @@ def test_figures_and_former_results(trials, monkeypatch):
     trials.files(kind | ODD_FILES, {words: str(former)})
 
 
+def test_manifests(trials, checkpoint):
+    folder = trials.world["root"].parent / "checkpoints"
+    folder.mkdir()
+    shutil.copy(checkpoint, folder / "mini_M.safetensors")
+    good = {"files": {"mini_M.safetensors": {"sha256": "0"}}}
+    bad = [None, 3, "x", [], {}]
+    kind = spoilt(good, files=bad) | ODD_FILES
+    for one in bad:
+        text = json.dumps({"files": {"mini_M.safetensors": one}})
+        kind[f"an entry {one!r}"] = text.encode()
+    trials.files(kind, {"train stage1 --profile mini": str(folder / "manifest.json")})
+
+
 def test_notes_beside_pseudo_labels(trials):
     out, net = trials.world["root"] / "labels", trials.world["net"]
     make = PSEUDO.replace("{out}", str(out))
@@ -339,6 +352,11 @@ NO_SOURCES = {  # what stands in SOURCE, and what in its place
     "no title": ("title", "subtitle"),
     "holds a list": ("holds.*", "holds = [1]"),
     "one folder": (', "MINE/masks" = 3', ""),
+    "words": ("0.001", '"much"'),
+    "holds": ('"MINE/images" = 3', '"MINE/images" = "all"'),
+    "above": ('"mine.zip", ', '"../mine.zip", '),
+    "into above": ("urls", 'into = "../..", urls'),
+    "no https": ("https://example.org", "file:///etc"),
 }
 
 
