@@ -164,7 +164,9 @@ class Profile:
     )
     workers: int = field(4, "data-loading processes", "[0, 1024]")
     cache: str = field(
-        "none", "of decoded pictures; `decoded`: a file beside the data", CACHES
+        "none",
+        "of decoded pictures; `decoded`: a file beside the data, if nothing is rotated",
+        CACHES,
     )
     precision: str = field(
         "float32",

@@ -1,13 +1,15 @@
 """The pictures of README and docs/: `python -m tools.pictures` draws them anew."""
 
+import io
 import json
 
 import matplotlib
 import matplotlib.pyplot as plt
 import numpy as np
-from PIL import Image
+from PIL import Image, ImageDraw, ImageFont
 from skimage import data
 
+from data_utils.files import write_bytes
 from data_utils.pictures import read_class_mask, read_image
 from data_utils.voc import VOID, read_ids
 from jsws_lib.config import ROOT, get_profile
@@ -17,8 +19,10 @@ from jsws_lib.course.figures.common import (
     draw_map,
     draw_segmentation,
     gallery,
+    overlay,
 )
-from jsws_lib.engine.checkpoints import load_ssnet, shipped
+from jsws_lib.engine import film
+from jsws_lib.engine.checkpoints import SHIPPED, load_ssnet, shipped
 from jsws_lib.experiments import results
 from jsws_lib.inference import predict
 from jsws_lib.metrics import ConfusionMatrix
@@ -120,6 +124,38 @@ def photographs():
     return fig
 
 
+ACTORS, CELL, MARGIN = (0, 1, 3, 4, 6, 7), 104, 112  # of the animation; px
+
+
+def sharpening() -> bytes:
+    """README's animation, a GIF: S and M on six held-out images while they train."""
+    films = {name: film.load(SHIPPED / f"mini_{name}_film.npz") for name in ("S", "M")}
+    font = ImageFont.truetype(matplotlib.font_manager.findfont("DejaVu Sans"), 12)
+    width = MARGIN + CELL * len(ACTORS)
+    frames = []
+    for k, step in enumerate(films["M"].steps):
+        canvas = Image.new("RGB", (width, 3 * CELL + 22), "white")
+        draw = ImageDraw.Draw(canvas)
+        rows = {"images": films["M"].images}
+        for name, words in (("S", "S:\nlabels alone"), ("M", "M: labels\nand saliency")):
+            rows[words] = [*map(overlay, films[name].images, films[name].segmentation[k])]
+        for row, (words, pictures) in enumerate(rows.items()):
+            draw.text((6, row * CELL + CELL // 2 - 14), words, "black", font)
+            for column, actor in enumerate(ACTORS):
+                picture = Image.fromarray(pictures[actor]).resize((CELL - 4, CELL - 4))
+                canvas.paste(picture, (MARGIN + column * CELL, row * CELL + 2))
+        done = step / films["M"].steps[-1]
+        draw.text((6, 3 * CELL + 3), f"step {step}", "black", font)
+        left, top, length = MARGIN, 3 * CELL + 7, width - MARGIN - 6
+        draw.rectangle((left, top, left + length, top + 7), outline="gray")
+        draw.rectangle((left, top, left + round(length * done), top + 7), fill="gray")
+        frames.append(canvas.quantize(64, dither=Image.Dither.NONE))
+    file, times = io.BytesIO(), [500] * (len(frames) - 1) + [2500]
+    options = {"save_all": True, "duration": times, "loop": 0}
+    frames[0].save(file, "GIF", append_images=frames[1:], **options)
+    return file.getvalue()
+
+
 def main():
     """Draw them all."""
     docs, result = ROOT / "docs", json.loads(results.MINI.read_text())
@@ -132,6 +168,7 @@ def main():
     }
     for name, figure in figures.items():
         figure.savefig(docs / f"{name}.png", dpi=110)
+    write_bytes(docs / "sharpening.gif", sharpening())
 
 
 if __name__ == "__main__":

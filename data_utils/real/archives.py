@@ -45,7 +45,7 @@ def unpack(path: Path, folder: Path):
     except Exception as error:  # whatever the bytes provoke
         raise JswsError(
             f"{path} cannot be unpacked ({error}); delete it if it is damaged, else unpack "
-            "it with another program, zip it again and pass --from PATH"
+            f"it into {folder} with another program and give the same command again"
         ) from None
 
 

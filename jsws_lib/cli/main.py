@@ -302,7 +302,7 @@ def settings():
 
 @command(app)
 def doctor(*, json_: Json = False):
-    """Check PyTorch, GPU, CRF, widgets, data and checkpoints; say how to mend them."""
+    """Check Python, PyTorch, GPU, CRF, drawings, widgets, memory, disk, data, checkpoints; say how to mend them."""
     from jsws_lib.engine.doctor import run
 
     raise typer.Exit(run(as_json=json_))

@@ -22,7 +22,7 @@ Seed = Annotated[int, "of weights, image order and crops.", {"min": 0, "max": 2*
 Data = Annotated[Path | None, "data root; default $JSWS_DATA or the profile's."]
 Checkpoint = Annotated[
     Path,
-    "a *.safetensors file that `jsws train` wrote, or a shipped network: photos, mini.",
+    "a *.safetensors file that `jsws train` wrote, or a shipped network: photos, mini, mini_S, mini_M.",
 ]
 RunFolder = Annotated[Path | None, "run folder; default runs/..."]
 Jobs = Annotated[

@@ -1,11 +1,13 @@
 """What README shows is what was measured, and what is shipped is what is described."""
 
+import io
 import json
 import re
 from itertools import pairwise
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from data_utils.errors import JswsError
 from jsws_lib.config import get_profile, get_recipe
@@ -150,6 +152,18 @@ def test_notebooks_find_the_shipped_networks():
         story = read_weights(SHIPPED / f"mini_{setting}.safetensors")[1]
         folder = Run(setting, get_profile("mini"), get_recipe()).folder
         assert story["run"] == folder.name
+
+
+def test_the_animation_is_of_the_shipped_films(root):
+    stored = Image.open(root / "docs/sharpening.gif")
+    drawn = Image.open(io.BytesIO(pictures.sharpening()))
+    steps = film.load(SHIPPED / "mini_M_film.npz").steps
+    assert stored.n_frames == drawn.n_frames == len(steps) and steps[-1] == 1200
+    for frame in (0, len(steps) - 1):
+        stored.seek(frame)
+        drawn.seek(frame)
+        one, two = (np.asarray(i.convert("RGB")).astype(int) for i in (stored, drawn))
+        assert one.shape == two.shape and abs(one - two).mean() < 2
 
 
 def test_the_reading_order_names_every_file_and_notebook(root):

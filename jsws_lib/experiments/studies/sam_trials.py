@@ -35,7 +35,8 @@ from jsws_lib.training import Loop, Objective
 
 FILE = ROOT / "results" / "sam_trials.json"
 WORDS = (
-    "Setting M on the embedded data (python -m jsws_lib.experiments.studies.sam_trials)."
+    "Setting M on the embedded data, and one M-M; the last four rows by python -m "
+    "jsws_lib.experiments.studies.sam_trials, the programs of the others are gone."
 )
 # From step `late_from` on, L_c takes the mean of H over `late_share` of the positions.
 CHANGES = {"late_evidence": "top_probs", "late_share": 0.05}
