@@ -11,4 +11,6 @@ def remedy(error: OSError) -> str:
     """What to do about an error of the file system: the end of a message."""
     if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
         return "free some room, or name another place"
-    return "choose a shorter name or another place"
+    if error.errno == errno.ENAMETOOLONG:
+        return "choose a shorter name"
+    return "choose another place"

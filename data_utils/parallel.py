@@ -8,7 +8,7 @@ import os
 import threading
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures import ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
 
 from data_utils.errors import JswsError
@@ -90,9 +90,9 @@ def in_parallel(work: Callable, jobs: Iterable, *, workers: int | None = None) -
         for job in jobs:
             pending.append(pool.submit(work, job))
             if len(pending) >= 4 * workers:
-                yield pending.popleft().result()
+                yield _first(pending)
         while pending:
-            yield pending.popleft().result()
+            yield _first(pending)
     except BrokenProcessPool:
         raise JswsError(
             "a worker process was stopped: use fewer cores if the memory was full, "
@@ -100,3 +100,13 @@ def in_parallel(work: Callable, jobs: Iterable, *, workers: int | None = None) -
         ) from None
     finally:
         pool.shutdown(cancel_futures=True)
+
+
+def _first(pending: deque):
+    """The result of the oldest job, unless another fails before."""
+    while not pending[0].done():
+        wait([pending[0]], timeout=1)
+        for job in pending:
+            if job.done():
+                job.result()  # raises what it raised
+    return pending.popleft().result()

@@ -156,8 +156,12 @@ def make_mini(
         raise JswsError(
             f"{root} holds {what} choose another folder ($JSWS_DATA names the notebooks')"
         )
-    with whole_folder(root) as made:
-        _write_all(made, parameters)
+    try:
+        with whole_folder(root) as made:
+            _write_all(made, parameters)
+    except JswsError:
+        if (drawn(root) or {}).get("parameters") != parameters:  # else somebody was faster
+            raise
     return root
 
 

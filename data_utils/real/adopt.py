@@ -110,7 +110,7 @@ def _check_names(names: Sequence[str], path: Path | str):
                 f"{path}: {name!r} is no name of a category; the background needs none, "
                 "and an empty name comes from a separator too many"
             )
-    for name, other in pairwise(names):  # sorted whatever their case
+    for name, other in pairwise(sorted(names, key=str.casefold)):
         if name.casefold() == other.casefold():
             raise JswsError(
                 f"{path}: the categories {name!r} and {other!r} differ in no letter; spell "
@@ -271,7 +271,9 @@ def _jobs(
     """What to do with each picture; every mask that is needed exists."""
     voc, train = f"{VOC}/JPEGImages", {k: p for k, p in found.items() if k not in truth}
     masks, others = _files(saliency_masks), _files(saliency_images)
-    if masks or others:
+    if others and not masks:
+        raise JswsError("pictures of a saliency set need their masks, too: name the folder")
+    if masks:
         _must_have(
             others or train,
             masks,

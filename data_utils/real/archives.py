@@ -36,14 +36,15 @@ def unpack(path: Path, folder: Path):
                     place = folder / file.relative_to(room)
                     place.parent.mkdir(parents=True, exist_ok=True)
                     os.replace(file, place)
-    except OSError as error:
-        raise JswsError(
-            f"{path} cannot be unpacked into {folder} ({error}); {remedy(error)}: --data"
-        ) from None
     except JswsError:
         raise
-    except Exception as error:  # whatever the bytes provoke
-        raise JswsError(
+    except Exception as error:
+        if isinstance(error, OSError) and error.errno:  # of the disk
+            raise JswsError(
+                f"{path} cannot be unpacked into {folder} ({error}); {remedy(error)}: "
+                "--data"
+            ) from None
+        raise JswsError(  # whatever the bytes provoke
             f"{path} cannot be unpacked ({error}); delete it if it is damaged, else unpack "
             f"it into {folder} with another program and give the same command again"
         ) from None

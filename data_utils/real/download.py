@@ -125,9 +125,10 @@ def download(source: Source, root: Path | str, *, given: Path | None = None) -> 
     inbox.mkdir(parents=True, exist_ok=True)
     paths = {}
     if given is not None:
-        folder = given if given.is_dir() else given.parent
-        there = {archive: folder / archive.name for archive in source.archives}
-        paths = {archive: path for archive, path in there.items() if path.is_file()}
+        for archive in source.archives:
+            path = given / archive.name if given.is_dir() else given
+            if path.name == archive.name and path.is_file():
+                paths[archive] = path
         if not paths:
             names = " or ".join(archive.name for archive in source.archives)
             raise JswsError(f"--from {given}: expected {names}, or a folder that holds it")

@@ -23,6 +23,7 @@ from jsws_lib.cli.options import (
     Count,
     Jobs,
     Json,
+    Pixels,
     RunFolder,
     Seed,
     command,
@@ -81,7 +82,7 @@ def pretrain(
     *,
     images: Count = 16_000,
     epochs: Count = 5,
-    size: Annotated[int, {"min": 32, "max": 4096}] = 64,
+    size: Pixels = 64,
     seed: Seed = 0,
     out: Path | None = None,
 ):
@@ -230,7 +231,7 @@ def ablate(
     from jsws_lib.experiments import ablation, results
 
     p, r = asked.settings()
-    names = settings.split(",") if settings else list(SETTINGS)
+    names = settings.replace(" ", "").split(",") if settings else list(SETTINGS)
     if not set(names) <= SETTINGS.keys():
         raise JswsError(f"--settings {settings}: give some of {', '.join(SETTINGS)}")
     chosen = {"seeds": _seed_list(seeds), "settings": names}
@@ -248,14 +249,15 @@ def ablate(
 
 
 def _seed_list(text: str) -> list[int]:
-    known = re.fullmatch(r"[0-9]{1,9}(,[0-9]{1,9})*", text)
+    known = re.fullmatch(r"[0-9]{1,10}(,[0-9]{1,10})*", text.replace(" ", ""))
     seeds = [int(part) for part in text.split(",")] if known else []
     if len(seeds) == 1:
         seeds = list(range(min(seeds[0], MOST_SEEDS + 1)))
-    if not 0 < len(set(seeds)) == len(seeds) <= MOST_SEEDS:
+    distinct = 0 < len(set(seeds)) == len(seeds) <= MOST_SEEDS
+    if not distinct or max(seeds) >= 2**32:
         raise JswsError(
             f"--seeds {text}: give a count such as 3, at most {MOST_SEEDS:,}, or a list "
-            "such as 0,4"
+            "such as 0,4, each below 2^32"
         )
     return seeds
 

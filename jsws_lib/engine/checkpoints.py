@@ -101,7 +101,7 @@ def load_ssnet(
         raise JswsError(f"{path} holds a backbone, no SSNet; choose another checkpoint")
     for key, wanted in (expect or {}).items():
         if key == "categories" and story[key] != list(wanted):
-            pairs = enumerate(zip_longest(story[key], wanted, fillvalue="none"), 1)
+            pairs = enumerate(zip_longest(story[key], wanted), 1)  # None: there is none
             k, mine, its = next((k, a, b) for k, (a, b) in pairs if a != b)
             raise JswsError(
                 f"{path} was trained on other categories: number {k} is {mine!r} there, "

@@ -113,7 +113,7 @@ def _widgets() -> str:
     apart = {"google.colab": "Colab", "VSCODE_PID": "VS Code", "COLAB_RELEASE_TAG": "Colab"}
     for sign, name in apart.items():
         if sign in sys.modules or os.environ.get(sign):
-            return f"ipywidgets {version} in {name}, which brings its manager"
+            return f"ipywidgets {version} in {name}, which has its own manager"
     paths = importlib.import_module("jupyter_core.paths").jupyter_path("labextensions")
     if not any((Path(path) / MANAGER).is_dir() for path in paths):
         fix = "pip install --force-reinstall jupyterlab_widgets, then reload the page"
@@ -158,7 +158,9 @@ def _data() -> str:
 def _checkpoints() -> str:
     manifest = ROOT / "checkpoints" / "manifest.json"
     advice = "restore it with `git checkout -- checkpoints`"
-    names = [*read_json(manifest, "files", advice=advice)["files"].keys()]
+    if not manifest.is_file():
+        raise Problem(f"no {manifest}", advice, "WARN")
+    names = list(read_json(manifest, "files", advice=advice)["files"])
     for name in names:
         verified(manifest.with_name(name))
     return f"{len(names)} files, checksums match"

@@ -8,7 +8,6 @@ keep their statistics, and the figures enter neither a run's history nor its res
 import io
 import sys
 from collections.abc import Sequence
-from functools import partial
 
 from matplotlib.figure import Figure
 from tqdm.auto import tqdm
@@ -34,22 +33,34 @@ def look(net: SSNet, profile: Profile, losses: Sequence[str]) -> dict[str, float
     The background's share is of the pixels that are not void. Where a set is missing or
     broken, this is said, and the rest left out. Afterwards the network is in training mode.
     """
-    found, pick = {}, partial(evenly, count=LIMIT)
+    found = {}
     net.eval()
-    try:
-        matrix = measure_segmentation(net, profile, pick=pick)
-        counts = matrix.matrix
-        found["val_background"] = float(counts[:, 0].sum() / counts.sum())
-        if set(losses) != {"L_s1"}:  # else its categories have no names
-            found["val_miou"] = matrix.compute().miou
-        if "L_s1" in losses:
-            scores = measure_saliency(net, profile, pick=pick)[0].compute()
-            found |= {"val_max_f": scores.max_f, "val_mae": scores.mae}
-    except JswsError as error:
-        if is_main():
-            tqdm.write(f"not validated while training: {error}")
+    for measure in (_segmentation, _saliency) if "L_s1" in losses else (_segmentation,):
+        try:
+            found |= measure(net, profile)
+        except JswsError as error:
+            if is_main():
+                tqdm.write(f"not validated while training: {error}")
     net.train()
+    if set(losses) == {"L_s1"}:  # its categories have no names
+        found.pop("val_miou", None)
     return found
+
+
+def _some(things: Sequence) -> Sequence:
+    return evenly(things, LIMIT)
+
+
+def _segmentation(net: SSNet, profile: Profile) -> dict[str, float]:
+    matrix = measure_segmentation(net, profile, pick=_some)
+    counts = matrix.matrix
+    background = float(counts[:, 0].sum() / counts.sum())
+    return {"val_background": background, "val_miou": matrix.compute().miou}
+
+
+def _saliency(net: SSNet, profile: Profile) -> dict[str, float]:
+    scores = measure_saliency(net, profile, pick=_some)[0].compute()
+    return {"val_max_f": scores.max_f, "val_mae": scores.mae}
 
 
 def in_notebook() -> bool:

@@ -133,7 +133,7 @@ class RunLoop(Loop):
                     f"{2 * self.parts}, the same batch in smaller parts, or for --set "
                     "checkpointing=true"
                 ) from None
-            if not self.profile.compile or isinstance(error, JswsError):
+            if not self.profile.compile or self.done or isinstance(error, JswsError):
                 raise
             words = f"{type(error).__name__}: {error}".splitlines()[0]
             raise JswsError(

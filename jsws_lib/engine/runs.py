@@ -11,7 +11,7 @@ import json
 import os
 import shutil
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
 from dataclasses import asdict, dataclass, fields, replace
 from functools import cached_property
@@ -190,7 +190,8 @@ def _data_identity(profile: Profile, losses: set[str]) -> dict:
         state = training_state(profile, losses)
     except JswsError:  # they are not there; training will say so
         return identity or {"folder": str(profile.data.resolve())}
-    known = note.get("contents", state) if note else {}
+    # A note without contents is of older drawings: nobody knows whether they changed.
+    known = note.get("contents", {}) if note else {}
     changed = {name: one for name, one in state.items() if known.get(name) != one}
     return identity | changed
 
@@ -219,11 +220,7 @@ class Trained(NamedTuple):
 
 
 def train_or_load(
-    run: Run,
-    *,
-    use_shipped: bool = True,
-    on_step: Callable | None = None,
-    tracker: str | None = None,
+    run: Run, *, use_shipped: bool = True, tracker: str | None = None
 ) -> Trained:
     """Give a trained network: from an earlier run, from the repository, or by training.
 
@@ -233,7 +230,7 @@ def train_or_load(
     Args:
         run: which.
         use_shipped: False never takes a network from the repository.
-        on_step, tracker: see `RunLoop`.
+        tracker: see `RunLoop`.
 
     Raises:
         JswsError: missing data, a broken checkpoint, or a folder that holds another run.
@@ -244,7 +241,7 @@ def train_or_load(
     pick_device()  # connects the processes, if several were launched
     with _alone(run) if is_main() else nullcontext():
         wait_for_everyone()
-        return _load(run, use_shipped) or _train(run, use_shipped, on_step, tracker)
+        return _load(run, use_shipped) or _train(run, use_shipped, tracker)
 
 
 @contextmanager
@@ -269,19 +266,17 @@ def lock_of(run: Run) -> FileLock:
     return FileLock(Path(tempfile.gettempdir()) / f"jsws-{name}.lock", mode=0o666)
 
 
-def _train(
-    run: Run, use_shipped: bool, on_step: Callable | None, tracker: str | None
-) -> Trained:
+def _train(run: Run, use_shipped: bool, tracker: str | None) -> Trained:
     """Train a run, store it, and forget how it got there."""
     profile = run.profile
     lists = profile.data / profile.voc / "ImageSets" / "Segmentation"
     read_ids(lists / f"{profile.train_list}.txt")  # before weights are fetched for nothing
-    hooks = [on_step] if on_step else []
+    recorder = None
     if drawn(profile.data) and is_main():
         steps = profile.steps[run.plan.stage - 1]
-        hooks.append(film.recorder(profile, steps, run.folder / "film.npz"))
+        recorder = film.recorder(profile, steps, run.folder / "film.npz")
     where = {"folder": run.folder, "tag": run.name, "tracker": tracker}
-    loop = RunLoop(**where, on_step=lambda *now: [hook(*now) for hook in hooks])
+    loop = RunLoop(**where, on_step=recorder)
     settings = {"profile": profile, "recipe": run.recipe, "seed": run.seed, "loop": loop}
     if run.plan.stage == 1:
         net = train_stage1(run.setting, **settings)

@@ -175,7 +175,7 @@ def estimate(rows: Sequence[Row], sizes: dict[str, int], *, jobs=None) -> list[s
         f"  disk    about {weights + labels:.1f} GB ({weights:.1f} weights and resume "
         f"points, {labels:.1f} pseudo labels); {free:.0f} GB are free in {place}",
     ]
-    if todo and profile.cache == "decoded":
+    if todo and profile.cache == "decoded" and not todo[0].run.recipe.rotate:
         lines.append(
             f"  cache   about {_decoded(todo, sizes):.1f} GB of decoded pictures, beside "
             "the data or in $JSWS_CACHE; cache=none makes none"

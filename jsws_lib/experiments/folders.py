@@ -17,7 +17,7 @@ from tqdm.auto import tqdm
 
 from data_utils.categories import combined
 from data_utils.errors import JswsError
-from data_utils.parallel import FEW, in_parallel
+from data_utils.parallel import FEW, available_cores, in_parallel
 from data_utils.pictures import (
     category_names,
     list_pictures,
@@ -111,8 +111,8 @@ def _map_and_mask(pred: Path, gt: Path) -> tuple[np.ndarray, np.ndarray]:
 
 def _merge(measure: Callable, pairs: list, workers: int | None, progress: bool):
     """Sum ``measure(chunk)`` over the chunks of ``pairs``, in order."""
-    if workers is None and len(pairs) <= FEW:
-        workers = 0
+    if workers is None:  # `in_parallel` would count chunks
+        workers = available_cores() if len(pairs) > FEW else 0
     chunks = [pairs[k : k + CHUNK] for k in range(0, len(pairs), CHUNK)]
     parts, total = in_parallel(measure, chunks, workers=workers), None
     with tqdm(total=len(pairs), desc="evaluate", unit="image", disable=not progress) as bar:
@@ -191,18 +191,36 @@ def evaluate_structure_folder(
     Arguments and errors as in `evaluate_saliency_folder`; what is averaged over the images
     are the values of `structure`, the E-measure at each threshold k/255.
     """
+    _sod_metrics()
     rows = _merge(_structures, _pairs(pred_dir, gt_dir, ids), workers, progress)
     s, adaptive, weighted_f, *curve = np.mean(rows, axis=0).tolist()
-    e = max(curve), float(np.mean(curve)), adaptive
-    return StructureScores(s, *e, weighted_f, len(rows))
+    return StructureScores(
+        s_measure=s,
+        max_e=max(curve),
+        mean_e=float(np.mean(curve)),
+        adaptive_e=adaptive,
+        weighted_f=weighted_f,
+        count=len(rows),
+    )
 
 
 def _structures(pairs: list[tuple[Path, Path]]) -> list[np.ndarray]:
     found = []
     for pred, gt in pairs:
+        sal_map, mask = _map_and_mask(pred, gt)
         with _naming(map=pred, mask=gt):
-            found.append(structure(*_map_and_mask(pred, gt)))
+            found.append(structure(sal_map, mask))
     return found
+
+
+def _sod_metrics():
+    try:
+        import py_sod_metrics
+    except ImportError as error:
+        raise JswsError(
+            f"S, E and weighted F need PySODMetrics ({error}): pip install pysodmetrics"
+        ) from None
+    return py_sod_metrics
 
 
 def structure(sal_map, mask) -> np.ndarray:
@@ -215,19 +233,14 @@ def structure(sal_map, mask) -> np.ndarray:
 
     Arguments and errors as for `SaliencyMeasure.update`, or PySODMetrics is not installed.
     """
-    try:
-        from py_sod_metrics import Emeasure, Smeasure, WeightedFmeasure
-    except ImportError as error:
-        raise JswsError(
-            f"S, E and weighted F need PySODMetrics ({error}): pip install pysodmetrics"
-        ) from None
+    package = _sod_metrics()
     sal_map, mask = SaliencyMeasure("pysod").prepare(sal_map, mask)
     sal_map = sal_map / (255 if sal_map.dtype == np.uint8 else 1.0)
     low, high = sal_map.min(), sal_map.max()
     if low < high:
         sal_map = (sal_map - low) / (high - low)
     results = {}
-    for one in (Smeasure(), Emeasure(), WeightedFmeasure()):
+    for one in (package.Smeasure(), package.Emeasure(), package.WeightedFmeasure()):
         one.step(sal_map.astype(np.float64), mask, normalize=False)
         results |= one.get_results()
     e = results["em"]

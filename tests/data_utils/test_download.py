@@ -227,7 +227,7 @@ def test_an_archive_that_another_program_has_to_unpack(tmp_path, at, value):
     data = bytearray(zipped({"a": b"1"}))
     data[at] = data[data.index(b"PK\1\2") + at + 2] = value
     (tmp_path / "x.zip").write_bytes(data)
-    words = "x.zip cannot be unpacked .*zip it again"
+    words = "x.zip cannot be unpacked .*give the same command again"
     refuses(words, unpack, tmp_path / "x.zip", tmp_path / "out")
     assert not list((tmp_path / "out").iterdir())
 
@@ -282,7 +282,9 @@ def test_an_archive_that_was_fetched_by_hand(tmp_path):
         assert download(wanted, root, given=given) is True
         assert not missing(wanted, root) and by_hand.is_file()  # it is not ours to delete
     root = tmp_path / "other"
-    for given in (tmp_path / "nothing", tmp_path):
+    renamed = by_hand.with_name("x (1).zip")  # beside one of the right name
+    renamed.write_bytes(PICTURES)
+    for given in (tmp_path / "nothing", tmp_path, renamed):
         refuses("expected x.zip, or a folder", download, wanted, root, given=given)
     other = source(Archive("x.zip", md5="0"))
     refuses("not the published", download, other, root, given=by_hand)

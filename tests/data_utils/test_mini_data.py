@@ -6,6 +6,8 @@ import os
 import subprocess
 import sys
 import xml.etree.ElementTree as ET
+from collections import deque
+from concurrent.futures import Future
 from unittest.mock import Mock, call
 
 import numpy as np
@@ -17,6 +19,7 @@ from data_utils import parallel
 from data_utils.embedded import mini, openmoji, scenes
 from data_utils.embedded.mini import image_id, make_mini, pretraining_images, render
 from data_utils.embedded.scenes import RARELY_SALIENT, Item, class_scene
+from data_utils.errors import JswsError
 from data_utils.voc import VOC_CLASSES, image_labels, palette, read_ids, write_palette_png
 
 # Those of `mini_data`, and as few as can be.
@@ -143,6 +146,26 @@ def test_what_is_there_is_neither_drawn_again_nor_deleted(tmp_path):
     assert (root / "mini.json").stat() == before
     (tmp_path / "file").touch()
     refuses("cannot write .*file/x", make_mini, tmp_path / "file/x", **FEW)
+
+
+def test_two_at_once_give_the_same_data(tmp_path, monkeypatch):
+    """Who is slower finds what it would have drawn."""
+    root, write = tmp_path / "data", mini._write_all
+
+    def overtaken(*given):
+        monkeypatch.setattr(mini, "_write_all", write)
+        make_mini(root, **FEW)
+        write(*given)
+
+    monkeypatch.setattr(mini, "_write_all", overtaken)
+    assert make_mini(root, **FEW) == root.resolve()
+    assert [p.name for p in tmp_path.iterdir()] == ["data"]
+
+
+def test_a_job_that_fails_is_heard_before_those_that_go_on():
+    endless, failed = Future(), Future()
+    failed.set_exception(JswsError("the second fails"))
+    refuses("the second fails", parallel._first, deque([endless, failed]))
 
 
 def test_scripts_without_a_main_guard(root, tmp_path):

@@ -550,4 +550,4 @@ def test_nothing_is_overwritten(world, folder):
     refuses("exists already; choose another folder", take, world)
     refuses("no such folder", take, folder, saliency_masks=folder / "nowhere")
     alone = {"saliency_masks": None, "saliency_images": folder / "photos"}
-    refuses("has no saliency mask in None", take, folder, **alone)
+    refuses("need their masks, too: name the folder", take, folder, **alone)

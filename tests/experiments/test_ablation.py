@@ -25,7 +25,7 @@ from data_utils.embedded.mini import (
 from data_utils.errors import JswsError
 from data_utils.voc import VOC_CLASSES, read_ids, write_palette_png
 from jsws_lib.cli.main import _seed_list
-from jsws_lib.config import PROFILES, SETTINGS, Recipe
+from jsws_lib.config import PROFILES, SETTINGS, STEADY, Recipe
 from jsws_lib.engine import runs
 from jsws_lib.engine.checkpoints import read_weights
 from jsws_lib.experiments import ablation, dry_run, results
@@ -328,3 +328,9 @@ def test_the_study_s_file_is_a_table(quick, tmp_path, monkeypatch):
     assert len(lines) == 2 + 3
     miou = result["rows"][0]["miou"]
     assert f" {100 * miou:.1f} |" in lines[2]
+
+
+def test_the_shipped_results_may_be_measured_again():
+    """All rows, so that nothing of the file would be lost."""
+    rows = plan(PROFILES["mini"], STEADY)
+    ablation._refuse_loss(ablation.RESULTS / "ablation_mini.json", rows)

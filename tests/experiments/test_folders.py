@@ -30,7 +30,8 @@ def random_segmentation(seed):
     return target.astype(np.uint8), pred.astype(np.uint8)
 
 
-GOLDEN = Path(__file__).parents[2] / "shared/data/metrics_golden/pysodmetrics/examples"
+PLACES = [p / "shared/data/metrics_golden" for p in Path(__file__).parents[2:4]]
+GOLDEN = next(filter(Path.is_dir, PLACES), PLACES[0]) / "pysodmetrics/examples"
 
 
 @pytest.mark.skipif(not GOLDEN.is_dir(), reason="golden values are not on this machine")
@@ -89,6 +90,21 @@ def test_segmentation_folder(folders):
     np.testing.assert_array_equal(segmentations(folders).matrix, matrix.matrix)
     assert segmentations(folders, ids=["1"]).matrix.sum() < matrix.matrix.sum()
     assert segmentations(folders, absent="zero").compute().absent == "zero"
+
+
+def test_many_files_are_shared_by_the_cores(folders, monkeypatch):
+    asked = []
+
+    def in_parallel(work, jobs, *, workers):
+        asked.append(workers)
+        return map(work, jobs)
+
+    monkeypatch.setattr(module, "in_parallel", in_parallel)
+    monkeypatch.setattr(module, "available_cores", lambda: 7)
+    maps(folders)
+    monkeypatch.setattr(module, "FEW", 2)
+    maps(folders)
+    assert asked == [0, 7]
 
 
 def test_saliency_folder(folders):
