@@ -160,6 +160,13 @@ class ClassificationSet(_TrainingSet):
         self.names = categories(self.voc)
         self.pseudo_labels = pseudo_labels and Path(pseudo_labels)
         self.leaky_labels = leaky_labels
+        masks = [self.voc / "SegmentationClass" / f"{i}.png" for i in self.ids]
+        if leaky_labels and (lost := [mask for mask in masks if not mask.is_file()]):
+            raise JswsError(
+                "leaky labels come from the masks of training images, but "
+                f"{len(lost):,} of {len(masks):,} are missing, the first is {lost[0]}; "
+                "the embedded data have none on purpose"
+            )
         super().__init__(augmentation, seed, cache, list_name, self.voc / ".decoded")
 
     def __len__(self):

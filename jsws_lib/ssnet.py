@@ -163,7 +163,7 @@ class SegmentationNetwork(nn.Module):
         if not full_size:
             return logits.log_softmax(1), logits
         with no_autocast(logits.device):  # float32 from here on
-            if self.upsample == "logits":
+            if self.upsample == "logits":  # and then H sums to one at every pixel
                 return self.deconv(logits).log_softmax(1), logits
             # 1e-12 is far above float32's smallest number and far below any probability
             # that matters; below it the gradient is lost, which "logits" never does.

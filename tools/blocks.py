@@ -87,7 +87,7 @@ def notebooks() -> str:
     )
 
 
-def outcome() -> str:
+def headline() -> str:
     """What comes out, in two sentences: the mIoU of S, M and M-M, and the paper's."""
     settings = _read("ablation_mini")["settings"]
 
@@ -197,7 +197,7 @@ def fields() -> str:
 BY = "(python -m tools.blocks)"  # in each block's first line: who writes it
 BLOCKS: dict[str, Callable[[], str]] = {
     "notebooks": notebooks,
-    "outcome": outcome,
+    "headline": headline,
     "ablation": lambda: ablation_table(_read("ablation_mini")),
     "paper_rows": lambda: ablation_table(_read("ablation_mini"), {*PUBLISHED, "S_cam"}),
     "contrasts": contrasts,

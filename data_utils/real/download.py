@@ -220,6 +220,8 @@ def _continue(url: str, archive: Archive, part: Path):
         headers["Range"] = f"bytes={have}-"
     request = urllib.request.Request(url, headers=headers)
     with urllib.request.urlopen(request, timeout=TIMEOUT) as answer:
+        if url.startswith("https:") and not answer.geturl().startswith("https:"):
+            raise ValueError(f"leads to {answer.geturl()}, where anybody may change a file")
         have = have if answer.status == 206 else 0
         length = answer.headers.get("Content-Length")
         total = have + int(length) if length else archive.bytes

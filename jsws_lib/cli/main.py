@@ -61,11 +61,8 @@ MOST_SEEDS = 1000
 
 def _version(asked: bool):
     if asked:
-        say(
-            tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["project"][
-                "version"
-            ]
-        )
+        project = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["project"]
+        say(project["version"])
         raise typer.Exit
 
 

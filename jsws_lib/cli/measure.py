@@ -85,12 +85,14 @@ def evaluate_network(
     matrix = evaluation.measure_segmentation(net, p, known=known)
     record = {"checkpoint": str(checkpoint), "setting": setting}
     record["miou"] = round(float(matrix.compute().miou), 4)
-    found = {}
     for name, one in sets.items():
         measures = evaluation.measure_saliency(net, one, preset=crf)
         figures = evaluation.Evaluation(matrix, *measures).figures()
-        found[name] = {k: round(x, 4) for k, x in figures.items() if k != "miou"}
-    record |= {"test_sets": found} if test_sets and sets else found.get("", {})
+        figures = {key: round(x, 4) for key, x in figures.items() if key != "miou"}
+        if name:
+            record.setdefault("test_sets", {})[name] = figures
+        else:
+            record |= figures
     record |= {"absent": matrix.absent, **matrix.unknown()}
     if sets:
         record["protocol"] = SaliencyMeasure().name

@@ -110,10 +110,10 @@ def _widgets() -> str:
     fix = "pip install ipywidgets jupyterlab"
     with _mended_by(fix, "the strips above the sliders stay", "WARN"):
         version, lab = metadata.version("ipywidgets"), metadata.version("jupyterlab")
-    apart = {"google.colab": "Colab", "VSCODE_PID": "VS Code", "COLAB_RELEASE_TAG": "Colab"}
-    for sign, name in apart.items():
-        if sign in sys.modules or os.environ.get(sign):
-            return f"ipywidgets {version} in {name}, which has its own manager"
+    if "google.colab" in sys.modules or os.environ.get("COLAB_RELEASE_TAG"):
+        return f"ipywidgets {version} in Colab, which brings its manager"
+    if os.environ.get("VSCODE_PID"):
+        return f"ipywidgets {version} in VS Code, which fetches its manager when asked to"
     paths = importlib.import_module("jupyter_core.paths").jupyter_path("labextensions")
     if not any((Path(path) / MANAGER).is_dir() for path in paths):
         fix = "pip install --force-reinstall jupyterlab_widgets, then reload the page"

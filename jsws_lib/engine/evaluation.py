@@ -1,7 +1,6 @@
 """Measure a network on both test sets (Sections 4.1 and 4.2)."""
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from operator import itemgetter
 from pathlib import Path
 from typing import NamedTuple
 
@@ -162,7 +161,11 @@ def evaluate(
     Raises:
         JswsError: data are missing or broken.
     """
-    preset, pick = recipe.crf if crf else None, itemgetter(slice(limit))
+    preset = recipe.crf if crf else None
+
+    def pick(things: Sequence) -> Sequence:
+        return things[:limit]
+
     segmentation = measure_segmentation(net, profile, pick=pick)
     saliency = measure_saliency(net, profile, preset=preset, pick=pick, sam=sam)
     return Evaluation(segmentation, *saliency)
@@ -174,19 +177,18 @@ def measure_segmentation(
     *,
     known: Sequence[str] = (),
     pick: Callable[[Sequence], Sequence] = list,
-    absent: str = "target",
 ) -> Confusion:
     """The part of `evaluate` that looks at VOC val; `known`, `pick`: see `validation`.
 
     Categories are compared by name, and pixels of one that the network does not know are
-    errors. `absent` is the convention for categories that val lacks, see
-    `ConfusionMatrix`. Raises JswsError as `validation` does, or where no mask has any.
+    errors; one that val lacks is left out. Raises JswsError as `validation` does, or
+    where no mask has any category.
     """
 
     def share() -> list[Confusion]:
         data = categories(profile.data / profile.voc)
         names = ("background", *combined(known or data, data))
-        matrix = Confusion(names, absent=absent, known=known)
+        matrix = Confusion(names, absent="target", known=known)
         for prediction, mask in validation(net, profile, known=known, pick=pick):
             matrix.update(mask, prediction.segmentation)
         return [matrix]

@@ -50,6 +50,11 @@ def describe_plan(rows: Sequence[Row], *, jobs: int | None = None) -> tuple[str,
         f"{len(rows)} runs, profile {profile.name}, recipe {recipe.name}, "
         f"{profile.backbone}, {profile.size} px"
     ]
+    if profile.name == "paper" and recipe.name != "paper":
+        lines.append(
+            "the paper's size and schedule, not its reading of the loss; that is "
+            "--recipe paper"
+        )
     for name in dict.fromkeys(row.name for row in rows):
         own = [row.run for row in rows if row.name == name]
         stage, losses = own[0].plan.stage, " + ".join(own[0].plan.losses)

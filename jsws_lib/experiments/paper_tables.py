@@ -174,7 +174,7 @@ def _checked(row: object, where: str) -> dict[str, list]:
     if not isinstance(row, dict):
         raise JswsError(f"{where} is no object of measures, but {row!r:.40}: {ADVICE}")
     found = {}
-    for name in filter(row.__contains__, MEASURES):
+    for name in (measure for measure in MEASURES if measure in row):
         values = np.array(row[name], object)
         # A category may be absent, and MAE and F have no answer where maps are constant.
         fine = [_fraction(x) or (x is None and name != "miou") for x in values.flat]
@@ -290,8 +290,9 @@ def _settings(number: int, results: list[Result], notes: list[str]) -> Table:
             ]
     for result in results:
         mine = [columns[f"{result.name}, here: {w}"] for w in COLUMNS[number].values()]
+        cells = [cell for column in mine for cell in column if cell is not None]
         what = " or ".join(COLUMNS[number])
-        _needs(any(map(any, mine)) or None, result, f"{what} of a setting", number)
+        _needs(cells or None, result, f"{what} of a setting", number)
     rows = zip(*columns.values(), strict=True)
     return Table(
         TITLES[number],

@@ -272,6 +272,20 @@ def test_a_set_is_brought_once(server, tmp_path):
     assert download(wanted, tmp_path) is False and len(server.asked) == 1
 
 
+def test_https_that_leads_to_http_is_not_followed(server, tmp_path, monkeypatch):
+    real = module.urllib.request.urlopen
+
+    def open_(request, **how):
+        monkeypatch.setattr(request, "full_url", f"{server.url}/redirect/x.zip")
+        return real(request, **how)
+
+    monkeypatch.setattr(module.urllib.request, "urlopen", open_)
+    secure = Archive("x.zip", ("https://example.org/x.zip",))
+    with pytest.raises(JswsError, match=f"leads to {server.url}/good/x.zip"):
+        fetch(secure, tmp_path)
+    assert not (tmp_path / "x.zip").exists()
+
+
 def test_an_archive_that_was_fetched_by_hand(tmp_path):
     by_hand = tmp_path / "downloads" / "x.zip"
     by_hand.parent.mkdir()

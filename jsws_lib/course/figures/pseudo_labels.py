@@ -1,4 +1,4 @@
-"""The explorers of notebook 6, the pseudo labels; its galleries are in common.py."""
+"""The explorers of notebook 6; its galleries are in common.py, the method in method.py."""
 
 from collections.abc import Sequence
 
