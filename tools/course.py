@@ -65,6 +65,9 @@ def run_notebook(path: Path, build: Path, *, threads: int, update: bool = False)
     from nbclient.exceptions import CellExecutionError, CellTimeoutError, DeadKernelError
 
     notebook = nbformat.read(path, as_version=4)
+    for cell in notebook.cells:  # what is stored behind an error was not measured now
+        if cell.cell_type == "code":
+            cell.outputs, cell.execution_count = [], None
     result, begin = Result(path.stem, title_of(notebook)), time.perf_counter()
     try:
         execute(notebook, path.parent, _environment(threads, frames=update))

@@ -13,7 +13,7 @@ from matplotlib.figure import Figure
 from tabulate import tabulate
 
 from jsws_lib.config import RECIPES
-from jsws_lib.course.figures.common import open_frame
+from jsws_lib.course.figures.common import INK, open_frame
 from jsws_lib.engine.checkpoints import recipe_fields
 from jsws_lib.experiments.ablation import RESULTS, mean_sd
 
@@ -40,7 +40,7 @@ ROWS = {
     "full": "M-S with true masks: full supervision",
     "2S_from_M": "2S from M's backbone",
 }
-ROLES = {"salient": "#e07b39", "present, not salient": "#2a6fbb"}
+ROLES = {"salient": INK["a"], "present, not salient": INK["b"]}
 MINI = RESULTS / "ablation_mini.json"
 
 

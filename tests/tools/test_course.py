@@ -8,8 +8,9 @@ from contextlib import redirect_stdout
 import nbformat
 import numpy as np
 import pytest
-from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook
+from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_output
 
+from jsws_lib.course.frames import MIME as FRAMES
 from jsws_lib.course.measured import MIME, Measured, report
 from tools import course
 from tools.course import main
@@ -39,7 +40,12 @@ def ran(tmp_path_factory):
     bar = "from ipywidgets import IntProgress; IntProgress()"
     write(folder, "01_fine", bar, "report('mIoU of M', 0.5234, 0.45, 1, '%')")
     write(folder, "02_low", "report('mIoU', 0.2, 0.45, 1); report('x', 'nan', 0, 1)")
-    write(folder, "03_raises", "report('x', 1, 0, 2)", "1 / 0  # the culprit")
+    stale = "report('stale', 1, 0, 2)"
+    write(folder, "03_raises", "report('x', 1, 0, 2)", "1 / 0  # the culprit", stale)
+    old = nbformat.read(folder / "03_raises.ipynb", 4)
+    data = {MIME: Measured("stale", 1, 0, 2).json, FRAMES: {"file": "an explorer's"}}
+    old.cells[3].outputs = [new_output("display_data", data)]
+    nbformat.write(old, folder / "03_raises.ipynb")
     write(folder, "04_silent", "print('nothing')")
     build, said = folder / "build", io.StringIO()
     with redirect_stdout(said):
@@ -61,6 +67,7 @@ def test_verdicts(ran):
     ):
         assert re.search(line, said), line
     assert "03_raises failed: ZeroDivisionError: division by zero" in said
+    assert "stale" not in said  # stored by an earlier run, and not reached by this one
     assert "# the culprit" in said and len([*build.glob("*.ipynb")]) == 4
 
 
