@@ -8,7 +8,7 @@ log-sum-exps, so nothing is clamped here and a missing category keeps its gradie
 recipe `paper` upsamples probabilities, and has to clamp those in ssnet.py.)
 
 Where the paper can be read in several ways, each reading is a function, and a table names
-them: `EVIDENCE` for t-hat of Eq. 2, `PIXEL` for what a pixel asks for in Eq. 3.
+them: `EVIDENCE` for t-hat of Eq. 2, `SALIENCY` for what a pixel asks for in Eq. 3.
 """
 
 import math
@@ -132,7 +132,7 @@ def background_prob(log_probs: Tensor, sal_logits: Tensor) -> LogPair:
     return LogPair(yes.exp(), no.exp())
 
 
-PIXEL: dict[str, Callable[[Tensor, Tensor], LogPair]] = {
+SALIENCY: dict[str, Callable[[Tensor, Tensor], LogPair]] = {
     "bce": log_saliency,
     "background": log_background,
     "nll_probs": background_prob,
@@ -145,9 +145,9 @@ def saliency_loss(out: SSNetOutput, sal_mask: Tensor, *, reading: str = "bce") -
     Args:
         out: SSNet's output on images of D_s.
         sal_mask: Y, (B, H, W) uint8: 1 salient, 0 not, 255 ignored.
-        reading: key of `PIXEL`.
+        reading: key of `SALIENCY`.
     """
-    yes, no = PIXEL[reading](out.log_probs.float(), out.sal_logits.float())
+    yes, no = SALIENCY[reading](out.log_probs.float(), out.sal_logits.float())
     per_pixel = torch.where(sal_mask == 1, yes, no)
     return -per_pixel[sal_mask != VOID].mean()
 

@@ -65,9 +65,9 @@ def test_names_that_are_listed_twice_agree():
 
     from jsws_lib.config import Recipe
     from jsws_lib.crf import CRF_PRESETS
-    from jsws_lib.losses import EVIDENCE, PIXEL
+    from jsws_lib.losses import EVIDENCE, SALIENCY
 
-    tables = {"crf": CRF_PRESETS, "class_evidence": EVIDENCE, "saliency_reading": PIXEL}
+    tables = {"crf": CRF_PRESETS, "class_evidence": EVIDENCE, "saliency_reading": SALIENCY}
     limits = {one.name: one.metadata.get("limits") for one in fields(Recipe)}
     assert {name: set(limits[name]) for name in tables} == {
         name: set(table) for name, table in tables.items()

@@ -32,7 +32,7 @@ from jsws_lib.config import ROOT, Profile, get_profile
 from jsws_lib.engine.devices import versions
 from jsws_lib.experiments.ablation import store
 from jsws_lib.experiments.results import markdown
-from jsws_lib.losses import PIXEL, class_loss, saliency_loss
+from jsws_lib.losses import SALIENCY, class_loss, saliency_loss
 from jsws_lib.ssnet import SSNetOutput
 
 MARGIN = 10.0  # logit of what wins a pixel; what is present and loses it has 0
@@ -110,11 +110,11 @@ def costs(masks: Iterable[Tensor], margin: float = MARGIN) -> list[dict]:
             for name, (reading, share) in CLASS_READINGS.items():
                 loss = class_loss(out, labels, reading=reading, share=share)
                 losses.setdefault((name, solution), []).append(loss.item())
-            for name in PIXEL:
+            for name in SALIENCY:
                 loss = saliency_loss(out, salient, reading=name)
                 losses.setdefault((name, solution), []).append(loss.item())
     mean, rows = {key: float(np.mean(values)) for key, values in losses.items()}, []
-    for keys in product(CLASS_READINGS, PIXEL, SOLUTIONS):
+    for keys in product(CLASS_READINGS, SALIENCY, SOLUTIONS):
         two = [mean[reading, keys[2]] for reading in keys[:2]]
         figures = (round(value, 4) for value in (*two, sum(two)))
         rows.append(dict(zip(COLUMNS, (*keys, *figures), strict=True)))
@@ -173,7 +173,7 @@ def objective_table(
 
     Args:
         result: what `measure_objective` returned.
-        saliency_reading: reading of Eq. 3, key of `PIXEL`.
+        saliency_reading: reading of Eq. 3, key of `SALIENCY`.
         rows: key of the rows; `"soft_rows"` are of solutions that are less sure.
     """
     total = {
