@@ -37,7 +37,7 @@ class CRFPreset:
 # readme: of pydensecrf's README, and of the released code of 2020; seam, irn, oaa: of the
 # methods of these names; deeplab: of DeepLab, taken over by EPS.
 CRF_PRESETS: dict[str, CRFPreset] = {
-    # gauss sxy and compat; bilateral sxy, srgb and compat; iterations
+    # gauss sxy, compat; bilateral sxy (times `crf_scale`), srgb, compat; iterations
     "readme": CRFPreset(3, 3, 80, 13, 10, 5),
     "seam": CRFPreset(3, 3, 80, 13, 10, 10),
     "irn": CRFPreset(3, 3, 50, 5, 10, 10, label_prob=0.7),

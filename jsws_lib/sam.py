@@ -17,10 +17,10 @@ def foreground(maps: Tensor) -> Tensor:
 
 
 def aggregate(probs: Tensor, class_saliency: Tensor) -> Tensor:
-    """S = sum_i v_i H_i, Eq. 1; H sums to one over its C+1 channels, so S is below one.
+    """S = sum_i v_i H_i, Eq. 1; below one, because H sums to one over its channels.
 
     Args:
-        probs: H, (B, C+1, H, W) float in [0, 1].
+        probs: H, (B, C+1, H, W) float in [0, 1]; `SegmentationNetwork` sees to its sum.
         class_saliency: v, (B, C) float in [0, 1].
 
     Returns:

@@ -1,4 +1,16 @@
-"""Training of both stages (Sections 3.4 and 4.1): one loop, whichever losses it gets."""
+"""Training of both stages (Sections 3.4 and 4.1): one loop, whichever losses it gets.
+
+What `train` comes to, in stage 1 with the paper's readings:
+
+    for step in range(steps):
+        set_rate(optimizer, schedule, step, steps)
+        optimizer.zero_grad()
+        class_loss(net(images_c), labels).backward()  # a batch of D_c
+        saliency_loss(net(images_s), sal_mask).backward()  # a batch of D_s
+        optimizer.step()
+
+A `Loop` is what surrounds these lines: devices, the progress bar, records.
+"""
 
 import math
 import random

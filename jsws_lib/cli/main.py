@@ -1,8 +1,6 @@
 """`jsws`, the command line: data, pre-training, both stages, measures, prediction."""
 
-import json
 import os
-import re
 import sys
 import tempfile
 import tomllib
@@ -17,11 +15,10 @@ from tabulate import tabulate
 from data_utils.categories import categories
 from data_utils.errors import JswsError, remedy
 from data_utils.parallel import is_main, process_share
-from jsws_lib.cli import data, measure
+from jsws_lib.cli import data, experiments, measure
 from jsws_lib.cli.options import (
     AskedTraining,
     Count,
-    Jobs,
     Json,
     Pixels,
     RunFolder,
@@ -35,7 +32,22 @@ from jsws_lib.cli.options import (
 from jsws_lib.cli.settings import table
 from jsws_lib.config import ROOT, SETTINGS
 
+# As `jsws --help` lists them: in the order in which one needs them.
+ORDER = "data train pseudo-label evaluate predict page export ablate study bench compare"
+ORDER = (*ORDER.split(), "submit", "pretrain", "settings", "doctor")
+
+
+class InOrder(typer.core.TyperGroup):
+    """A group whose commands are listed by `ORDER`, others behind them."""
+
+    def list_commands(self, ctx) -> list[str]:
+        """Names of the commands."""
+        names = super().list_commands(ctx)
+        return sorted(names, key=lambda name: [*ORDER, name].index(name))
+
+
 app = typer.Typer(
+    cls=InOrder,
     no_args_is_help=True,
     pretty_exceptions_show_locals=False,
     rich_markup_mode="markdown",
@@ -47,7 +59,8 @@ train_app = typer.Typer(no_args_is_help=True, help="Train SSNet-1 or SSNet-2.")
 app.add_typer(data.app, name="data")
 app.add_typer(train_app, name="train")
 app.add_typer(measure.evaluate_app, name="evaluate")
-for one in (measure.predict, measure.export, measure.page, measure.compare, measure.submit):
+COMMANDS = (measure.predict, measure.export, measure.page, measure.compare, measure.submit)
+for one in (*COMMANDS, experiments.ablate, experiments.study, experiments.bench):
     command(app)(one)
 
 Tracker = Annotated[
@@ -55,8 +68,6 @@ Tracker = Annotated[
     "also log to what Accelerate knows and you have installed, such as tensorboard; "
     "log.csv is always written.",
 ]
-
-MOST_SEEDS = 1000
 
 
 def _version(asked: bool):
@@ -106,11 +117,18 @@ def _train(run, tracker: str | None, as_json: bool):
 
     trained = runs.train_or_load(run, tracker=tracker)
     record = {"setting": run.setting, "source": trained.source}
-    if trained.source.startswith("shipped"):
+    shipped = trained.source.startswith("shipped")
+    if not shipped:
+        record["folder"] = str(run.folder)
+    if trained.source == "trained":
+        record |= {k: round(v, 4) for k, v in trained.history[-1].items()}
+    elif shipped:
         record["note"] = "nothing was trained; JSWS_TRAIN=1 or an --out folder trains anew"
     else:
-        record["folder"] = str(run.folder)
-        record |= {k: round(v, 4) for k, v in trained.history[-1].items()}
+        record["note"] = (
+            "nothing was trained: the run is finished, and a change of the code is not "
+            "seen; delete its folder, or name another --out"
+        )
     echo(record, as_json)
 
 
@@ -202,90 +220,6 @@ def pseudo_label(
         count = len(list(out.glob("*.png")))
         what = f"CRF preset {r.crf}, scale {p.crf_scale:g}"
         say(f"{count} pseudo labels in {out}; {what}")
-
-
-@command(app)
-def ablate(
-    *,
-    seeds: str = "3",
-    settings: str = "",
-    dry_run: bool = False,
-    jobs: Jobs = None,
-    out: Path | None = None,
-    asked: AskedTraining,
-):
-    """Tables 5 and 6 again: six settings, several seeds, one JSON file, a table, a chart.
-
-    Interrupt it when you like: the same command goes on. Finished runs are not repeated.
-
-    Args:
-        seeds: how many seeds from 0 on, or a list such as 3,5.
-        settings: some of S,M,SS,MS,MM,2S; default: all.
-        dry_run: only say what would be done: the runs, the state of the data, and the
-            hours, memory and disk that a few measured steps suggest.
-        out: JSON file; default results/ablation_PROFILE.json, never replaced by less.
-    """
-    from jsws_lib.experiments import ablation, results
-
-    p, r = asked.settings()
-    names = settings.replace(" ", "").split(",") if settings else list(SETTINGS)
-    if not set(names) <= SETTINGS.keys():
-        raise JswsError(f"--settings {settings}: give some of {', '.join(SETTINGS)}")
-    chosen = {"seeds": _seed_list(seeds), "settings": names}
-    if dry_run:
-        from jsws_lib.experiments.dry_run import describe_plan
-
-        text, ready = describe_plan(ablation.plan(p, r, **chosen), jobs=jobs)
-        say(text)
-        raise typer.Exit(0 if ready else 1)
-    file = ablation.ablate(profile=p, recipe=r, jobs=jobs, out=out, **chosen)
-    if is_main():
-        result, picture = json.loads(file.read_text()), file.with_suffix(".png")
-        results.ablation_chart(result).savefig(picture, dpi=110)
-        say(f"{results.ablation_table(result)}\n\nfigures in {file}, chart in {picture}")
-
-
-def _seed_list(text: str) -> list[int]:
-    known = re.fullmatch(r"[0-9]{1,10}(,[0-9]{1,10})*", text.replace(" ", ""))
-    seeds = [int(part) for part in text.split(",")] if known else []
-    if len(seeds) == 1:
-        seeds = list(range(min(seeds[0], MOST_SEEDS + 1)))
-    distinct = 0 < len(set(seeds)) == len(seeds) <= MOST_SEEDS
-    if not distinct or max(seeds) >= 2**32:
-        raise JswsError(
-            f"--seeds {text}: give a count such as 3, at most {MOST_SEEDS:,}, or a list "
-            "such as 0,4, each below 2^32"
-        )
-    return seeds
-
-
-@command(app)
-def study(*, jobs: Jobs = None):
-    """What makes stage 1 learn: the default recipe, one thing changed at a time."""
-    from jsws_lib.experiments import results
-    from jsws_lib.experiments.studies.one_change import study as run
-
-    file = run(jobs=jobs)
-    say(f"{results.study_table(json.loads(file.read_text()))}\n\nfigures in {file}")
-
-
-@command(app)
-def bench(
-    *,
-    threads: Annotated[int | None, {"min": 1, "max": 1024}] = None,
-    out: Path | None = None,
-):
-    """Time ours against what the released code is known to do, row by row.
-
-    Args:
-        threads: of the rows that run a network; default: one per core, better 1 on a busy
-            machine.
-        out: JSON file; default results/bench_DEVICE.json.
-    """
-    from jsws_lib.experiments import bench, results
-
-    file = bench.bench(threads=threads, out=out)
-    say(f"{results.speed_table(json.loads(file.read_text()))}\n\nfigures in {file}")
 
 
 @command(app)

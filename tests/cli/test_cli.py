@@ -151,6 +151,9 @@ def test_a_second_call_loads_the_finished_run(jsws, mini_data, tmp_path):
     first, second = (json.loads(jsws(*words, "--json").out) for _ in range(2))
     assert first["source"] == "trained" and second["source"].startswith("loaded from")
     assert first["folder"] == second["folder"]
+    assert (
+        "L_c" in first and "L_c" not in second and "nothing was trained" in second["note"]
+    )
     assert first["folder"].startswith(str(tmp_path / "runs"))
 
 

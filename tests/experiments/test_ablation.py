@@ -24,7 +24,7 @@ from data_utils.embedded.mini import (
 )
 from data_utils.errors import JswsError
 from data_utils.voc import VOC_CLASSES, read_ids, write_palette_png
-from jsws_lib.cli.main import _seed_list
+from jsws_lib.cli.experiments import _seed_list
 from jsws_lib.config import PROFILES, SETTINGS, STEADY, Recipe
 from jsws_lib.engine import runs
 from jsws_lib.engine.checkpoints import read_weights
