@@ -82,4 +82,6 @@ def load_weights(net: nn.Module, weights: str | Path | None, hub: Callable | Non
         net.load_state_dict(parts)
     except RuntimeError as error:
         first = str(error).split("\n")[1].strip()[:200]
+        if any(name.startswith("backbone.") for name in parts):
+            first = "it is a whole SSNet, which stage 2 takes as --teacher"
         raise JswsError(f"{source} does not fit this backbone: {first}") from None

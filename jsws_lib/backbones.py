@@ -151,7 +151,7 @@ class Backbone(nn.Module):
                 f"image is {image.shape[-2]} x {image.shape[-1]} px; both sides must be "
                 f"multiples of the backbone's stride, {self.stride}"
             )
-        scale = 255 if image.dtype == torch.uint8 else 1
+        scale = 1 if image.is_floating_point() else 255
         x = (image.to(self.mean.dtype) / scale - self.mean) / self.std
         kept, wanted = [], dict(self.skip_stages)
         for name, stage in self.features.named_children():

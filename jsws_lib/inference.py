@@ -40,16 +40,25 @@ def predict(
         a `Prediction`, or an iterator over them in order.
 
     Raises:
-        JswsError: the network gives no finite numbers.
+        JswsError: the network is in training mode or gives no finite numbers, or a
+            picture is not RGB.
     """
+    if net.training:
+        raise JswsError("in training mode an answer depends on the batch: call net.eval()")
     if isinstance(images, Image.Image):
         return next(_stream(net, iter([images]), 1))
     return _stream(net, iter(images), batch)
 
 
+def _square(image: Image.Image, side: tuple[int, int]) -> np.ndarray:
+    if getattr(image, "mode", "no picture") != "RGB":
+        raise JswsError(f"{image} is not RGB: give Image.open(FILE).convert('RGB')")
+    return np.asarray(image.resize(side, Image.BILINEAR))
+
+
 def _stream(net: SSNet, images: Iterator[Image.Image], batch: int):
     device, side = next(net.parameters()).device, (net.size, net.size)
-    small = ((i.size, np.asarray(i.resize(side, Image.BILINEAR))) for i in images)
+    small = ((i.size, _square(i, side)) for i in images)
     # Only squares wait for their batch: sixteen large pictures would fill the memory.
     while chunk := list(islice(small, batch)):
         pixels = np.stack([square for _, square in chunk])
@@ -59,7 +68,8 @@ def _stream(net: SSNet, images: Iterator[Image.Image], batch: int):
         if not (np.isfinite(probs).all() and np.isfinite(sal_map).all()):
             raise JswsError(
                 f"this SSNet-{net.stage} of {net.size} px gives numbers that are not "
-                "finite: its weights are of no use; choose another checkpoint"
+                "finite, so its weights are of no use: choose another checkpoint, or, "
+                "where it was just trained, a lower learning rate"
             )
         best = probs.argmax(1).astype(np.uint8)
         scores = out.class_saliency.cpu().numpy()

@@ -128,11 +128,6 @@ class ConfusionMatrix:
             float(np.nanmean(iou)), iou, float(accuracy), self.absent, self.names
         )
 
-    def __str__(self) -> str:
-        if not self.matrix.any():
-            return "ConfusionMatrix: empty"
-        return str(self.compute())
-
 
 # --- saliency -----------------------------------------------------------------------
 
@@ -151,17 +146,10 @@ class Protocol:
 
 
 _BYTES = tuple(range(256))
+_UNIT = tuple(k / 255 for k in _BYTES)
 PROTOCOLS: dict[str, Protocol] = {
     # the tables of the paper: grey >= .1 of full scale, thresholds k / 255
-    "toolbox": Protocol(
-        25.5,
-        True,
-        tuple(k / 255 for k in _BYTES),
-        1,
-        "pr",
-        resize=True,
-        drop_degenerate=True,
-    ),
+    "toolbox": Protocol(25.5, True, _UNIT, 1, "pr", resize=True, drop_degenerate=True),
     "pysod": Protocol(129, False, _BYTES, 255, "f"),
     "per_image_max": Protocol(129, False, _BYTES, 255, "best"),
     "adaptive": Protocol(129, False, (), 1, "f"),  # one threshold from each map

@@ -73,8 +73,11 @@ def pseudo_label(
         preset, scale: of the CRF.
 
     Returns:
-        (H, W) uint8, 0 background, 1 to C categories.
+        (H, W) uint8, 0 background, 1 to C categories. Raises JswsError as `crf_probs`
+        does, and for an unknown rule.
     """
+    if rule not in ("probs", "cam", "logits"):
+        raise JswsError(f"rule {rule!r}: choose probs, cam or logits")
     size, channels = image.shape[1::-1], np.arange(len(probs), dtype=np.uint8)
     if rule != "logits":  # suppressed categories need no map
         channels = channels[np.concatenate([[1], labels]) > 0]

@@ -9,7 +9,7 @@ What `train` comes to, in stage 1 with the paper's readings:
         saliency_loss(net(images_s), sal_mask).backward()  # a batch of D_s
         optimizer.step()
 
-A `Loop` is what surrounds these lines: devices, the progress bar, records.
+A `Loop` is what surrounds these lines: device, progress, records.
 """
 
 import math

@@ -183,6 +183,8 @@ def train_stage2(
     p, r = asked.settings(stage=2)
     if SETTINGS.get(setting, SETTINGS["S"]).stage != 2:
         raise JswsError(f"setting '{setting}' is not of stage 2; choose SS, MS, MM, 2S")
+    if pseudo_labels and not SETTINGS[setting].teacher:
+        raise JswsError(f"{setting} learns from no pseudo labels: leave the option out")
     if (teacher or pseudo_labels) and not out:
         raise JswsError("--teacher and --pseudo-labels need --out: name the run folder")
     _train(Run(setting, p, r, seed, out, teacher, pseudo_labels), tracker, json_)

@@ -49,33 +49,47 @@ def _digest(net) -> str:
     return digest.hexdigest()
 
 
-def _claim(out: Path, net, *, profile: Profile, recipe: Recipe):
-    """Note whose labels a folder holds; refuse one that holds another network's."""
+def _source(net, profile: Profile, recipe: Recipe) -> list[str]:
+    """What pseudo labels are made of: a network, a rule, and data."""
     rule = (net.size, recipe.suppress, recipe.crf, profile.crf_scale)
     rule += ("mirror",) * recipe.mirror
     data = class_digest(profile.data, profile.voc, profile.train_list)
-    source = f"{_digest(net)}\n{rule}\n{data}\n"
+    return [_digest(net), str(rule), data]
+
+
+def _claim(out: Path, net, *, profile: Profile, recipe: Recipe):
+    """Note whose labels a folder holds; refuse one that holds another network's."""
+    source = _source(net, profile, recipe)
     note, known = _note(out)
-    if known != source.splitlines() and any(out.glob("*.png")):
+    if known != source and any(out.glob("*.png")):
         raise JswsError(
             f"{out} holds pseudo labels of another network, CRF preset or scale, or of "
             "pictures or labels as they were before; choose another folder, or delete "
             "this one"
         )
-    write_bytes(note, source.encode())
+    write_bytes(note, "".join(f"{line}\n" for line in source).encode())
 
 
-def check_teacher(labels: Path, net):
-    """Refuse pseudo labels that `make_pseudo_labels` noted to be of another network.
+def check_source(labels: Path, net, *, profile: Profile, recipe: Recipe):
+    """Refuse pseudo labels that are noted to be of another network, or another rule.
 
     Raises:
         JswsError: they are; labels from elsewhere have no note and pass.
     """
     _, known = _note(labels)
-    if known is not None and known[:1] != [_digest(net)]:
+    if known is None:
+        return
+    network, rule, _ = _source(net, profile, recipe)
+    if known[:1] != [network]:
         raise JswsError(
-            f"{labels} holds pseudo labels of another network than --teacher; "
-            "name the one that made them, or leave --pseudo-labels out"
+            f"{labels} holds pseudo labels of another network than the teacher: name the "
+            "one that made them by --teacher, or leave --pseudo-labels out"
+        )
+    if known[1:2] != [rule]:
+        raise JswsError(
+            f"{labels} holds pseudo labels made by (size, suppress, crf, crf_scale) = "
+            f"{', '.join(known[1:2])}, not {rule}: ask for the same by --set, or leave "
+            "--pseudo-labels out"
         )
 
 
@@ -93,6 +107,11 @@ def check_labels(folder: Path, *, profile: Profile, recipe: Recipe):
     """
     voc, ids, labels = _labelled(profile)
     paths = [folder / f"{name}.png" for name in ids]
+    if missing := [path for path in paths if not path.is_file()]:
+        raise JswsError(
+            f"{len(missing):,} of {len(paths):,} pseudo labels are missing, {missing[0]} "
+            "among them; `jsws pseudo-label` makes them"
+        )
     shown = in_parallel(partial(_shown, names=categories(voc)), paths)
     bar = tqdm(zip(paths, labels, shown, strict=True), total=len(paths), leave=False)
     foreign = [path for path, t, there in bar if not all(t[k - 1] for k in there)]

@@ -40,7 +40,7 @@ from jsws_lib.engine.checkpoints import (
     shipped,
 )
 from jsws_lib.engine.devices import pick_device, provenance
-from jsws_lib.engine.labelling import check_labels, check_teacher, make_pseudo_labels
+from jsws_lib.engine.labelling import check_labels, check_source, make_pseudo_labels
 from jsws_lib.engine.loop import RunLoop
 from jsws_lib.ssnet import SSNet
 from jsws_lib.stage1 import train_stage1
@@ -284,6 +284,11 @@ def _train(run: Run, use_shipped: bool, tracker: str | None) -> Trained:
         taught = run.plan.teacher or run.teacher
         given = _teacher_and_labels(run, use_shipped) if taught else (None, None)
         net = train_stage2(run.setting, *given, **settings)
+    if not all(tensor.isfinite().all() for tensor in net.state_dict().values()):
+        raise JswsError(
+            f"after the last step the weights of {run.name} are not finite: lower the "
+            f"learning rate, and delete {run.folder}"
+        )
     if is_main():
         _store(run, net, loop.history)
     wait_for_everyone()
@@ -332,19 +337,24 @@ def _teacher_and_labels(run: Run, use_shipped: bool) -> tuple[SSNet, Path | None
         expect = {"stage": 1, "categories": names}
         if run.recipe.stage2_init == "ssnet1":  # its features are taken over
             expect["backbone"] = run.profile.backbone
-        teacher, _ = load_ssnet(run.teacher, expect=expect, device=pick_device())
+        teacher, story = load_ssnet(run.teacher, expect=expect, device=pick_device())
         if not run.plan.teacher:
             return teacher, None
+        if story["setting"] != run.plan.teacher:
+            raise JswsError(
+                f"{run.teacher} is of setting {story['setting']}, but {run.setting} learns "
+                f"from {run.plan.teacher}; name another --teacher, or another --setting"
+            )
         where = run.folder / "pseudo_labels"
-        if run.pseudo_labels:
-            check_teacher(Path(run.pseudo_labels), teacher)
     else:
         teacher = train_or_load(run.teacher_run, use_shipped=use_shipped).net
         where = run.teacher_run.labels_folder
+    settings = {"profile": run.profile, "recipe": run.recipe}
     if run.pseudo_labels:
-        check_labels(Path(run.pseudo_labels), profile=run.profile, recipe=run.recipe)
+        check_source(Path(run.pseudo_labels), teacher, **settings)
+        check_labels(Path(run.pseudo_labels), **settings)
         return teacher, run.pseudo_labels
-    make_pseudo_labels(teacher, profile=run.profile, recipe=run.recipe, out=where)
+    make_pseudo_labels(teacher, **settings, out=where)
     return teacher, where
 
 

@@ -27,7 +27,7 @@ from jsws_lib.config import (
 )
 from jsws_lib.engine import checkpoints, film, runs
 from jsws_lib.engine.checkpoints import read_weights, save_weights, ship, shipped
-from jsws_lib.engine.labelling import check_teacher, make_pseudo_labels
+from jsws_lib.engine.labelling import make_pseudo_labels
 from jsws_lib.engine.runs import Run, film_of, thin, train_or_load
 from jsws_lib.experiments import ablation
 from jsws_lib.inference import predict
@@ -200,7 +200,6 @@ def test_stage_2_sees_to_its_teacher_and_pseudo_labels(trained, monkeypatch):
     assert teacher.source.startswith("loaded") and student.source.startswith("loaded")
     labels = run.teacher_run.labels_folder
     assert len(list(labels.glob("*.png"))) == 24
-    check_teacher(labels, teacher.net)  # its own
 
 
 def test_shipped_checkpoints_serve_only_their_own_run(short, home, monkeypatch):
@@ -272,11 +271,42 @@ def test_labels_of_another_teacher_are_refused(trained, tmp_path, monkeypatch):
         given = {"teacher": teacher, "pseudo_labels": labels, "out": tmp_path / name}
         return train_or_load(replace(run, **given)).source
 
-    with pytest.raises(JswsError, match="labels of another network than --teacher"):
+    with pytest.raises(JswsError, match="labels of another network than the teacher"):
         student(other, "a")
     assert student(own, "b") == "trained"
+    assert student(None, "b2") == "trained"  # the run's own M
+    for setting, words in {
+        "SS": "setting M, but SS learns from S",
+        "MM": "readme, 1",
+    }.items():
+        recipe = get_recipe("steady", crf="deeplab")
+        given = {"teacher": own, "pseudo_labels": labels, "out": tmp_path / setting}
+        with pytest.raises(JswsError, match=words):
+            train_or_load(replace(run, setting=setting, recipe=recipe, **given))
+    lines = note.read_text().split("\n")
+    note.write_text("\n".join(["another", *lines[1:]]))
+    with pytest.raises(JswsError, match="labels of another network than the teacher"):
+        student(None, "d")
+    next(labels.glob("*.png")).unlink()
     note.unlink()  # who made them, nobody can tell now
+    with pytest.raises(JswsError, match="1 of 24 pseudo labels are missing"):
+        student(other, "c")
+    shutil.copytree(made, labels, dirs_exist_ok=True)
     assert student(other, "c") == "trained"
+
+
+def test_weights_that_are_not_finite_are_not_kept(short, home, monkeypatch):
+    run, plain = Run("S", short, STEADY), runs.train_stage1
+
+    def diverged(*words, **given):
+        net = plain(*words, **given)
+        net.backbone.features.norm0.running_var[0] = torch.inf
+        return net
+
+    monkeypatch.setattr(runs, "train_stage1", diverged)
+    with pytest.raises(JswsError, match="not finite: lower the learning rate"):
+        train_or_load(run)
+    assert not run.weights.is_file()
 
 
 def test_masks_of_training_images_change_neither_stage(

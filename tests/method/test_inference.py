@@ -11,6 +11,7 @@ import torch
 from helpers import network
 from PIL import Image
 
+from data_utils.errors import JswsError
 from data_utils.pictures import read_image
 from data_utils.voc import overlay
 from jsws_lib.crf import crf_probs
@@ -53,6 +54,17 @@ def test_each_picture_becomes_a_square_and_its_answer_as_large_as_it(net, photos
         assert (p.segmentation.dtype, p.sal_map.dtype) == (np.uint8, np.float32)
         assert p.sal_map.min() >= 0 and p.sal_map.max() <= 1
         np.testing.assert_allclose(predict(net, photo).probs, p.probs, atol=1e-4)
+
+
+@pytest.mark.parametrize("mode", ["L", "RGBA", "P", None])
+def test_only_rgb_pictures_and_networks_in_use(net, photos, mode):
+    odd = np.asarray(photos[0]) if mode is None else photos[0].convert(mode)
+    with pytest.raises(JswsError, match=r"convert\('RGB'\)"):
+        next(predict(net, [odd]))
+    net.train()
+    with pytest.raises(JswsError, match=r"call net.eval\(\)"):
+        predict(net, photos[0])
+    net.eval()
 
 
 def test_a_stream_is_lazy_and_only_squares_wait_for_their_batch(net, photos):
@@ -116,6 +128,8 @@ def test_the_logit_rule_lets_an_absent_class_win():
     assert winners(below, "probs") == {0}
     assert not {0, 1} & winners(below, "logits")
     assert winners(6.0 * np.eye(21)[1], "logits") == {1}  # above the mean, it stays
+    with pytest.raises(JswsError, match="rule 'logit': choose probs, cam or logits"):
+        winners(below, "logit")
 
 
 def test_labels_of_the_crf_without_absent_categories_are_those_of_all():

@@ -75,7 +75,7 @@ def test_confusion_matrix_rejects_bad_input():
 
 
 def test_confusion_matrix_prints_class_names():
-    text = str(matrix_of(([0, 0, 15], [0, 15, 15]))).splitlines()
+    text = str(matrix_of(([0, 0, 15], [0, 15, 15])).compute()).splitlines()
     assert text[0].split() == ["background", "50.0"]
     assert text[1].split() == ["aeroplane", "–"]
     assert text[15].split() == ["person", "50.0"]
