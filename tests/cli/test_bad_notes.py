@@ -46,7 +46,8 @@ ablate --seeds 400000000|ablate --seeds 0|ablate --seeds x|ablate --seeds 1,1
 ablate --seeds ²|ablate --seeds ,|ablate --seeds -1|ablate --settings S,Q|ablate --jobs 0
 ablate --profile huge|ablate --recipe x|train stage1 --seed 4294967296
 train stage1 --batch x|train stage1 --size 3|train stage1 --steps 1,x|train stage1 --steps ²
-train stage1 --tracker nope|train stage2 --setting 2S --pseudo-labels {root} --out {out}|train stage1 --data {out}|train stage2 --setting $x$
+train stage1 --tracker nope|train stage1 --data {out}|train stage2 --setting $x$
+train stage2 --setting 2S --pseudo-labels {root} --out {out}
 train stage2 --pseudo-labels {root}|train stage2 --teacher {root}/nowhere --out {out}
 pseudo-label --set crf_scale=-1|pseudo-label --processes -2|predict {net} --crf best
 predict {root}/nowhere.jpg|predict {data}/VOCdevkit|predict {net} --checkpoint {net}|predict
