@@ -66,7 +66,11 @@ MISTAKES = {
     ],
     "training": [
         ("(step // schedule.every)", "((step + 1) // schedule.every)", "steps of the rate"),
-        ("optimizer.zero_grad()", "pass", "gradients are of one step"),
+        (
+            "    optimizer.zero_grad()\n            values",
+            "    values",
+            "gradients are of one step",
+        ),
         ("recipe.class_weight * loss", "loss", "the weight of L_c"),
         ('rate * group["scale"]', "rate", "the SAM's own rate"),
         ("other = 2 * seed + 1", "other = 2 * seed", "D_c and D_s are drawn apart"),
