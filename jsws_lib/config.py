@@ -160,7 +160,7 @@ class Profile:
         (Schedule(), Schedule()), "of stage 1 and stage 2"
     )
     crf_scale: float = field(
-        1.0, "factor on the CRF's ranges, which suit photographs of 500 px", "(0, inf)"
+        1.0, "factor on the CRF's bilateral sxy, made for photographs of 500 px", "(0, inf)"
     )
     workers: int = field(4, "data-loading processes", "[0, 1024]")
     cache: str = field(
