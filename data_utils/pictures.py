@@ -144,6 +144,8 @@ def read_saliency_mask(path: Path | str, *, graded: bool = False) -> Image.Image
         JswsError: as `read_saliency_map` does, or values that look like numbers of
             categories: nothing as bright as half of full scale; or one to three values
             below it on an area, and white, as void is, on no more than four times that.
+            Two values or more that `_grades` calls grades look like none: those of up to
+            twelve people start at 21, and VOC's categories end at 20.
     """
     mask = read_saliency_map(path)
     counts = np.array(mask.histogram())
@@ -154,13 +156,26 @@ def read_saliency_mask(path: Path | str, *, graded: bool = False) -> Image.Image
     few = 0 < len(middle) <= 3 and middle.max() < 128
     noise = len(middle) > 1 and middle.max() <= 4  # of compression, beside black
     thin = counts[VOID] < 4 * counts[middle].sum()  # white is but a border
-    if values.max() < 128 or few and thin and not noise:
+    if (values.max() < 128 or few and thin and not noise) and not _grades(values):
         known = ", ".join(map(str, values[:6])) + (", ..." if len(values) > 6 else "")
         raise JswsError(
             f"{path} holds the values {known}, as masks of categories do; a saliency mask "
             "holds 255 on what is salient and 0 elsewhere"
         )
     return mask if graded else mask.point([0] * 128 + [1] * 128)
+
+
+def _grades(values: np.ndarray) -> bool:
+    """Whether grey values, more than one beside black, are how many of 2 to 12 agreed.
+
+    That is k/n of 255, rounded or cut off, as in PASCAL-S, where twelve people chose.
+    """
+    for step in (255 / n for n in range(2, 13)):
+        grades = np.round(values / step)  # each of them one value
+        off = values - grades * step
+        if len({*grades}) == len(values) and -1 < off.min() and off.max() < 0.51:
+            return np.count_nonzero(values) > 1
+    return False
 
 
 def read_class_mask(

@@ -99,6 +99,10 @@ REFUSED = {
     "per cent": (grey(BOX * 100), "holds the values 0, 100"),
     "per cent, void": (bordered(100), "holds the values 0, 100, 255"),
     "two categories": (grey(BOX * ([7] * 8 + [15] * 8)), "holds the values 0, 7, 15"),
+    "one dark grade": (grey(BOX * 127), "holds the values 0, 127"),
+    "last of VOC": (bordered(20), "holds the values 0, 20, 255"),
+    "no grading": (bordered(42, 100), "holds the values 0, 42, 100"),
+    "neighbours": (bordered(42, 43), "holds the values 0, 42, 43"),
     "VOC's colours": (indexed(BOX * 15), "is in colour"),
     "coloured": (Image.merge("RGB", [grey(BOX * v) for v in (255, 0, 0)]), "is in colour"),
     "in the alpha": (with_alpha(BOX * 0, BOX * 255), "is transparent in places"),
@@ -114,7 +118,20 @@ def test_saliency_masks_that_are_refused(tmp_path, kind):
     made, words = REFUSED[kind]
     suffix = "tif" if kind == "floats" else "png"
     path = saved(tmp_path / f"a.{suffix}", made)
-    assert refuses(words, read_saliency_mask, path).startswith(str(path))
+    for graded in (False, True):
+        said = refuses(words, read_saliency_mask, path, graded=graded)
+        assert said.startswith(str(path))
+
+
+@pytest.mark.parametrize(
+    "grades",  # as a number of people gave them, rounded or cut off
+    [(0, 42, 106, 255), (0, 64, 85, 127, 255), (0, 21, 255), (0, 42, 106), (0, 51, 102)],
+)
+def test_graded_masks_are_no_categories(tmp_path, grades):
+    values = np.resize(grades, BOX.shape)
+    path = saved(tmp_path / "a.png", grey(values))
+    np.testing.assert_array_equal(read_saliency_mask(path, graded=True), values)
+    np.testing.assert_array_equal(read_saliency_mask(path), values > 127)
 
 
 def test_soft_masks_and_dark_maps_are_no_categories(tmp_path):

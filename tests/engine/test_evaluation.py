@@ -10,6 +10,7 @@ from PIL import Image
 
 from data_utils.errors import JswsError
 from data_utils.pictures import read_image
+from data_utils.real.check import check
 from data_utils.voc import VOC_CLASSES, image_labels, read_ids
 from jsws_lib.config import PROFILES, STEADY
 from jsws_lib.engine import cam, evaluation
@@ -96,13 +97,15 @@ def test_graded_masks_are_cut_by_the_protocol(net, tiny, own_data):
     """`toolbox` calls a tenth of full scale salient; half of it is not asked for."""
     profile = replace(tiny, data=own_data)
     crisp = evaluate(net, profile=profile, recipe=STEADY).figures()
-    for path in (own_data / "ECSSD/ground_truth_mask").glob("*.png"):
-        mask = np.asarray(Image.open(path).convert("L"))
-        ramp = np.linspace(60, 250, mask.shape[1], dtype=np.uint8)
-        Image.fromarray((mask > 127) * ramp).save(path)
-    graded = evaluate(net, profile=profile, recipe=STEADY).figures()
     assert crisp["max_f"] > 0
-    assert graded == crisp
+    for grades in (np.arange(60, 250, 3), [42, 106]):
+        for path in (own_data / "ECSSD/ground_truth_mask").glob("*.png"):
+            mask = np.asarray(Image.open(path).convert("L"))
+            ramp = np.resize(grades, mask.shape[1]).astype(np.uint8)
+            Image.fromarray((mask > 0) * ramp).save(path)
+        assert evaluate(net, profile=profile, recipe=STEADY).figures() == crisp
+        verdict = next(v for v in check(own_data) if v.name == "ECSSD")
+        assert "grey" in verdict.findings and "refused" not in verdict.findings
 
 
 @pytest.fixture(scope="module")
