@@ -78,7 +78,7 @@ def read_table(path: Path | str) -> Table:
             raise JswsError(f"{where} stands there twice: {lines[picture]}; keep one line")
         if not cells:
             raise JswsError(f"{where} has no label; a picture needs at least one")
-        found = [label.strip() for cell in cells for label in cell.split(";")]
+        found = [_name(label) for cell in cells for label in cell.split(";")]
         labels[picture], lines[picture] = list(dict.fromkeys(found)), where
     names = {name for found in labels.values() for name in found}
     names = sorted(sorted(names), key=natural)
@@ -98,6 +98,11 @@ def _rows(path: Path | str) -> list[tuple[int, list[str]]]:
     except csv.Error as error:
         raise JswsError(f"{path}, line {reader.line_num}: {error}") from None
     return rows
+
+
+def _name(label: str) -> str:
+    """One spelling of what looks alike: composed letters, single spaces."""
+    return re.sub(" +", " ", unicodedata.normalize("NFC", label.strip()))
 
 
 def _check_names(names: Sequence[str], path: Path | str):

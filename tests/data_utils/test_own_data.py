@@ -441,6 +441,14 @@ def test_tables_that_say_the_same(tmp_path, text):
     assert table.labels == {"a": ["cat", "dog"], "b": ["dog"]}
 
 
+def test_one_category_in_two_spellings(tmp_path):
+    text = "file,labels\na.jpg,caf\u00e9;big  cat\nb.jpg,big cat;cafe\u0301\n"
+    (tmp_path / "labels.csv").write_text(text, encoding="utf-8")
+    table = read_table(tmp_path / "labels.csv")
+    assert table.categories == ("big cat", "caf\u00e9")
+    assert table.labels["b"] == ["big cat", "caf\u00e9"]
+
+
 @pytest.mark.parametrize(
     ("names", "expected"),
     [
