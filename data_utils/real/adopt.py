@@ -11,6 +11,7 @@ of quality 95, masks that are no PNG as PNG.
 """
 
 import csv
+import hashlib
 import json
 import os
 import re
@@ -27,7 +28,14 @@ from tqdm.auto import tqdm
 from data_utils import pictures as readers
 from data_utils.categories import MOST, NOTE, natural
 from data_utils.errors import JswsError
-from data_utils.files import read_text, whole, whole_folder, write_bytes, write_png
+from data_utils.files import (
+    read_bytes,
+    read_text,
+    whole,
+    whole_folder,
+    write_bytes,
+    write_png,
+)
 from data_utils.parallel import in_parallel
 from data_utils.pictures import SUFFIXES, key
 from data_utils.voc import SALIENCY_FOLDERS, VOID
@@ -50,6 +58,7 @@ class Adopted(NamedTuple):
     val: int
     saliency: int
     saliency_test: int
+    left_out: int  # saliency pictures that are only measured on
 
 
 # --- the table of labels -------------------------------------------------------------
@@ -218,7 +227,8 @@ def adopt(
         out: data root to make; it appears only when it is whole.
         saliency_masks: folder of masks for D_s; pixels above half of full scale are
             salient. None: only setting S can be trained.
-        saliency_images: the pictures of these masks; default `pictures`.
+        saliency_images: the pictures of these masks; default `pictures`. Those that are
+            measured on, under whatever name, are left out.
         class_masks: folder of indexed or grey pictures, 0 background, k the k-th category,
             255 void. Pictures that have one are only measured on, and need no label.
 
@@ -242,7 +252,7 @@ def adopt(
             f"{table}: no training picture has the label {empty[0]!r}; remove "
             "the category, or add pictures"
         )
-    jobs = _jobs(found, truth, saliency_masks, saliency_images)
+    jobs, left_out = _jobs(found, truth, saliency_masks, saliency_images)
     with whole_folder(out) as root:
         work = partial(_take, root=root, names=read.categories)
         taken = tqdm(in_parallel(work, jobs), "pictures", len(jobs), leave=False)
@@ -254,7 +264,8 @@ def adopt(
             )
         _write_notes(root / VOC, read, found, {"train_aug": train, "val": truth})
     test = [job.mask is not None for job in jobs if job.saliency]
-    return Adopted(counts, len(train), len(truth), len(test) - sum(test), sum(test))
+    saliency = len(test) - sum(test), sum(test)
+    return Adopted(counts, len(train), len(truth), *saliency, left_out)
 
 
 def _write_notes(voc: Path, read: Table, found: dict, lists: dict):
@@ -272,15 +283,20 @@ def _write_notes(voc: Path, read: Table, found: dict, lists: dict):
 
 def _jobs(
     found: dict[str, Path], truth: dict[str, Path], saliency_masks, saliency_images
-) -> list[_Job]:
-    """What to do with each picture; every mask that is needed exists."""
+) -> tuple[list[_Job], int]:
+    """What to do with each picture, and how many saliency pictures are measured on.
+
+    Every mask that is needed exists.
+    """
     voc, train = f"{VOC}/JPEGImages", {k: p for k, p in found.items() if k not in truth}
-    masks, others = _files(saliency_masks), _files(saliency_images)
-    if others and not masks:
+    masks, given = _files(saliency_masks), _files(saliency_images)
+    if given and not masks:
         raise JswsError("pictures of a saliency set need their masks, too: name the folder")
+    measured = {_contents(found[picture]) for picture in truth if given}
+    others = {k: path for k, path in given.items() if _contents(path) not in measured}
     if masks:
         _must_have(
-            others or train,
+            others if given else train,
             masks,
             f"has no saliency mask in {saliency_masks}; add it, or name a folder that "
             "holds only pictures with a mask as the saliency images",
@@ -288,7 +304,7 @@ def _jobs(
     jobs = []
     for picture, path in found.items():
         images, folder = SALIENCY_FOLDERS["test" if picture in truth else "saliency"]
-        if not others and picture in masks:
+        if not given and picture in masks:
             folders, saliency = (voc, images), (masks[picture], folder)
         else:
             folders, saliency = (voc,), None
@@ -296,4 +312,9 @@ def _jobs(
     images, folder = SALIENCY_FOLDERS["saliency"]
     for picture, path in others.items():
         jobs.append(_Job(path, (images,), (masks[picture], folder), None))
-    return jobs
+    return jobs, len(given) - len(others)
+
+
+def _contents(path: Path) -> bytes:
+    """What a file holds, as a digest: the same under any name."""
+    return hashlib.sha256(read_bytes(path, advice="give a picture")).digest()

@@ -99,7 +99,8 @@ def adopt_pictures(
         out: data root to make; give it to --data afterwards.
         saliency_masks: folder of saliency masks, named as their pictures; without them
             only --labels-only can be trained.
-        saliency_images: folder of the pictures of these masks; default: yours.
+        saliency_images: folder of the pictures of these masks; default: yours. Those that
+            have a class mask among yours are left out.
         class_masks: folder of indexed PNGs, k for the k-th category; pictures that have
             one are only measured on.
     """
@@ -111,6 +112,8 @@ def adopt_pictures(
         f"{out}: {made.train:,} pictures to train on, {made.val:,} to measure on; "
         f"saliency masks: {made.saliency:,} and {made.saliency_test:,}"
     )
+    if made.left_out:
+        say(f"saliency pictures left out, for they are only measured on: {made.left_out:,}")
     for k, (name, count) in enumerate(made.categories.items(), 1):
         say(f"{k:>4} {name}: {count:,}")
 

@@ -317,6 +317,22 @@ def test_another_saliency_set(folder, tmp_path):
     assert not (folder / "data/mine/ECSSD").exists()
 
 
+def test_measured_pictures_are_in_no_training_set(folder, tmp_path):
+    """Though the saliency pictures have them: in the same folder, or copied and renamed."""
+    copies, out = tmp_path / "copies", folder / "data/mine"
+    shutil.copytree(folder / "photos", copies)
+    (copies / "IMG 31.jpg").rename(copies / "another.jpg")
+    given = (folder / "photos", folder / "labels.csv", "--class-masks", folder / "truth")
+    given += ("--saliency-masks", folder / "masks", "--out", out, "--saliency-images")
+    for images in (folder / "photos", copies):
+        shutil.rmtree(out, ignore_errors=True)
+        said = run("data", "adopt", *given, images)
+        assert f"saliency masks: {TRAIN} and 0" in said
+        assert f"pictures left out, for they are only measured on: {VAL}" in said
+        names = {path.stem for path in (out / "DUTS-TR/DUTS-TR-Image").iterdir()}
+        assert names == {f"IMG_{k:02d}" for k in range(TRAIN)}
+
+
 def test_labels_alone(folder):
     made = take(folder, saliency_masks=None)
     assert (made.train, made.val, made.saliency) == (TRAIN, VAL, 0)
