@@ -33,6 +33,12 @@ def categories(voc: Path | str) -> tuple[str, ...]:
     return tuple(note["categories"]) if note else VOC_CLASSES[1:]
 
 
+def voc_of(folder: Path) -> Path:
+    """The VOC folder around a folder, or around what it links to if no note is there."""
+    near, far = folder.absolute().parent, folder.resolve().parent
+    return near if os.path.lexists(near / NOTE) else far
+
+
 def all_labels(voc: Path | str, ids: Sequence[str]) -> np.ndarray:
     """Image labels t of the pictures `ids`, (N, C) float32 multi-hot.
 

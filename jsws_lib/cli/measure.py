@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 
 import typer
 
-from data_utils.categories import categories
+from data_utils.categories import categories, voc_of
 from data_utils.errors import JswsError
 from data_utils.pictures import list_pictures, read_image
 from data_utils.voc import VOC_CLASSES, read_ids
@@ -119,7 +119,7 @@ def evaluate_segmentation(
     from jsws_lib.experiments.folders import evaluate_segmentation_folder
 
     ids = read_ids(list_) if list_ else None
-    names = ("background", *categories(gt.absolute().parent))
+    names = ("background", *categories(voc_of(gt)))
     matrix = evaluate_segmentation_folder(pred, gt, ids=ids, absent=absent, names=names)
     scores = matrix.compute()
     record = {"miou": scores.miou, "pixel_accuracy": scores.pixel_accuracy}

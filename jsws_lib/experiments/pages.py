@@ -10,7 +10,7 @@ from matplotlib import rc_context
 from matplotlib.figure import Figure
 from tqdm.auto import tqdm
 
-from data_utils.categories import NOTE, categories
+from data_utils.categories import NOTE, categories, voc_of
 from data_utils.errors import JswsError
 from data_utils.files import check_place, write_bytes
 from data_utils.pictures import (
@@ -149,7 +149,7 @@ def _short(names: Sequence[str]) -> Sequence[str]:
 
 def _categories(images: Path, sources: Iterable[Path]) -> Sequence[str]:
     """Those of the pictures' data set if it has a note of them, or of the first network."""
-    voc = images.absolute().parent
+    voc = voc_of(images)
     networks = [] if (voc / NOTE).is_file() else [s for s in sources if not s.is_dir()]
     return load_ssnet(networks[0])[1]["categories"] if networks else categories(voc)
 

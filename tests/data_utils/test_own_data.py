@@ -234,10 +234,12 @@ def test_predictions_carry_the_names(walked):
 def test_json_of_evaluate_segmentation(walked):
     root, _ = walked
     truth = root / "data/mine/VOCdevkit/VOC2012/SegmentationClass"
-    words = ["evaluate", "segmentation", "--pred", truth, "--gt", truth, "--json"]
-    record = json.loads(run(*words).splitlines()[-1])
-    assert record["categories"] == ["background", *NAMES]
-    assert record["iou"] == [1, 1, 1, 1] and record["miou"] == 1
+    (root / "linked").symlink_to(truth)
+    for gt in (truth, root / "linked"):
+        words = ["evaluate", "segmentation", "--pred", truth, "--gt", gt, "--json"]
+        record = json.loads(run(*words).splitlines()[-1])
+        assert record["categories"] == ["background", *NAMES]
+        assert record["iou"] == [1, 1, 1, 1] and record["miou"] == 1
 
 
 # --- the folders ---------------------------------------------------------------------
@@ -429,7 +431,8 @@ def test_a_page_has_the_names(world, tmp_path, monkeypatch):
 
     voc, gallery = world / "data/mine/VOCdevkit/VOC2012", Mock(wraps=pages.gallery)
     monkeypatch.setattr(pages, "gallery", gallery)
-    images, masks = voc / "JPEGImages", voc / "SegmentationClass"
+    (tmp_path / "linked").symlink_to(voc / "JPEGImages")
+    images, masks = tmp_path / "linked", voc / "SegmentationClass"
     write_pages(images, ["IMG_30"], {"truth": masks}, tmp_path / "a.png", masks=masks)
     assert tuple(gallery.call_args.kwargs["names"]) == ("background", *NAMES)
 
