@@ -89,6 +89,7 @@ def evaluate_network(
         measures = evaluation.measure_saliency(net, one, preset=crf)
         figures = evaluation.Evaluation(matrix, *measures).figures()
         figures = {key: round(x, 4) for key, x in figures.items() if key != "miou"}
+        figures["images"] = measures[0].count
         if name:
             record.setdefault("test_sets", {})[name] = figures
         else:

@@ -253,14 +253,19 @@ def _methods(number: int, results: list[Result], on: str | None, notes: list[str
 
 def _saliency(number: int, measure: str, result: Result, on: str | None) -> str:
     """A result's figure for Tables 1 and 2."""
+    values = result.best(f"{measure}_crf", measure)
+    _needs(values, result, f"{measure} of M-M", number)
     count = on and max(sources()[on.replace("-test", "-TE")].holds.values())  # of images
-    if on and result.images not in (None, count):
+    if on and result.images is None:
+        raise JswsError(
+            f"{result.file} does not say on how many images it was measured: leave --on "
+            "out, or measure again with `jsws evaluate ... --json`"
+        )
+    if on and result.images != count:
         raise JswsError(
             f"{result.file} was measured on {result.images} images, but {on} has "
             f"{count:,}: leave --on out"
         )
-    values = result.best(f"{measure}_crf", measure)
-    _needs(values, result, f"{measure} of M-M", number)
     return spread(values, measure)
 
 

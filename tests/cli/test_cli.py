@@ -225,7 +225,8 @@ def test_evaluate_network(jsws, checkpoint, mini_data, tmp_path, monkeypatch):
     known = {one.name: one for one in there}
     monkeypatch.setattr("data_utils.real.download.sources", lambda: known)
     sets = json.loads(jsws(*given, "--test-sets all").out)
-    assert sets["test_sets"] == {"ECSSD": {key: target[key] for key in ("mae", "max_f")}}
+    figures = {key: target[key] for key in ("mae", "max_f", "images")}
+    assert sets["test_sets"] == {"ECSSD": figures}
     assert sets["miou"] == target["miou"] and "max_f" not in sets
 
 

@@ -23,7 +23,7 @@ def write(path, **record):
 def measured(tmp_path):
     """What the four commands print or write, by kind."""
     maps = {"protocol": "toolbox", "mae": 0.05, "max_f": 0.9, "images": 4447}
-    network = {"setting": "MM", "miou": 0.6, "mae": 0.07, "max_f": 0.88}
+    network = {"setting": "MM", "miou": 0.6, "mae": 0.07, "max_f": 0.88, "images": 4447}
     files = {
         "saliency": maps,
         "pysod": maps | {"protocol": "pysod"},
@@ -107,6 +107,7 @@ def test_both_forms_say_the_same(measured, number):
         ("segmentation", 1, None, "has no mae of M-M, which Table 1"),
         ("saliency", 3, None, "has no miou, which Table 3"),
         ("saliency", 5, None, "has no miou of a setting, which Table 5"),
+        ("ablation", 1, "ECSSD", "does not say on how many images"),
         ("saliency", 1, "SOD", "Table 1 takes ECSSD or .* or no --on"),
         ("segmentation", 3, "test", "Table 3 takes val or no --on"),
         ("ablation", 6, "ECSSD", "Table 6 takes no --on"),
@@ -191,7 +192,7 @@ def test_a_network_without_the_measure_is_refused_beside_one_that_has_it(tmp_pat
 
 
 def test_the_command(measured):
-    words = ["compare", str(measured["network"].file), "--table", "2", "--on", "ECSSD"]
+    words = ["compare", str(measured["network"].file), "--table", "2", "--on", "HKU-IS"]
     answer = CliRunner().invoke(app, [*words, "--format", "latex"])
     assert answer.exit_code == 0, answer.output
     assert answer.output.startswith(r"\begin{table}") and "0.890" in answer.output
