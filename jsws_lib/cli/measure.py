@@ -30,6 +30,7 @@ Absent = Annotated[
     "a category that the masks lack: counts 0, is left out if it is not predicted either "
     "(union), or is left out (target); all the same on the whole of VOC val.",
 ]
+OF_TEST = ["test_images", "test_masks", "test_list"]  # fields of a saliency test set
 Figure = Annotated[Path | None, "also draw it into this file (.png, .pdf, .svg)."]
 
 
@@ -52,6 +53,19 @@ def _test_sets(names: str, p: Profile) -> dict[str, Profile]:
     return sets
 
 
+def _read_by_measuring(asked: Asked, *, crf: str | None, test_sets: str) -> set[str]:
+    """The fields that --set names; JswsError for one that changes no measure."""
+    read = ["data", "voc", "val_list", "mirror", *(["crf_scale"] if crf else [])]
+    read += [] if test_sets else OF_TEST
+    given = {text.partition("=")[0]: text for text in asked.set_ or ()}
+    for text in (text for name, text in given.items() if name not in read):
+        raise JswsError(
+            f"--set {text} changes nothing here; measuring reads {', '.join(read)}: leave "
+            "it out"
+        )
+    return {*given}
+
+
 @command(evaluate_app, "network")
 def evaluate_network(
     *,
@@ -67,7 +81,8 @@ def evaluate_network(
     knows others than the data is measured by their names, and pixels of those that it does
     not know are errors: they are told. Max F is the toolbox protocol's.
     With `--crf`, both saliency measures also after it. A network that saw no saliency
-    mask gives no saliency map: only its mIoU is told.
+    mask gives no saliency map: only its mIoU is told, as where there is no saliency set.
+    A network trained under `mirror` is measured so, unless `--set mirror=false`.
 
     Args:
         test_sets: saliency sets instead of the profile's: names of `jsws data list` with
@@ -75,13 +90,17 @@ def evaluate_network(
     """
     from jsws_lib.engine import evaluation
 
+    given = _read_by_measuring(asked, crf=crf, test_sets=test_sets)
     p, r = asked.settings()
     net, story = network(checkpoint)
-    net.mirror |= r.mirror  # asked for here, or by the recipe it was trained under
+    if "mirror" in given:  # else as in the recipe that it was trained under
+        net.mirror = r.mirror
     setting, known = story["setting"], story["categories"]
     sets = _test_sets(test_sets, p) if test_sets else {"": p}
-    if "L_s1" not in SETTINGS[setting].losses:
-        sets = {}  # its SAM is untrained
+    folders = [p.data / p.test_images, p.data / p.test_masks]
+    there = test_sets or given & {*OF_TEST} or any(folder.exists() for folder in folders)
+    if not there or "L_s1" not in SETTINGS[setting].losses:
+        sets = {}  # or its SAM is untrained
     matrix = evaluation.measure_segmentation(net, p, known=known)
     record = {"checkpoint": str(checkpoint), "setting": setting}
     record["miou"] = round(float(matrix.compute().miou), 4)
@@ -97,7 +116,10 @@ def evaluate_network(
     record |= {"absent": matrix.absent, **matrix.unknown()}
     if sets:
         record["protocol"] = SaliencyMeasure().name
-    record |= {"crf": crf, "crf_scale": p.crf_scale} if crf else {}
+        record |= {"crf": crf, "crf_scale": p.crf_scale} if crf else {}
+    elif not there:
+        record["note"] = f"no saliency test set at {folders[0]}: only mIoU was measured"
+    record |= {"mirror": True} if net.mirror else {}
     echo(record, json_)
 
 

@@ -17,8 +17,8 @@ from PIL import Image
 from data_utils.real.download import sources
 from data_utils.voc import read_ids
 from jsws_lib.cli import main as cli
-from jsws_lib.config import ROOT
-from jsws_lib.engine import runs
+from jsws_lib.config import ROOT, get_recipe
+from jsws_lib.engine import checkpoints, runs
 from jsws_lib.experiments import pretrain
 
 # --- help ----------------------------------------------------------------------------
@@ -228,6 +228,53 @@ def test_evaluate_network(jsws, checkpoint, mini_data, tmp_path, monkeypatch):
     figures = {key: target[key] for key in ("mae", "max_f", "images")}
     assert sets["test_sets"] == {"ECSSD": figures}
     assert sets["miou"] == target["miou"] and "max_f" not in sets
+    assert (record["images"], target["images"]) == (2, 8) and "images" not in sets
+
+
+def test_measuring_takes_the_mirror_that_is_asked_for(
+    jsws, checkpoint, mini_data, tmp_path
+):
+    recipe = get_recipe(mirror=True)
+    more = {"recipe": checkpoints.recipe_fields(recipe)}
+    net = stored(tmp_path / "mirror.safetensors", network(recipe=recipe), **more)
+    words = "evaluate network --json --data", mini_data, "--checkpoint"
+    (plain, asked), (own, refused) = (
+        [json.loads(jsws(*words, one, *more).out) for more in ((), (f"--set mirror={x}",))]
+        for one, x in ((checkpoint, "true"), (net, "false"))
+    )
+    assert plain["mae"] == refused["mae"] != asked["mae"] == own["mae"]
+    assert asked["mirror"] is own["mirror"] is True
+    assert "mirror" not in plain.keys() | refused.keys()
+
+
+@pytest.mark.parametrize(
+    ("text", "more"),
+    [
+        *((one, "") for one in "size=32 backbone=vgg16 steps=7 lr=1 crf=oaa".split()),
+        *((one, "") for one in "crf_scale=2 accumulate=auto precision=bf16".split()),
+        ("test_list=two.txt", "--test-sets all"),
+    ],
+)
+def test_a_setting_that_measuring_does_not_read_is_refused(jsws, checkpoint, text, more):
+    given = ("evaluate network --checkpoint", checkpoint, more, "--set", text)
+    said = f"--set {text} changes nothing here; measuring reads data, voc, val_list"
+    jsws(*given).refuses(said)
+
+
+def test_without_a_saliency_test_set_there_is_the_miou(jsws, checkpoint, own_data):
+    given = ("evaluate network --json --checkpoint", checkpoint, "--data", own_data)
+    whole, images = json.loads(jsws(*given).out), own_data / "ECSSD/images"
+    shutil.rmtree(own_data / "ECSSD")
+    record = json.loads(jsws(*given).out)
+    assert record["miou"] == whole["miou"] and not {"mae", "protocol"} & set(record)
+    assert record["note"] == f"no saliency test set at {images}: only mIoU was measured"
+    jsws(*given, "--set test_images=ECSSD/images").refuses("no picture in", images)
+    jsws(*given, "--test-sets ECSSD").refuses("--test-sets ECSSD: of DUTS-TE")
+    images.mkdir(parents=True)
+    jsws(*given).refuses("no picture in", images)
+    shutil.rmtree(own_data / "ECSSD")
+    shutil.rmtree(own_data / "VOCdevkit")
+    jsws(*given).refuses("val.txt")
 
 
 @pytest.mark.parametrize("names", [("sheep", "cat"), ("sheep", "unicorn")])
