@@ -59,10 +59,10 @@ class Recipe:
     sam_init_std: float | None = field(
         None, "of the SAM's first weights; none: PyTorch's default", "[0, inf)"
     )
-    # Adam moves every weight by about the learning rate, however small the gradient, and a
-    # score sums over k x k positions: at the common rate v jumps to 0 or 1 in the first
-    # steps, and little moves it from there. 1/k is a compromise: where the signs of its
-    # terms are mixed, they add up to about k, in the first steps, where all agree, to k^2.
+    # Adam moves every weight by about lr, however small the gradient, and a score sums over
+    # k x k positions. If all moves agree, as in the first steps, it shifts by about k^2 lr,
+    # and v jumps to 0 or 1, from where little moves it; if their signs are mixed, by about
+    # k lr. Dividing by k is a compromise.
     sam_rate: float | None = field(
         1.0, "learning rate of the SAM, in 1/k of the others'; none: as theirs", "(0, inf)"
     )
@@ -243,7 +243,7 @@ PROFILES = {
 # Section 4.4: what Tables 5 and 6 compare.
 @dataclass(frozen=True)
 class Setting:
-    """One column of Tables 5 and 6."""
+    """One trained variant: a column of Tables 5 and 6, a row of README's table."""
 
     stage: int
     losses: tuple[str, ...]

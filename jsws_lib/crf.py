@@ -17,7 +17,7 @@ import numpy as np
 
 from data_utils.errors import JswsError
 
-MOST_WIDTHS = 3000  # of the appearance kernel that a picture may measure
+MOST_WIDTHS = 3000  # a picture's largest side, in sxy of the bilateral kernel
 PROB_MIN = 1e-5  # floor of a probability: the unary energy stays below 11.6
 
 

@@ -42,7 +42,7 @@ def mean_probs(out: SSNetOutput, share: float = 1.0) -> LogPair:
     """
     log_probs = out.log_probs.float().flatten(2)
     log_mean = log_probs.logsumexp(2) - math.log(log_probs.shape[2])  # (B, C+1)
-    # 1 - t-hat_i is the sum of the other channels' means: never subtract from one.
+    # 1 - t-hat_i is the sum of the other channels' means: row i holds all but channel i.
     others = log_mean[:, None].expand(-1, log_mean.shape[1], -1).clone()
     others.diagonal(dim1=1, dim2=2).fill_(-math.inf)
     return LogPair(foreground(log_mean), foreground(others.logsumexp(2)))
@@ -51,7 +51,7 @@ def mean_probs(out: SSNetOutput, share: float = 1.0) -> LogPair:
 def top_logits(out: SSNetOutput, share: float = 1.0) -> LogPair:
     """t-hat_i is the sigmoid of the mean of the highest logits of category i.
 
-    That asks twenty separate questions, and none about the background. With `share` 1 a
+    That asks C separate yes/no questions, and none about the background. With `share` 1 a
     category should cover the image; with less it may leave the rest to others.
     """
     logits = foreground(out.seg_logits_low.flatten(2))  # (B, C, h * w)
@@ -105,8 +105,8 @@ def class_loss(
 def log_saliency(log_probs: Tensor, sal_logits: Tensor) -> LogPair:
     """The paper's reading: log S and log(1 - S) of Eq. 1, each (B, H, W) float32.
 
-    Because the channels of H sum to one, 1 - S = H_bg + sum_i (1 - v_i) H_i: a sum of
-    positive terms again. A pixel that is not salient is satisfied by H_bg, but also by any
+    Because the channels of H sum to one, 1 - S = H_bg + sum_i (1 - v_i) H_i: positive
+    terms, as in S. A pixel that is not salient is satisfied by H_bg, but also by any
     category whose v is near zero, so the background can hide there.
     """
     log_fg, log_bg = foreground(log_probs), log_probs[:, :1]

@@ -249,7 +249,7 @@ class SaliencyMeasure:
         thresholds = np.asarray(self.protocol.thresholds)
         if not len(thresholds):
             thresholds = np.minimum([2 * (counts.sum(0) @ spread) / total], 1)
-        # how many thresholds each level passes; sums from the top count "at least k"
+        # Bin k counts pixels that pass k thresholds; summed from the top, "at least k".
         passed = np.searchsorted(thresholds, spread * self.protocol.scale, "right")
         fp, tp = (
             np.bincount(passed, row, len(thresholds) + 1)[:0:-1].cumsum()[::-1]

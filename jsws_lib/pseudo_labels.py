@@ -84,7 +84,7 @@ def pseudo_label(
     large = (Image.fromarray(probs[k]).resize(size, Image.BILINEAR) for k in channels)
     probs = np.stack([np.asarray(one) for one in large])
     if rule != "logits":
-        present = labels[labels > 0]
+        present = labels[labels > 0]  # all ones: maps of absent ones are left out
         found = crf_segmentation(image, probs, present, preset=preset, scale=scale)
         return channels[found]
     logits = np.log(probs.clip(1e-12))
