@@ -1,6 +1,7 @@
 """Checks: each passes the solution and nothing else, and tells its mistakes apart."""
 
 import contextlib
+import copy
 import importlib
 import io
 import pkgutil
@@ -14,9 +15,11 @@ import pytest
 import torch
 
 from jsws_lib.course import checks
-from jsws_lib.course.checks import Wrong, ask, check, judge
+from jsws_lib.course.checks import Wrong, ask, backbone, check, judge, stage1, stage2
+from jsws_lib.course.checks.data import check_crop_and_flip
+from jsws_lib.course.checks.evaluation import check_mae
 from jsws_lib.course.checks.losses import _price, _truth, check_rival
-from jsws_lib.course.checks.pseudo_labels import check_repaired
+from jsws_lib.course.checks.pseudo_labels import check_appearance, check_repaired
 from jsws_lib.course.checks.sam import check_experiment
 from jsws_lib.course.from_solutions import unsolved
 from jsws_lib.experiments.studies.objective import made_by_hand
@@ -159,24 +162,100 @@ def softmax(x):
     return e / e.sum(0)
 
 
+def cropped(draw):
+    def answer(rng, image, mask, *, crop, size):
+        at = np.arange(size)[:, None] / size * crop + np.multiply(draw(rng), 1 - crop)
+        x, y = (at * mask.shape[::-1]).astype(int).T
+        x = x[:: rng.choice((1, -1))]
+        return image[y[:, None], x], mask[y[:, None], x]
+
+    return answer
+
+
+def appearance(difference):
+    def answer(p, q, m, n, alpha, beta):
+        far, unlike = (p - q) / alpha, difference(m, n) ** 2 / beta**2
+        return np.exp(-(far @ far + unlike.sum()) / 2)
+
+    return answer
+
+
+def mae(s, m):
+    return np.abs(s - m / m.max()).mean()
+
+
+def with_ints(network):
+    network, rate = copy.deepcopy(network), 1
+    for c in network[::2]:
+        rate, c.stride, c.dilation = rate * c.stride[0], 1, rate * c.dilation[0]
+        c.padding = c.dilation * (c.kernel_size[0] // 2)
+    return network
+
+
+def losses_as(form):
+    return lambda *given: form(torch.tensor(stage1._step()(*given), requires_grad=True))
+
+
+def check_measured(measured):
+    backbone.check_experiment(None, 0.85, measured, "averages")
+
+
+def check_gains(gains):
+    one, other = ({"share": 0.5, "spread": 1, "count": count} for count in (6, 0))
+    stage2.check_experiment(
+        one, other, "one", gains, "one", lambda seed, count, **_: count / (1 + seed)
+    )
+
+
 @pytest.mark.parametrize(
-    ("answer", "words"),
+    ("check", "answer", "words"),
     [
-        (lambda x, t: (softmax(x) * kept(t)).argmax(0), "✓ Right"),
-        (lambda x, t: (x + 100 * (kept(t) - 1)).argmax(0), "which number"),
-        (lambda x, t: np.where(kept(t), x, -900).argmax(0), "-1000 on all"),
-        (lambda x, t: (np.exp(x) * kept(t)).argmax(0), "infinities or zeros"),
+        (check_repaired, lambda x, t: (softmax(x) * kept(t)).argmax(0), "✓ Right"),
+        (check_repaired, lambda x, t: (x + 100 * (kept(t) - 1)).argmax(0), "which number"),
+        (check_repaired, lambda x, t: np.where(kept(t), x, -900).argmax(0), "-1000 on all"),
+        (check_repaired, lambda x, t: (np.exp(x) * kept(t)).argmax(0), "zeros. Softmax"),
+        (check_crop_and_flip, cropped(lambda rng: rng.random(1)), "one number"),
+        (check_crop_and_flip, cropped(lambda rng: (rng.random(), 0.5)), "hardly changes"),
+        (backbone.check_surgery, with_ints, "✓ Right"),
+        (check_measured, 0.5, "run the cell anew"),
+        (stage1.check_step, losses_as(list), "✓ Right"),
+        (stage1.check_step, losses_as(lambda pair: [pair.sum()] * 2), "not those of"),
+        (check_appearance, appearance(lambda m, n: m - np.int16(n)), "int16 ends"),
+        (check_appearance, appearance(lambda m, n: np.int8(m - n) * 1.0), "bytes"),
+        (check_gains, (6, 3, 2), "✓ Right"),
+        (check_gains, np.array([6, 3, 2]), "✓ Right"),
+        (check_gains, [5, 3, 2], "seed 0: the result differs"),
+        (check_gains, [6, 3, 6], "seed 2: that is seed 0"),
+        (check_mae, lambda s, m: mae(s if s.dtype == "f8" else s / 255, m), "float32"),
+        (check_mae, lambda s, m: mae(s / (255 if s.dtype == "u1" else 1), m), "NaN"),
     ],
 )
-def test_a_slip_on_logits_is_called_by_its_own_name(answer, words, capsys):
-    check_repaired(answer)
+def test_a_right_answer_passes_and_a_slip_has_its_own_name(
+    check, answer, words, monkeypatch, capsys
+):
+    monkeypatch.setattr(backbone, "_agreement", lambda network: 1.0)
+    check(answer)
     assert words in capsys.readouterr().out
 
 
-def verdict(before, after, sign):
-    moved = sign * (after - before)
-    sizes = moved.mean() / (moved.std(ddof=1) / len(moved) ** 0.5)
-    return "supported" if sizes > 2 else "refuted" if sizes < -2 else "open"
+def moved(before, after):
+    apart = after - before
+    return apart.mean(), apart.std(ddof=1) / len(apart) ** 0.5
+
+
+def verdict(measure, fixed=0, errors=2):
+    def answer(a, b, sign):
+        size, error = measure(a, b)
+        found = "supported" if sign * size > 0 else "refuted"
+        return found if abs(size) > fixed + errors * error else "open"
+
+    return answer
+
+
+def errors(change):
+    rng = np.random.default_rng(0)
+    before, more = rng.gamma(2, 0.04, 100), rng.normal(0.02, 0.01, 100)
+    return before + more * (change(np.full((1, 1, 3), 9, np.uint8)) != 9).any()
 
 
 def noisy(image):
@@ -187,26 +266,34 @@ def noisy(image):
 @pytest.mark.parametrize(
     ("change", "words"),
     [
-        (lambda image: 255 - image, "is supported"),
         (lambda image: 0 * image, "is supported"),
         (noisy, "is supported"),
-        (lambda image: image[:, ::-1], "your change moves objects"),
         (lambda image: np.roll(image, 8, 0), "your change moves objects"),
         (lambda image: image[24:72, 24:72].repeat(2, 0).repeat(2, 1), "moves objects"),
     ],
 )
 def test_a_change_that_moves_objects_is_no_experiment(change, words, capsys):
-    before = np.random.default_rng(0).gamma(2, 0.04, 100)
-    results = iter((before, before + np.random.default_rng(1).normal(0.02, 0.01, 100)))
-    check_experiment(change, 1, verdict, lambda _: next(results))
+    check_experiment(change, 1, verdict(moved), errors)
     assert words in capsys.readouterr().out
 
 
+@pytest.mark.parametrize(
+    ("bar", "mark"),
+    [((0.001, 0), "✗"), ((0.1, 0), "✗"), ((0, 1.3), "✗"), ((0, 1.6), "✓"), ((0, 3), "✓")],
+)
+def test_a_bar_is_a_number_of_standard_errors_and_more_than_one(bar, mark, capsys):
+    check_experiment(lambda image: 255 - image, 1, verdict(moved, *bar), errors)
+    tied = verdict(lambda x, y: (np.corrcoef(x, y)[0, 1], len(x) ** -0.5), *bar)
+    stage1.check_experiment(tied, 1, range(20), range(20))
+    assert capsys.readouterr().out.count(mark) == 2
+
+
 def test_a_rival_is_wrong_and_a_dear_one_no_hole(capsys):
-    mask = torch.zeros(12, 12, dtype=torch.uint8)
+    mask = torch.zeros(12, 12, dtype=int)
     mask[:, :6] = 12
 
     def experiment(mask, out):
+        torch.zeros(20)[mask.unique()[1:] - 1]  # as bytes they are no numbers, but a mask
         wrong = (out.probs[0].argmax(0) != mask).float().mean().item()
         return wrong, sum(_price(mask, out)) - sum(_price(mask, _truth(mask)))
 

@@ -67,6 +67,8 @@ def check_mae(answer):
     judge(ask(answer, grey, mask), _mae(grey, mask), mistakes, what="the MAE")
     cases = {
         "a float map, where white is 1 and not 255": (rng.random((4, 6)), mask[:4, :6]),
+        "a float32 map, as networks give it": (rng.random((7, 9), np.float32), mask),
+        "a mask without a salient pixel": (grey, 0 * mask),
         "a mask of 0 and 255": (grey, white),
         "a map of 0 and 1, all but black": ((grey > 100).astype(np.uint8), mask),
     }

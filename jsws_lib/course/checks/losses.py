@@ -140,7 +140,7 @@ def _price(mask: Tensor, out: SSNetOutput) -> tuple[float, float]:
 def check_rival(experiment: Callable, choose: Callable, predicted):
     """Exercise 4.4: a wrong solution made by hand, priced and judged."""
     for pixels in _MASKS:
-        given = torch.tensor([pixels], dtype=torch.uint8)
+        given = torch.tensor([pixels])
         out = _output(1, 21, 1, len(pixels), scale=3.0)
         _judge_experiment(experiment, given, out, f"on a test mask of {len(pixels)} px, ")
     expect(predicted in ("cheaper", "dearer"), '`predicted` is "cheaper" or "dearer"')

@@ -72,10 +72,10 @@ def check_appearance(appearance: Callable) -> str:
     pairs = [
         ((3, 4), (3, 4), (9, 9, 9), (9, 9, 9), 80.0, 13.0),
         ((0, 0), (0, 30), (100, 100, 100), (113, 100, 100), 80.0, 13.0),
-        ((0, 0), (0, 30), (113, 100, 100), (100, 100, 100), 80.0, 13.0),
         ((0, 0), (0, 0), (0, 250, 3), (20, 240, 0), 80.0, 13.0),
         ((70, 5), (41, 60), (50, 90, 120), (60, 75, 135), 40.0, 17.0),
         ((3, 80), (9, 50), (150, 60, 90), (140, 72, 88), 25.0, 30.0),
+        ((0, 0), (0, 0), (0, 0, 0), (255, 255, 255), 80.0, 13.0),
     ]
     for *given, alpha, beta in pairs:
         places = [np.array(place) for place in given[:2]]
@@ -89,6 +89,7 @@ def _judge_appearance(got, place_m, place_n, colour_m, colour_n, alpha, beta):
     far = float(((place_m - place_n) ** 2).sum())
     unlike = float(((colour_m.astype(float) - colour_n) ** 2).sum())
     wrapped = colour_m - colour_n  # in bytes
+    short = ((colour_m.astype(np.int16) - colour_n) ** 2).sum()
 
     def kernel(far, unlike, alpha=2 * alpha**2, beta=2 * beta**2):
         return np.exp(-far / alpha - unlike / beta)
@@ -99,6 +100,7 @@ def _judge_appearance(got, place_m, place_n, colour_m, colour_n, alpha, beta):
     mistakes = {
         "bytes know no negative numbers, 100 - 113 makes 243; leave uint8 before you "
         "subtract": tuple(kernel(far, wrong) for wrong in in_bytes),
+        "int16 ends at 32,767, and 182 squared is more": kernel(far, short),
         "the factor 2 below each square is missing": kernel(2 * far, 2 * unlike),
         "two kernels are added; the exponents add, so the kernels multiply": added,
         "theta_alpha belongs to places, theta_beta to colours": swapped,

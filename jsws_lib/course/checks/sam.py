@@ -109,7 +109,7 @@ def check_resting_score(answer: Callable):
 def check_experiment(change: Callable, predicted, verdict: Callable, errors: Callable):
     """Exercise 3.4: a change of the pictures chosen, predicted, run and judged."""
     expect(predicted in (-1, 1), "`predicted` is 1 or -1: say which before you run")
-    made = np.random.default_rng(2)
+    made = np.random.default_rng(69)  # 5 of 20 by chance exceed 1.3 errors, 2 1.6
     picture = made.integers(0, 256, (96, 96, 3)).astype(np.uint8)
     changed = array_of(ask(change, picture), picture.shape, "the changed picture")
     expect((changed != picture).any(), "your change leaves the picture as it is")
@@ -121,7 +121,7 @@ def check_experiment(change: Callable, predicted, verdict: Callable, errors: Cal
 
     def draw(way):
         before = made.gamma(2, 0.04, 100)
-        moved = way * made.normal(0.008, 0.01, 100) if way else made.normal(0, 0.02, 100)
+        moved = way * made.normal(0.0015, 0.002, 100) if way else made.normal(0, 0.02, 100)
         return before, before + moved
 
     before, after = errors(lambda image: image), errors(change)
