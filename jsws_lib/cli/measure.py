@@ -30,6 +30,7 @@ Absent = Annotated[
     "a category that the masks lack: counts 0, is left out if it is not predicted either "
     "(union), or is left out (target); all the same on the whole of VOC val.",
 ]
+NO_MAP = "{} saw no saliency mask (setting {}): it has no saliency map to refine; leave --crf out"
 OF_TEST = ["test_images", "test_masks", "test_list"]  # fields of a saliency test set
 Figure = Annotated[Path | None, "also draw it into this file (.png, .pdf, .svg)."]
 
@@ -96,6 +97,8 @@ def evaluate_network(
     if "mirror" in given:  # else as in the recipe that it was trained under
         net.mirror = r.mirror
     setting, known = story["setting"], story["categories"]
+    if crf and "L_s1" not in SETTINGS[setting].losses:
+        raise JswsError(NO_MAP.format(checkpoint, setting))
     sets = _test_sets(test_sets, p) if test_sets else {"": p}
     folders = [p.data / p.test_images, p.data / p.test_masks]
     there = test_sets or given & {*OF_TEST} or any(folder.exists() for folder in folders)
@@ -236,10 +239,7 @@ def predict(
     setting, own = story["setting"], story["categories"]
     saliency = "L_s1" in SETTINGS[setting].losses  # else its SAM is untrained
     if crf and not saliency:
-        raise JswsError(
-            f"{checkpoint} saw no saliency mask (setting {setting}): "
-            "it has no saliency map to refine; leave --crf out"
-        )
+        raise JswsError(NO_MAP.format(checkpoint, setting))
     scale = PROFILES.get(story.get("profile"), PROFILES["paper"]).crf_scale
     names, values = predictions.numbered(own, numbers)
     how = {"plain": plain, "saliency": saliency, "names": names}

@@ -22,6 +22,7 @@ from PIL import Image
 from tqdm.auto import tqdm
 
 from data_utils.categories import categories
+from data_utils.datasets import saliency_pairs
 from data_utils.embedded.mini import drawn_scenes, image_id, render_training_mask, roles
 from data_utils.errors import JswsError
 from data_utils.files import check_place, for_json, read_json, write_bytes
@@ -474,6 +475,8 @@ def collect(rows: Sequence[Row], records: dict[Row, dict], jobs: int) -> dict:
     found = _by_seed(pair for row in rows for pair in _named(row, records[row]))
     seconds = [records[row]["seconds"] for row in rows]
     first, profile = rows[0].run, rows[0].run.profile
+    test = profile.data / profile.test_images, profile.data / profile.test_masks
+    ids = profile.test_list and read_ids(profile.data / profile.test_list)
     return {
         "profile": profile.name,
         "recipe": first.recipe.name,
@@ -484,6 +487,7 @@ def collect(rows: Sequence[Row], records: dict[Row, dict], jobs: int) -> dict:
             (row.name, label_quality(row.run)) for row in rows if row.teaches
         ),
         "categories": ["background", *categories(profile.data / profile.voc)],
+        "images": len(saliency_pairs(*test, ids=ids)),  # that saliency was measured on
         **provenance(profile, training_state(profile, {"L_c", "L_s1"})),
         "jobs": jobs,
         "training_seconds": None if None in seconds else round(sum(seconds), 1),

@@ -161,7 +161,7 @@ def read(file: Path | str) -> Result:
             name: _checked(row, f"{file}, setting {name}")
             for name, row in found["settings"].items()
         }
-        return Result(file.stem, file, rows, "toolbox", own)
+        return Result(file.stem, file, rows, "toolbox", own, found.get("images"))
     row = {name: [found[name]] for name in MEASURES if found.get(name) is not None}
     if not row:
         raise JswsError(f"{file} holds none of {', '.join(MEASURES)}; {ADVICE}")
@@ -259,7 +259,7 @@ def _saliency(number: int, measure: str, result: Result, on: str | None) -> str:
     if on and result.images is None:
         raise JswsError(
             f"{result.file} does not say on how many images it was measured: leave --on "
-            "out, or measure again with `jsws evaluate ... --json`"
+            "out, or measure again"
         )
     if on and result.images != count:
         raise JswsError(

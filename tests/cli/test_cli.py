@@ -175,7 +175,9 @@ def test_ablate_plans_then_trains_and_draws(jsws, mini_data, tmp_path, monkeypat
     done = jsws(*ask, "--jobs 1 --out", tmp_path / "out" / "a.json")
     assert "| S-S: SSNet-2" in done.out and "47.1" in done.out, done.err
     assert {path.name for path in (tmp_path / "out").iterdir()} == {"a.json", "a.png"}
-    profile = json.loads((tmp_path / "out/a.json").read_text())["configuration"]["profile"]
+    result = json.loads((tmp_path / "out/a.json").read_text())
+    profile = result["configuration"]["profile"]
+    assert result["images"] == 8
     assert profile["steps"] == [2, 3]
     assert [schedule["lr"] for schedule in profile["schedules"]] == [2e-3, 1e-3]
 
@@ -315,6 +317,8 @@ def test_no_saliency_map_of_a_network_that_saw_no_mask(jsws, mini_data, tmp_path
     jsws(*words, "--plain")
     assert not (tmp_path / "out/saliency").exists()
     jsws(*words, "--crf readme").refuses(s, "no saliency map to refine")
+    words = ("evaluate network --data", mini_data, "--checkpoint", s, "--crf readme")
+    jsws(*words).refuses(s, "no saliency map to refine")
 
 
 def test_predict_a_list_and_refine(jsws, checkpoint, mini_data, tmp_path):
