@@ -27,6 +27,7 @@ from jsws_lib.experiments import results
 from jsws_lib.inference import predict
 from jsws_lib.metrics import ConfusionMatrix
 
+DPI = 110
 BETTER = 0.25  # of the held-out images with two categories: better than the one explained
 
 
@@ -156,19 +157,23 @@ def sharpening() -> bytes:
     return file.getvalue()
 
 
-def main():
-    """Draw them all."""
-    docs, result = ROOT / "docs", json.loads(results.MINI.read_text())
-    figures = {
+def figures() -> dict[str, plt.Figure]:
+    """All that are no animation, by the name of their file."""
+    result = json.loads(results.MINI.read_text())
+    return {
         "method": method(),
         "glance": glance(),
         "photographs": photographs(),
         "ablation": results.ablation_chart(result),
         "suppression": results.suppression_chart(result),
     }
-    for name, figure in figures.items():
-        figure.savefig(docs / f"{name}.png", dpi=110)
-    write_bytes(docs / "sharpening.gif", sharpening())
+
+
+def main():
+    """Draw them all."""
+    for name, figure in figures().items():
+        figure.savefig(ROOT / "docs" / f"{name}.png", dpi=DPI)
+    write_bytes(ROOT / "docs/sharpening.gif", sharpening())
 
 
 if __name__ == "__main__":

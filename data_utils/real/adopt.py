@@ -292,8 +292,10 @@ def _jobs(
     masks, given = _files(saliency_masks), _files(saliency_images)
     if given and not masks:
         raise JswsError("pictures of a saliency set need their masks, too: name the folder")
-    measured = {_contents(found[picture]) for picture in truth if given}
-    others = {k: path for k, path in given.items() if _contents(path) not in measured}
+    others = given
+    if given and truth:
+        measured = {_contents(found[picture]) for picture in truth}
+        others = {k: path for k, path in given.items() if _contents(path) not in measured}
     if masks:
         _must_have(
             others if given else train,

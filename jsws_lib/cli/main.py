@@ -33,8 +33,10 @@ from jsws_lib.cli.settings import table
 from jsws_lib.config import ROOT, SETTINGS
 
 # As `jsws --help` lists them: in the order in which one needs them.
-ORDER = "data train pseudo-label evaluate predict page export ablate study bench compare"
-ORDER = (*ORDER.split(), "submit", "pretrain", "settings", "doctor")
+ORDER = (
+    "data train pseudo-label evaluate predict page export ablate study bench compare "
+    "submit pretrain settings doctor"
+).split()
 
 
 class InOrder(typer.core.TyperGroup):

@@ -17,7 +17,7 @@ from jsws_lib.cli.settings import configured
 from jsws_lib.config import Profile, Recipe
 
 # Options of several commands: type, help, and what else typer is told.
-Json = Annotated[bool, "print one JSON object."]
+Json = Annotated[bool, "print as JSON."]
 Seed = Annotated[int, "of weights, image order and crops.", {"min": 0, "max": 2**32 - 1}]
 Data = Annotated[Path | None, "data root; default $JSWS_DATA or the profile's."]
 Checkpoint = Annotated[

@@ -49,17 +49,17 @@ def _digest(net) -> str:
     return digest.hexdigest()
 
 
-def _source(net, profile: Profile, recipe: Recipe) -> list[str]:
-    """What pseudo labels are made of: a network, a rule, and data."""
+def _maker(net, profile: Profile, recipe: Recipe) -> list[str]:
+    """What makes pseudo labels: a network and a rule."""
     rule = (net.size, recipe.suppress, recipe.crf, profile.crf_scale)
     rule += ("mirror",) * recipe.mirror
-    data = class_digest(profile.data, profile.voc, profile.train_list)
-    return [_digest(net), str(rule), data]
+    return [_digest(net), str(rule)]
 
 
 def _claim(out: Path, net, *, profile: Profile, recipe: Recipe):
     """Note whose labels a folder holds; refuse one that holds another network's."""
-    source = _source(net, profile, recipe)
+    data = class_digest(profile.data, profile.voc, profile.train_list)
+    source = [*_maker(net, profile, recipe), data]
     note, known = _note(out)
     if known != source and any(out.glob("*.png")):
         raise JswsError(
@@ -79,7 +79,7 @@ def check_source(labels: Path, net, *, profile: Profile, recipe: Recipe):
     _, known = _note(labels)
     if known is None:
         return
-    network, rule, _ = _source(net, profile, recipe)
+    network, rule = _maker(net, profile, recipe)
     if known[:1] != [network]:
         raise JswsError(
             f"{labels} holds pseudo labels of another network than the teacher: name the "

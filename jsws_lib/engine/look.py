@@ -40,7 +40,7 @@ def look(net: SSNet, profile: Profile, losses: Sequence[str]) -> dict[str, float
             found |= measure(net, profile)
         except JswsError as error:
             if is_main():
-                tqdm.write(f"not validated while training: {error}")
+                tqdm.write(f"one set is not looked at while training: {error}")
     net.train()
     if set(losses) == {"L_s1"}:  # its categories have no names
         found.pop("val_miou", None)

@@ -60,7 +60,7 @@ def describe_plan(rows: Sequence[Row], *, jobs: int | None = None) -> tuple[str,
         stage, losses = own[0].plan.stage, " + ".join(own[0].plan.losses)
         seeds = ", ".join(f"{run.seed} ({_state(run)})" for run in own)
         steps = f"{profile.steps[stage - 1]:,} steps"
-        lines.append(f"  {name:<12}SSNet-{stage}, {losses}, {steps}; seed {seeds}")
+        lines.append(f"  {name:<13}SSNet-{stage}, {losses}, {steps}; seed {seeds}")
 
     checks, sizes = check_data(profile)
     lines.append(f"data under {profile.data}")

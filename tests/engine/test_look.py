@@ -78,7 +78,9 @@ def test_what_is_missing_is_said(tiny, own_data, capsys):
     profile = replace(tiny, data=own_data)
     shutil.rmtree(own_data / "ECSSD")
     assert set(look(network(), profile, BOTH)) == {"val_background", "val_miou"}
-    assert "not validated while training: no picture in" in "".join(capsys.readouterr())
+    assert "one set is not looked at while training: no picture in" in "".join(
+        capsys.readouterr()
+    )
 
 
 def test_a_notebook_shows_one_figure_that_grows(tiny, tmp_path, monkeypatch):

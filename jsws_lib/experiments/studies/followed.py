@@ -77,10 +77,13 @@ def complete(
         all rows of the file.
     """
     rows = known(file)
-    for name, seed in runs:
-        if all((row[by], row["seed"]) != (name, seed) for row in rows):
-            rows += [{by: name, "seed": seed, **row} for row in follow(name, seed)]
-            store({"words": words, "versions": versions(), "rows": rows}, file)
+    done = {(row[by], row["seed"]) for row in rows}
+    todo = [run for run in runs if run not in done]
+    if not todo:
+        print(f"{file} has all rows; delete it, and they are measured again")
+    for name, seed in todo:
+        rows += [{by: name, "seed": seed, **row} for row in follow(name, seed)]
+        store({"words": words, "versions": versions(), "rows": rows}, file)
     return rows
 
 
